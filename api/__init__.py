@@ -1,0 +1,1 @@
+"""The HTTP API: authentication, validation, rows and presigned URLs. It never runs a model."""

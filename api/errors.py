@@ -1,0 +1,161 @@
+"""Every error as HTTP: one table from code to status, one body for all of them.
+
+The body is RFC 9457 problem+json with an ``error`` member beside it, which OpenAI's SDKs read.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from flask import Flask, Request, Response, request
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from api.request_ids import request_id
+from shared.db.session import is_outage
+from shared.errors import Conflict, DatabaseUnavailable, InvalidRequest, PressrunError
+
+log = structlog.get_logger()
+
+STATUS: dict[str, int] = {
+    "internal_error": 500,
+    "invalid_request": 400,
+    "unsupported_parameter": 400,
+    "unsupported_endpoint": 400,
+    "streaming_unsupported": 400,
+    "context_length_exceeded": 400,
+    "invalid_api_key": 401,
+    "forbidden": 403,
+    "model_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "idempotency_in_flight": 409,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "range_not_satisfiable": 416,
+    "idempotency_mismatch": 422,
+    "storage_unavailable": 503,
+    "storage_full": 507,
+    "database_unavailable": 503,
+}
+"""HTTP status of every error code; a test walks the subclasses of PressrunError."""
+
+RETRY_AFTER_SECONDS: dict[str, int] = {
+    "idempotency_in_flight": 1,
+    "storage_unavailable": 5,
+    "database_unavailable": 2,
+}
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+}
+
+_CODES_OF_HTTP = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+}
+
+_MESSAGES_OF_HTTP = {
+    400: "the request could not be read",
+    404: "there is no such address",
+    405: "this address does not take this method",
+    413: "the request is too large",
+    415: "this content type is not read here",
+    416: "the range lies outside the file",
+}
+
+
+class InvalidFields(InvalidRequest):
+    """Several fields are wrong; ``fields`` lists them, the first is the error's own."""
+
+    def __init__(self, fields: list[tuple[str | None, str]]) -> None:
+        param, message = fields[0]
+        super().__init__(message, param=param)
+        self.fields = fields
+
+
+def problem(
+    caller: Request,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    fields: list[tuple[str | None, str]] | None = None,
+) -> Response:
+    """The response for ``code``. ``message`` reaches the tenant: never a trace, never a prompt."""
+    status = STATUS[code]
+    listed = fields or ([(param, message)] if param else [])
+    body: dict[str, Any] = {
+        "type": f"urn:pressrun:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message,
+        "instance": f"urn:pressrun:request:{request_id(caller.environ)}",
+    }
+    if listed:
+        body["errors"] = [{"detail": text, "param": where} for where, text in listed]
+    kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    body["error"] = {"message": message, "type": kind, "param": param, "code": code}
+    response = Response(json.dumps(body), status, content_type="application/problem+json")
+    if code in RETRY_AFTER_SECONDS:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS[code])
+    return response
+
+
+def register_errors(app: Flask) -> None:
+    """Makes every way out of a view that is not a response a problem."""
+    app.register_error_handler(PressrunError, _domain_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected_error)
+
+
+def _domain_error(error: PressrunError) -> Response:
+    if STATUS[error.code] >= 500:
+        log.warning("request_failed", code=error.code, request_id=request_id(request.environ))
+    fields = error.fields if isinstance(error, InvalidFields) else None
+    response = problem(request, error.code, error.message, param=error.param, fields=fields)
+    if error.code == Conflict.code:
+        # OpenAI's SDKs retry a 409; the object's state will not change back.
+        response.headers["x-should-retry"] = "false"
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < 400:
+        # Werkzeug raises its redirects.
+        return Response(status=status, headers=error.get_response().headers)
+    code = _CODES_OF_HTTP.get(status, "invalid_request" if status < 500 else "internal_error")
+    response = problem(request, code, _MESSAGES_OF_HTTP.get(status, "the request failed"))
+    for name, value in error.get_headers(request.environ):
+        if name in {"Allow", "Content-Range"}:
+            response.headers[name] = value
+    return response
+
+
+def _unexpected_error(error: Exception) -> Response:
+    if isinstance(error, PoolTimeout) or is_outage(error):
+        log.warning("database_unavailable", error=type(error).__name__)
+        code = DatabaseUnavailable.code
+        return problem(request, code, "the database does not answer; try again")
+    # A statement's text and parameters may hold a tenant's words: name the fault, not the data.
+    detail = type(error.orig if isinstance(error, DBAPIError) else error).__name__
+    trace = not isinstance(error, DBAPIError)
+    log.error(
+        "request_crashed", error=detail, request_id=request_id(request.environ), exc_info=trace
+    )
+    return problem(request, "internal_error", "something went wrong here; it has been logged")

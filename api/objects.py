@@ -1,0 +1,315 @@
+"""The shapes of what the API answers. For the documentation and for tests: rendering builds plain
+dicts, and a test holds each against its shape here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+UnixSeconds = Annotated[int, Field(description="Unix time in seconds")]
+
+
+class Shape(BaseModel):
+    """A JSON object with exactly these members."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorForSdk(Shape):
+    """What OpenAI's SDKs read of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class FieldProblem(Shape):
+    """One field at fault."""
+
+    detail: str
+    param: str | None
+
+
+class Problem(Shape):
+    """RFC 9457 problem details, and beside them the member that OpenAI's SDKs read."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FieldProblem] = []
+    error: ErrorForSdk
+
+
+class JobError(Shape):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class Usage(Shape):
+    """Tokens that a job consumed."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Timings(Shape):
+    """How long each phase took, once it is over."""
+
+    queued_seconds: float | None
+    running_seconds: float | None
+
+
+class Artifact(Shape):
+    """Something a job produced, as a file."""
+
+    name: Literal["output", "errors"]
+    file_id: str
+    content_url: str
+
+
+class Job(Shape):
+    """A job of any kind. ``result`` is on single generations that were retrieved by id."""
+
+    id: str
+    object: Literal["job"]
+    kind: Literal["generate", "batch"]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+    stopping: bool = Field(description="Asked to stop, and not yet stopped")
+    endpoint: str
+    model: str | None
+    metadata: dict[str, str] | None
+    progress: Annotated[float, Field(ge=0, le=1)]
+    queue_position: Annotated[
+        int, Field(description="Shards ahead in line; 1000 stands for 1000 or more")
+    ] | None = None
+    error: JobError | None
+    result: dict[str, Any] | None = Field(
+        default=None, description="The response body of the endpoint"
+    )
+    artifacts: list[Artifact]
+    usage: Usage
+    created_at: UnixSeconds
+    started_at: UnixSeconds | None
+    ended_at: UnixSeconds | None
+    expires_at: UnixSeconds | None
+    timings: Timings
+
+
+class Event(Shape):
+    """Something that happened to a job."""
+
+    id: str
+    object: Literal["job.event"]
+    type: str
+    created_at: UnixSeconds
+    data: dict[str, Any]
+
+
+class File(Shape):
+    """An OpenAI file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: UnixSeconds
+    expires_at: UnixSeconds | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+
+
+class Deleted(Shape):
+    """A file that is gone."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
+class BatchLineError(Shape):
+    """Why a batch's input was refused; ``line`` is 1-based."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(Shape):
+    """The bad lines of a batch's input."""
+
+    object: Literal["list"]
+    data: list[BatchLineError]
+
+
+class RequestCounts(Shape):
+    """Rows of a batch."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class InputTokensDetails(Shape):
+    """Of the input tokens."""
+
+    cached_tokens: int
+
+
+class OutputTokensDetails(Shape):
+    """Of the output tokens."""
+
+    reasoning_tokens: int
+
+
+class BatchUsage(Usage):
+    """Tokens that a batch consumed."""
+
+    input_tokens_details: InputTokensDetails
+    output_tokens_details: OutputTokensDetails
+
+
+class Batch(Shape):
+    """An OpenAI batch."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: Literal[
+        "validating",
+        "failed",
+        "in_progress",
+        "finalizing",
+        "completed",
+        "expired",
+        "cancelling",
+        "cancelled",
+    ]
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: UnixSeconds
+    in_progress_at: UnixSeconds | None
+    expires_at: UnixSeconds | None
+    finalizing_at: UnixSeconds | None
+    completed_at: UnixSeconds | None
+    failed_at: UnixSeconds | None
+    expired_at: UnixSeconds | None
+    cancelling_at: UnixSeconds | None
+    cancelled_at: UnixSeconds | None
+    request_counts: RequestCounts
+    usage: BatchUsage | None
+    metadata: dict[str, str] | None
+
+
+class Model(Shape):
+    """What may be asked for by name."""
+
+    id: str
+    object: Literal["model"]
+    created: UnixSeconds
+    owned_by: str
+    endpoints: list[str]
+
+
+class Tenant(Shape):
+    """An account that owns jobs, files and keys."""
+
+    id: str
+    object: Literal["tenant"]
+    name: str
+    created_at: UnixSeconds
+    disabled: bool
+
+
+class Key(Shape):
+    """An API key, without the key."""
+
+    id: str
+    object: Literal["api_key"]
+    name: str
+    prefix: str
+    created_at: UnixSeconds
+    expires_at: UnixSeconds | None
+    revoked_at: UnixSeconds | None
+
+
+class NewKey(Key):
+    """An API key with the key itself, which is shown this once."""
+
+    key: str
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """Whether work can be accepted; a degraded broker only makes work start later."""
+
+    status: Literal["ready", "unavailable"]
+    database: Literal["ok", "down"]
+    broker: Literal["ok", "degraded", "off"]
+
+
+class Page(Shape):
+    """One page of a list; the next one starts ``after`` its ``last_id``."""
+
+    object: Literal["list"]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class JobList(Page):
+    """A page of jobs."""
+
+    data: list[Job]
+
+
+class EventList(Page):
+    """A page of events."""
+
+    data: list[Event]
+
+
+class FileList(Page):
+    """A page of files."""
+
+    data: list[File]
+
+
+class BatchList(Page):
+    """A page of batches."""
+
+    data: list[Batch]
+
+
+class ModelList(Page):
+    """All models."""
+
+    data: list[Model]
+
+
+class TenantList(Page):
+    """A page of tenants."""
+
+    data: list[Tenant]
+
+
+class KeyList(Page):
+    """A page of keys."""
+
+    data: list[Key]

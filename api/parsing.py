@@ -1,0 +1,172 @@
+"""From a request to values, with errors that name the field. Nothing a client sends is a 500."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from typing import Any, NoReturn, TypeVar
+
+from flask import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from api.errors import InvalidFields
+from api.limits import MAX_DEADLINE_SECONDS
+from shared.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMediaType
+
+T = TypeVar("T", bound=BaseModel)
+
+MAX_KEY_CHARACTERS = 255
+MAX_LISTED_FIELDS = 20
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_CURSOR = re.compile(r"[a-z]{2,8}[_-][0-9a-z]{26}", re.ASCII)
+_WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])", re.ASCII)
+_WINDOW_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+def json_body(request: Request, *, max_bytes: int) -> Any:
+    """The decoded JSON body. Raises UnsupportedMediaType, PayloadTooLarge or InvalidRequest."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("send the body as Content-Type: application/json")
+    if request.content_length is not None and request.content_length > max_bytes:
+        _refuse_size(max_bytes)
+    try:
+        data = request.stream.read(max_bytes + 1)
+    except RequestEntityTooLarge:
+        _refuse_size(max_bytes)
+    except (ClientDisconnected, OSError):
+        raise InvalidRequest("the body ended before its announced length") from None
+    if len(data) > max_bytes:
+        _refuse_size(max_bytes)
+    return decode_json(data)
+
+
+def decode_json(data: bytes) -> Any:
+    """Strict JSON in UTF-8: no NaN, no Infinity, no member twice. Raises InvalidRequest."""
+    try:
+        return json.loads(
+            data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_members
+        )
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        # Its text holds no input, only what was expected and where.
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    except ValueError:
+        raise InvalidRequest("the body holds a number with too many digits") from None
+
+
+def validate(model: type[T], document: Any) -> T:
+    """The document as ``model``. Raises InvalidFields with every field at fault."""
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = [_field(item) for item in details[:MAX_LISTED_FIELDS]]
+        raise InvalidFields(fields) from None
+
+
+def one_id(value: str, what: str) -> str:
+    """``value`` if it could be an id of ours. Raises NotFound: others exist for nobody."""
+    if not _ID.fullmatch(value):
+        raise NotFound(f"there is no such {what}")
+    return value
+
+
+def cursor(request: Request) -> str | None:
+    """The id after which a page starts."""
+    value = request.args.get("after")
+    if value is not None and not _CURSOR.fullmatch(value):
+        raise InvalidRequest("'after' must be the id of the last item seen", param="after")
+    return value
+
+
+def integer(
+    request: Request, name: str, *, default: int, least: int, most: int
+) -> int:
+    """A whole number from the query."""
+    value = request.args.get(name)
+    if value is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not least <= int(value) <= most:
+        raise InvalidRequest(
+            f"'{name}' must be a whole number from {least} to {most}", param=name
+        )
+    return int(value)
+
+
+def choice(request: Request, name: str, allowed: Collection[str]) -> str | None:
+    """A query parameter that names one of few things; None when it is not given."""
+    value = request.args.get(name)
+    if value is not None and value not in allowed:
+        raise InvalidRequest(f"'{name}' must be one of {', '.join(allowed)}", param=name)
+    return value
+
+
+def wait_seconds(request: Request, most: float) -> float:
+    """How long a long-poll may last; more than ``most`` means ``most``."""
+    value = request.args.get("wait")
+    if value is None:
+        return 0.0
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII):
+        raise InvalidRequest("'wait' must be a number of seconds", param="wait")
+    return min(float(value), most)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header: 1 to 255 visible characters."""
+    value = request.headers.get("Idempotency-Key")
+    if value is None:
+        return None
+    if not (0 < len(value) <= MAX_KEY_CHARACTERS and value.isascii() and value.isprintable()):
+        raise InvalidRequest(
+            f"Idempotency-Key must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters",
+            param="Idempotency-Key",
+        )
+    return value
+
+
+def window_seconds(text: str) -> int:
+    """``30m``, ``24h`` or ``7d`` in seconds, up to 30 days. Raises InvalidRequest."""
+    match = _WINDOW.fullmatch(text)
+    seconds = int(match[1]) * _WINDOW_SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_DEADLINE_SECONDS:
+        raise InvalidRequest(
+            "'completion_window' must be whole minutes, hours or days up to 30 days, such as "
+            "'30m', '24h' or '7d'",
+            param="completion_window",
+        )
+    return seconds
+
+
+def _refuse_size(max_bytes: int) -> NoReturn:
+    raise PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequest(f"the body is not JSON: {name} is not a JSON number")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidRequest("the body has an object with the same member twice")
+    return members
+
+
+def _field(details: ErrorDetails) -> tuple[str | None, str]:
+    path = ".".join(str(part) for part in details["loc"] if part != "[key]")
+    # A member's name is the caller's text: say where only if it could be a name.
+    param = path if path.isprintable() and len(path) <= MAX_KEY_CHARACTERS else None
+    if details["type"] == "missing":
+        return param, f"'{param}' is required"
+    if details["type"] == "extra_forbidden":
+        return param, f"'{param}' is not a parameter of this call"
+    return param, f"'{param}': {details['msg']}"

@@ -1,0 +1,321 @@
+"""From rows to the objects that tenants see. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from api.limits import MAX_RETRY_AFTER_SECONDS
+from shared.db.api_keys import KeyRow
+from shared.db.events import EventRow
+from shared.db.files import FileRow
+from shared.db.jobs import JobRow
+from shared.db.models import Model
+from shared.db.tenants import TenantRow
+from shared.ids import ALPHABET, LENGTH
+from shared.states import JobState, Stage, StopReason, is_terminal
+
+Object = dict[str, Any]
+
+_DIGITS = {letter: digit for digit, letter in enumerate(ALPHABET)}
+_TERMINAL = {str(state) for state in JobState if is_terminal(state)}
+_TIME_CHARACTERS = 10
+_QUEUED_SHARDS_A_SECOND = 10
+_BATCH_RETRY_SECONDS = 5
+
+_BATCH_STATUS = {
+    JobState.SUCCEEDED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.EXPIRED: "expired",
+}
+_STAGE_STATUS = {
+    Stage.VALIDATE: "validating",
+    Stage.GENERATE: "in_progress",
+    Stage.ASSEMBLE: "finalizing",
+}
+
+
+def has_ended(state: str) -> bool:
+    return state in _TERMINAL
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def etag(body: str) -> str:
+    """A weak entity tag of a rendered body."""
+    return f'W/"{blake2b(body.encode(), digest_size=12).hexdigest()}"'
+
+
+def page(items: Sequence[Object], limit: int) -> Object:
+    """A list envelope of up to ``limit`` of ``items``, one more of which means there are more."""
+    data = list(items[:limit])
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": len(items) > limit,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+    }
+
+
+def accepted_seconds(item_id: str) -> int | None:
+    """When an id of ours was made, in Unix seconds.
+
+    The answer to a submit can tell this without asking the database for its row's time, every
+    later answer tells the same, and lists are in its order.
+    """
+    body = item_id[-LENGTH:]
+    if len(item_id) <= LENGTH or any(letter not in _DIGITS for letter in body):
+        return None
+    number = 0
+    for letter in body[:_TIME_CHARACTERS]:
+        number = number * 32 + _DIGITS[letter]
+    return number // 1000
+
+
+def _created_at(item_id: str, stored: float) -> int:
+    accepted = accepted_seconds(item_id)
+    return int(stored) if accepted is None else accepted
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else round(max(0.0, end - start), 3)
+
+
+def new_job(
+    job_id: str, *, endpoint: str, model: str, metadata: dict[str, str] | None
+) -> str:
+    """The body of a single generation that was accepted this moment."""
+    return compact(
+        {
+            "id": job_id,
+            "object": "job",
+            "kind": "generate",
+            "state": "queued",
+            "stopping": False,
+            "endpoint": endpoint,
+            "model": model,
+            "metadata": metadata,
+            "progress": 0.0,
+            "error": None,
+            "result": None,
+            "artifacts": [],
+            "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+            "created_at": accepted_seconds(job_id),
+            "started_at": None,
+            "ended_at": None,
+            "expires_at": None,
+            "timings": {"queued_seconds": None, "running_seconds": None},
+        }
+    )
+
+
+def job(row: JobRow) -> Object:
+    """A job without its result."""
+    shown: Object = {
+        "id": row.id,
+        "object": "job",
+        "kind": row.kind,
+        "state": row.state,
+        "stopping": row.stop_reason is not None and row.state not in _TERMINAL,
+        "endpoint": row.endpoint,
+        "model": row.model,
+        "metadata": row.metadata,
+        "progress": _progress(row),
+        "error": _job_error(row),
+        "artifacts": _artifacts(row),
+        "usage": _usage(row),
+        "created_at": _created_at(row.id, row.created_at),
+        "started_at": _seconds(row.started_at),
+        "ended_at": _seconds(row.ended_at),
+        "expires_at": _seconds(row.expires_at),
+        "timings": {
+            "queued_seconds": _between(row.created_at, row.started_at),
+            "running_seconds": _between(row.started_at, row.ended_at),
+        },
+    }
+    if row.queue_position is not None:
+        shown["queue_position"] = row.queue_position
+    return shown
+
+
+def job_with_result(row: JobRow, result: str | None) -> str:
+    """The body of a job. ``result`` is JSON already: it is not decoded to be encoded again."""
+    return f'{compact(job(row))[:-1]},"result":{result or "null"}}}'
+
+
+def retry_after(row: JobRow) -> int:
+    """Seconds after which asking again may be worth it: soon for what runs, later the longer the
+    line. Nobody knows how fast the line moves; ten shards a second is taken."""
+    if row.state == JobState.RUNNING:
+        return _BATCH_RETRY_SECONDS if row.kind == "batch" else 1
+    ahead = row.queue_position or 0
+    return min(MAX_RETRY_AFTER_SECONDS, 1 + ahead // _QUEUED_SHARDS_A_SECOND)
+
+
+def _progress(row: JobRow) -> float:
+    if row.state == JobState.SUCCEEDED:
+        return 1.0
+    if not row.rows_total:
+        return 0.0
+    return round(min(1.0, (row.rows_completed + row.rows_failed) / row.rows_total), 4)
+
+
+def _job_error(row: JobRow) -> Object | None:
+    if row.error_code is None:
+        return None
+    return {
+        "code": row.error_code,
+        "message": row.error_message or "",
+        "param": row.error_param,
+    }
+
+
+def _artifacts(row: JobRow) -> list[Object]:
+    found = (("output", row.output_file_id), ("errors", row.error_file_id))
+    return [
+        {"name": name, "file_id": file_id, "content_url": f"/v1/files/{file_id}/content"}
+        for name, file_id in found
+        if file_id is not None
+    ]
+
+
+def _usage(row: JobRow) -> Object:
+    return {
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "total_tokens": row.input_tokens + row.output_tokens,
+    }
+
+
+def batch(row: JobRow) -> Object:
+    """An OpenAI batch."""
+    status = _batch_status(row)
+    ended = _seconds(row.ended_at)
+    cancelled = row.stop_reason == StopReason.CANCELLED
+    return {
+        "id": row.id,
+        "object": "batch",
+        "endpoint": row.endpoint,
+        "errors": _batch_errors(row),
+        "input_file_id": row.input_file_id,
+        "completion_window": (row.batch_spec or {}).get("completion_window", ""),
+        "status": status,
+        "output_file_id": row.output_file_id,
+        "error_file_id": row.error_file_id,
+        "created_at": _created_at(row.id, row.created_at),
+        "in_progress_at": _seconds(row.in_progress_at),
+        "expires_at": _seconds(row.expires_at),
+        "finalizing_at": _seconds(row.finalizing_at),
+        "completed_at": ended if status == "completed" else None,
+        "failed_at": ended if status == "failed" else None,
+        "expired_at": ended if status == "expired" else None,
+        "cancelling_at": _seconds(row.cancel_requested_at) if cancelled else None,
+        "cancelled_at": ended if status == "cancelled" else None,
+        "request_counts": {
+            "total": row.rows_total,
+            "completed": row.rows_completed,
+            "failed": row.rows_failed,
+        },
+        "usage": _batch_usage(row),
+        "metadata": row.metadata,
+    }
+
+
+def _batch_status(row: JobRow) -> str:
+    if row.state in _TERMINAL:
+        return _BATCH_STATUS[JobState(row.state)]
+    if row.stop_reason == StopReason.CANCELLED:
+        return "cancelling"
+    return _STAGE_STATUS[Stage(row.stage)]
+
+
+def _batch_errors(row: JobRow) -> Object | None:
+    if row.state != JobState.FAILED:
+        return None
+    listed = row.errors or [{"code": row.error_code, "message": row.error_message}]
+    data = [
+        {
+            "code": item.get("code") or "internal_error",
+            "message": item.get("message") or "",
+            "param": item.get("param"),
+            "line": item.get("line"),
+        }
+        for item in listed
+    ]
+    return {"object": "list", "data": data}
+
+
+def _batch_usage(row: JobRow) -> Object | None:
+    if row.state not in _TERMINAL or row.state == JobState.FAILED:
+        return None
+    return {
+        **_usage(row),
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def event(row: EventRow) -> Object:
+    return {
+        "id": str(row.id),
+        "object": "job.event",
+        "type": row.type,
+        "created_at": int(row.created_at),
+        "data": row.data,
+    }
+
+
+def file(row: FileRow) -> Object:
+    """An OpenAI file. Its status is at once ``processed``: clients wait for that."""
+    return {
+        "id": row.id,
+        "object": "file",
+        "bytes": row.bytes,
+        "created_at": _created_at(row.id, row.created_at),
+        "expires_at": _seconds(row.expires_at),
+        "filename": row.filename,
+        "purpose": row.purpose,
+        "status": "processed",
+    }
+
+
+def model(entry: Model) -> Object:
+    return {
+        "id": entry.id,
+        "object": "model",
+        "created": entry.created,
+        "owned_by": entry.owned_by,
+        "endpoints": entry.endpoints,
+    }
+
+
+def tenant(row: TenantRow) -> Object:
+    return {
+        "id": row.id,
+        "object": "tenant",
+        "name": row.name,
+        "created_at": int(row.created_at),
+        "disabled": row.disabled,
+    }
+
+
+def key(row: KeyRow) -> Object:
+    return {
+        "id": row.id,
+        "object": "api_key",
+        "name": row.name,
+        "prefix": row.prefix,
+        "created_at": int(row.created_at),
+        "expires_at": _seconds(row.expires_at),
+        "revoked_at": _seconds(row.revoked_at),
+    }

@@ -1,0 +1,78 @@
+"""The bodies that the API reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16, description="Up to 16 labels of the caller's own"),
+]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class RequestBody(BaseModel):
+    """A JSON body. Unknown members are refused by name, types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class JobRequest(RequestBody):
+    """One inference call, to be run when its turn comes."""
+
+    endpoint: Annotated[str, Field(max_length=256, description="Such as `/v1/chat/completions`")]
+    body: Annotated[dict[str, Any], Field(description="The body this endpoint takes")]
+    metadata: Metadata | None = None
+    priority: Annotated[int, Field(ge=0, le=9, description="Lower runs first")] = DEFAULT_PRIORITY
+    expires_in_seconds: Annotated[
+        float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Give up after this long")
+    ] | None = None
+
+
+class OutputExpiresAfter(RequestBody):
+    """When the files that a batch makes are deleted."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
+
+
+class BatchRequest(RequestBody):
+    """A batch of calls, one a line of the input file."""
+
+    input_file_id: Annotated[str, Field(max_length=256)]
+    endpoint: Annotated[str, Field(max_length=256)]
+    completion_window: Annotated[
+        str, Field(max_length=16, description="Whole minutes, hours or days: `30m`, `24h`, `7d`")
+    ]
+    metadata: Metadata | None = None
+    output_expires_after: OutputExpiresAfter | None = None
+
+
+class TenantRequest(RequestBody):
+    """A new tenant."""
+
+    name: Name
+
+
+class KeyRequest(RequestBody):
+    """A new key of a tenant."""
+
+    name: Annotated[str, Field(max_length=256)] = ""
+    expires_in_seconds: Annotated[float, Field(gt=0, le=10 * 366 * 86_400)] | None = None
+
+
+class FileForm(BaseModel):
+    """The parts of a file upload."""
+
+    file: Annotated[bytes, Field(json_schema_extra={"format": "binary"})]
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    expires_after_anchor: Annotated[
+        Literal["created_at"] | None, Field(alias="expires_after[anchor]")
+    ] = None
+    expires_after_seconds: Annotated[
+        int | None, Field(alias="expires_after[seconds]", ge=3_600, le=2_592_000)
+    ] = None

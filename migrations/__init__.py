@@ -1,0 +1,1 @@
+"""Alembic's environment; versions are numbered and never edited once released."""

@@ -1,0 +1,1 @@
+"""The command line: one machine with everything on it, and the tools around it."""

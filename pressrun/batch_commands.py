@@ -1,0 +1,252 @@
+"""``pressrun batch …``: a file of rows in, files of results out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal, table, when
+from pressrun.transfers import download, upload
+from pressrun.watching import TERMINAL_BATCH, display_for, snapshot_of, watch_batch
+
+BATCHES = "/v1/batches"
+SHOWN_ERRORS = 10
+LONGEST_FIRST_LINE_BYTES = 8 * 2**20
+FILES = {"output_file_id": "output.jsonl", "error_file_id": "errors.jsonl"}
+
+app = typer.Typer(no_args_is_help=True, help="Submit and follow batches.")
+
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id, batch_….")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", help="Wait, then download output.jsonl and errors.jsonl here."),
+]
+
+
+@app.command()
+def submit(
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="Rows: one JSON a line."),
+    ],
+    endpoint: Annotated[
+        str | None, typer.Option(help="What every row calls; default: the first row's `url`.")
+    ] = None,
+    window: Annotated[
+        str, typer.Option(help="When it must be done: whole minutes, hours or days.")
+    ] = "24h",
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for its end.")] = False,
+    output: OutputOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Upload a file of rows and start a batch over it."""
+    terminal = Terminal(json_only=json_only)
+    body = {
+        "endpoint": endpoint or first_url(file),
+        "completion_window": window,
+        "metadata": parse_metadata(metadata or []),
+    }
+    with tenant_client(url, api_key) as client:
+        batch = submit_batch(client, file, body, terminal)
+        if not watch and output is None:
+            terminal.result(batch, lambda: batch["id"])
+            return
+        if not json_only:
+            terminal.note(f"submitted {batch['id']}")
+        _follow(client, batch["id"], output, terminal)
+
+
+@app.command()
+def watch(
+    batch_id: BatchId,
+    output: OutputOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Follow a batch to its end. Ctrl-C stops the watching, not the batch."""
+    with tenant_client(url, api_key) as client:
+        _follow(client, batch_id, output, Terminal(json_only=json_only))
+
+
+@app.command()
+def show(
+    batch_id: BatchId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Show how far a batch is."""
+    with tenant_client(url, api_key) as client:
+        batch = client.get(f"{BATCHES}/{batch_id}")
+        Terminal(json_only=json_only).result(batch, lambda: describe(batch))
+
+
+@app.command(name="download")
+def download_command(
+    batch_id: BatchId,
+    output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path(),
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Download a finished batch's output.jsonl and errors.jsonl."""
+    terminal = Terminal(json_only=json_only)
+    with tenant_client(url, api_key) as client:
+        batch = client.get(f"{BATCHES}/{batch_id}")
+        if batch["status"] not in TERMINAL_BATCH:
+            raise CommandError(f"{batch_id} is still {batch['status']}", ExitCode.REFUSED)
+        files = download_results(client, batch, output, terminal)
+        found = {name: str(path) for name, path in files.items()}
+        terminal.result(found, lambda: "\n".join(found.values()) or "the batch left no files")
+
+
+@app.command()
+def cancel(
+    batch_id: BatchId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Stop a batch; rows that are done are kept."""
+    with tenant_client(url, api_key) as client:
+        batch = client.post(f"{BATCHES}/{batch_id}/cancel")
+        Terminal(json_only=json_only).result(batch, lambda: describe(batch))
+
+
+@app.command(name="list")
+def list_command(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """List batches, newest first."""
+    with tenant_client(url, api_key) as client:
+        batches = client.list_all(BATCHES, limit=limit)
+    Terminal(json_only=json_only).result(batches, lambda: _listing(batches))
+
+
+def submit_batch(client: ApiClient, file: Path, body: Json, terminal: Terminal) -> Json:
+    """Uploads ``file`` and creates the batch; returns it."""
+    uploaded = upload(client, file, "batch", terminal)
+    return client.post(BATCHES, {**body, "input_file_id": uploaded["id"]})
+
+
+def download_results(
+    client: ApiClient, batch: Json, folder: Path, terminal: Terminal
+) -> dict[str, Path]:
+    """Fetches the files that the batch has, by the field that names them."""
+    return {
+        field: _fetched(client, batch[field], folder / name, terminal)
+        for field, name in FILES.items()
+        if batch.get(field)
+    }
+
+
+def _fetched(client: ApiClient, file_id: str, target: Path, terminal: Terminal) -> Path:
+    download(client, file_id, target, terminal)
+    return target
+
+
+def first_url(file: Path) -> str:
+    """The endpoint that the first row names. Raises CommandError (USAGE)."""
+    try:
+        with file.open("rb") as lines:
+            url = json.loads(lines.readline(LONGEST_FIRST_LINE_BYTES))["url"]
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}", ExitCode.USAGE) from None
+    except (ValueError, KeyError, TypeError):
+        url = None
+    if not isinstance(url, str):
+        raise CommandError(
+            f"the first line of {file} is no row with a `url`: give --endpoint", ExitCode.USAGE
+        )
+    return url
+
+
+def parse_metadata(pairs: list[str]) -> dict[str, str] | None:
+    """``["k=v"]`` as a dict; None when empty. Raises CommandError (USAGE)."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise CommandError(f"--metadata takes key=value, not {wrong[0]!r}", ExitCode.USAGE)
+    return dict(pair.split("=", 1) for pair in pairs) or None
+
+
+def check_outcome(batch: Json, terminal: Terminal) -> None:
+    """Returns for a batch that did something; otherwise raises CommandError (FAILED)."""
+    counts = snapshot_of(batch)
+    if batch["status"] != "completed":
+        raise CommandError(f"{batch['id']} ended {batch['status']}{_first_error(batch)}")
+    if counts.failed and not counts.completed:
+        raise CommandError(f"all {counts.failed} rows of {batch['id']} failed")
+    if counts.failed:
+        terminal.note(f"{counts.failed} of {counts.total} rows failed; see the error file")
+
+
+def describe(batch: Json) -> RenderableType:
+    """A batch for people."""
+    counts = snapshot_of(batch)
+    fields = {
+        "id": batch["id"],
+        "status": batch["status"],
+        "endpoint": batch["endpoint"],
+        "rows": f"{counts.completed} completed, {counts.failed} failed, {counts.total} in all",
+        "created": when(batch["created_at"]),
+        "output file": batch.get("output_file_id"),
+        "error file": batch.get("error_file_id"),
+    }
+    return table("", "", rows=fields.items())
+
+
+def _follow(client: ApiClient, batch_id: str, output: Path | None, terminal: Terminal) -> None:
+    batch = watch_batch(client, batch_id, display_for(terminal))
+    if output is not None:
+        for path in download_results(client, batch, output, terminal).values():
+            if not terminal.json_only:
+                terminal.note(f"wrote {path}")
+    terminal.result(batch, lambda: describe(batch))
+    _show_errors(batch, terminal)
+    check_outcome(batch, terminal)
+
+
+def _show_errors(batch: Json, terminal: Terminal) -> None:
+    errors = (batch.get("errors") or {}).get("data") or []
+    for error in errors[:SHOWN_ERRORS]:
+        line = f"line {error['line']}: " if error.get("line") else ""
+        terminal.note(f"{line}{error['message']} ({error['code']})")
+    if len(errors) > SHOWN_ERRORS:
+        terminal.note(f"… and {len(errors) - SHOWN_ERRORS} more")
+
+
+def _first_error(batch: Json) -> str:
+    errors = (batch.get("errors") or {}).get("data") or []
+    return f": {errors[0]['message']}" if errors else ""
+
+
+def _listing(batches: list[Json]) -> RenderableType:
+    return table(
+        "id",
+        "status",
+        "done",
+        "failed",
+        "rows",
+        "created",
+        rows=(
+            (b["id"], b["status"], c.completed, c.failed, c.total, when(b["created_at"]))
+            for b in batches
+            for c in (snapshot_of(b),)
+        ),
+    )

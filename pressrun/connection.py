@@ -1,0 +1,89 @@
+"""Which server a command talks to, and with which key: options, environment, or a local `up`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import httpx2
+import typer
+
+from pressrun.api_client import ApiClient
+from pressrun.exit_codes import CommandError, ExitCode
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+LOCAL_DATA = Path(".pressrun")
+"""Where `pressrun up` keeps its data by default, relative to where commands are run."""
+URL_FILE = "url"
+API_KEY_FILE = "api-key"
+ADMIN_KEY_FILE = "admin-key"
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="PRESSRUN_URL",
+        help=f"Address of the server; default: the local `up`'s, else {DEFAULT_URL}.",
+    ),
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="PRESSRUN_API_KEY",
+        help="A tenant's key; default for a local `up`: .pressrun/api-key.",
+    ),
+]
+AdminKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--admin-key",
+        envvar="PRESSRUN_ADMIN_KEY",
+        help="The server's admin key; default for a local `up`: .pressrun/admin-key.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write the answer to stdout as JSON, and nothing else.")
+]
+
+
+def tenant_client(url: str | None, api_key: str | None) -> ApiClient:
+    """Raises CommandError (USAGE) when no key is given or lies about."""
+    address = resolve_url(url)
+    return ApiClient(address, api_key or _local_key(address, API_KEY_FILE, "--api-key"))
+
+
+def admin_client(url: str | None, admin_key: str | None) -> ApiClient:
+    """As ``tenant_client``, with the admin key."""
+    address = resolve_url(url)
+    return ApiClient(address, admin_key or _local_key(address, ADMIN_KEY_FILE, "--admin-key"))
+
+
+def resolve_url(url: str | None) -> str:
+    """The address given, that of the `up` whose data are here, or the default."""
+    return url or _read(LOCAL_DATA / URL_FILE) or DEFAULT_URL
+
+
+def _local_key(address: str, name: str, option: str) -> str:
+    # A key of this machine must not reach another one because somebody typed its address.
+    key = _read(LOCAL_DATA / name) if _is_loopback(address) else None
+    if key is None:
+        variable = "PRESSRUN_" + name.replace("-", "_").upper()
+        raise CommandError(f"no key for {address}: give {option} or set {variable}", ExitCode.USAGE)
+    return key
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeError):
+        return None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        host = httpx2.URL(address).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (httpx2.InvalidURL, ValueError):
+        return False

@@ -1,0 +1,147 @@
+"""``pressrun job …``: one generation at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from pressrun.api_client import ApiClient, Json
+from pressrun.batch_commands import parse_metadata
+from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal, table, when
+from pressrun.watching import watch_job
+
+JOBS = "/v1/jobs"
+
+app = typer.Typer(no_args_is_help=True, help="Submit and follow single jobs.")
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
+
+
+@app.command()
+def submit(
+    endpoint: Annotated[str, typer.Option(help="Such as /v1/chat/completions.")],
+    body: Annotated[
+        str, typer.Option(help="The endpoint's JSON body; @FILE reads a file, - reads stdin.")
+    ],
+    metadata: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=9, help="Lower runs first; default: the server's.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the result.")] = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Submit one job."""
+    terminal = Terminal(json_only=json_only)
+    request: Json = {"endpoint": endpoint, "body": read_body(body)}
+    if metadata:
+        request["metadata"] = parse_metadata(metadata)
+    if priority is not None:
+        request["priority"] = priority
+    with tenant_client(url, api_key) as client:
+        job = client.post(JOBS, request, idempotency_key=str(uuid.uuid4()))
+        if watch:
+            _follow(client, job["id"], terminal)
+        else:
+            terminal.result(job, lambda: job["id"])
+
+
+@app.command()
+def watch(
+    job_id: JobId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Wait for a job's end and show its result. Ctrl-C stops the watching, not the job."""
+    with tenant_client(url, api_key) as client:
+        _follow(client, job_id, Terminal(json_only=json_only))
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Stop a job."""
+    with tenant_client(url, api_key) as client:
+        job = client.post(f"{JOBS}/{job_id}/cancel")
+    Terminal(json_only=json_only).result(job, lambda: f"{job['id']}: {job['state']}")
+
+
+@app.command(name="list")
+def list_command(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """List jobs, newest first; batches are among them."""
+    with tenant_client(url, api_key) as client:
+        jobs = client.list_all(JOBS, limit=limit, state=state)
+    Terminal(json_only=json_only).result(jobs, lambda: _listing(jobs))
+
+
+def read_body(source: str) -> Any:
+    """Decodes ``JSON``, ``@FILE`` or ``-``. Raises CommandError (USAGE)."""
+    try:
+        if source == "-":
+            text = sys.stdin.read()
+        elif source.startswith("@"):
+            text = Path(source[1:]).read_text()
+        else:
+            text = source
+        return json.loads(text)
+    except OSError as error:
+        raise CommandError(f"cannot read {source[1:]}: {error.strerror}", ExitCode.USAGE) from None
+    except ValueError as error:
+        raise CommandError(f"--body is not JSON: {error}", ExitCode.USAGE) from None
+
+
+def generated_text(result: Any) -> str | None:
+    """What a chat completion or completion says; None for other results."""
+    try:
+        choices = result["choices"]
+        texts = [c["message"]["content"] if "message" in c else c["text"] for c in choices]
+    except (KeyError, TypeError):
+        return None
+    return "\n---\n".join(map(str, texts))
+
+
+def _follow(client: ApiClient, job_id: str, terminal: Terminal) -> None:
+    job = watch_job(client, job_id, terminal)
+    if job["state"] == "succeeded" or terminal.json_only:
+        terminal.result(job, lambda: _result(job))
+    if job["state"] != "succeeded":
+        error = job.get("error") or {}
+        reason = f": {error['message']} ({error['code']})" if error else ""
+        raise CommandError(f"{job_id} ended {job['state']}{reason}")
+
+
+def _result(job: Json) -> RenderableType:
+    result = job.get("result")
+    text = generated_text(result)
+    return json.dumps(result, indent=2, ensure_ascii=False) if text is None else text
+
+
+def _listing(jobs: list[Json]) -> RenderableType:
+    return table(
+        "id",
+        "kind",
+        "state",
+        "model",
+        "created",
+        rows=((j["id"], j["kind"], j["state"], j["model"], when(j["created_at"])) for j in jobs),
+    )

@@ -1,0 +1,64 @@
+"""What commands write: results on stdout, everything else on stderr.
+
+With ``--json``, stdout carries one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 120
+"""Columns of a table that no terminal limits."""
+
+
+class Terminal:
+    """Both streams of one command."""
+
+    def __init__(self, *, json_only: bool = False) -> None:
+        self.json_only = json_only
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
+
+    def result(self, data: Any, render: Callable[[], RenderableType]) -> None:
+        """``data`` as JSON for scripts; for people, what ``render`` makes of it."""
+        if self.json_only:
+            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        else:
+            made = render()
+            self.out.print(made, markup=False, soft_wrap=isinstance(made, str))
+
+    def note(self, message: str) -> None:
+        """A remark beside the result, on stderr."""
+        self.err.print(message, markup=False, soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def table(*titles: str, rows: Iterable[Iterable[object]], title: str | None = None) -> Table:
+    """A plain table; cells are text, never markup."""
+    made = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in titles:
+        made.add_column(name, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("–" if value is None else str(value)) for value in row))
+    return made
+
+
+def when(unix_seconds: int | None) -> str:
+    """Local time of a timestamp in an answer, for people."""
+    if unix_seconds is None:
+        return "–"
+    return f"{datetime.fromtimestamp(unix_seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,133 @@
+"""Files up and down, of any size, through a few kilobytes of memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from pressrun.api_client import ApiClient, Json
+from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal
+
+DOWNLOAD_TRIES = 3
+SILENT_BYTES = 4 * 2**20
+"""Smaller transfers get no bar."""
+
+OnBytes = Callable[[int], None]
+"""Told how many more bytes went over."""
+
+
+class _CountedFile(io.FileIO):
+    """A file that reports what is read of it. The HTTP client learns its size by ``fstat``."""
+
+    def __init__(self, path: Path, on_bytes: OnBytes) -> None:
+        super().__init__(path)
+        self._on_bytes = on_bytes
+
+    def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
+        data = super().read(-1 if size is None else size)
+        self._on_bytes(len(data or b""))
+        return data
+
+
+def upload(client: ApiClient, path: Path, purpose: str, terminal: Terminal) -> Json:
+    """Streams a file to the server; returns the file object. Raises CommandError."""
+    try:
+        size = path.stat().st_size
+        with (
+            _bar(terminal, f"uploading {path.name}", size) as on_bytes,
+            _CountedFile(path, on_bytes) as file,
+        ):
+            return client.post_file(
+                "/v1/files",
+                {"purpose": purpose},
+                {"file": (path.name, file, "application/octet-stream")},
+            )
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from None
+
+
+def download(client: ApiClient, file_id: str, target: Path, terminal: Terminal) -> int:
+    """Streams a stored file to ``target``, which appears only when whole. Returns its bytes.
+
+    Raises CommandError; what had arrived is then removed.
+    """
+    size = int(client.get(f"/v1/files/{file_id}")["bytes"])
+    partial = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for last in (False,) * (DOWNLOAD_TRIES - 1) + (True,):
+            if _fetch(client, file_id, partial, size, terminal, may_fail=not last):
+                break
+        partial.replace(target)
+    except OSError as error:
+        raise CommandError(f"cannot write {target}: {error.strerror}", ExitCode.USAGE) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return size
+
+
+def _fetch(
+    client: ApiClient,
+    file_id: str,
+    partial: Path,
+    size: int,
+    terminal: Terminal,
+    *,
+    may_fail: bool,
+) -> bool:
+    """One try at the whole file; False when another one may go better."""
+    arrived = 0
+    try:
+        with (
+            _bar(terminal, f"downloading {partial.stem}", size) as on_bytes,
+            client.stream(f"/v1/files/{file_id}/content") as response,
+            partial.open("wb") as file,
+        ):
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+                arrived += len(chunk)
+                on_bytes(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    except CommandError as error:
+        if may_fail and error.exit_code is ExitCode.UNREACHABLE:
+            return False
+        raise
+    if arrived == size:
+        return True
+    if may_fail:
+        return False
+    raise CommandError(
+        f"only {arrived} of {size} bytes of {file_id} arrived", ExitCode.UNREACHABLE
+    )
+
+
+@contextmanager
+def _bar(terminal: Terminal, title: str, size: int) -> Iterator[OnBytes]:
+    if terminal.json_only or not terminal.err.is_terminal or size < SILENT_BYTES:
+        yield lambda _: None
+        return
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=terminal.err, transient=True) as progress:
+        task = progress.add_task(title, total=size)
+        yield lambda n: progress.advance(task, n)

@@ -1,0 +1,1 @@
+"""``pressrun up``: the whole plant on one machine, in one folder."""

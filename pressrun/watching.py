@@ -1,0 +1,198 @@
+"""Following a batch or a job to its end: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pressrun.api_client import ApiClient, Json
+from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal
+
+TERMINAL_BATCH = frozenset({"completed", "failed", "expired", "cancelled"})
+TERMINAL_JOB = frozenset({"succeeded", "failed", "expired", "cancelled"})
+PATIENCE_SECONDS = 120.0
+"""How long a watch outlives the server's absence."""
+SHORTEST_POLL_SECONDS = 0.5
+LONGEST_POLL_SECONDS = 5.0
+LONG_POLL_SECONDS = 20
+PLAIN_LINE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a batch is. ``total`` is 0 until its input was read."""
+
+    status: str
+    completed: int
+    failed: int
+    total: int
+
+    @property
+    def done(self) -> int:
+        return self.completed + self.failed
+
+
+class Display(Protocol):
+    """Where snapshots are shown; entered for the time of the watch."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None: ...
+
+
+def snapshot_of(batch: Json) -> Snapshot:
+    counts = batch.get("request_counts") or {}
+    completed, failed, total = (counts.get(name) or 0 for name in ("completed", "failed", "total"))
+    return Snapshot(str(batch["status"]), completed, failed, total)
+
+
+def watch_batch(
+    client: ApiClient,
+    batch_id: str,
+    display: Display,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Json:
+    """Polls until the batch is terminal, then returns it. Raises CommandError.
+
+    Ctrl-C becomes a CommandError that says that the batch goes on.
+    """
+    began = time.monotonic()
+    try:
+        with display:
+            while True:
+                batch = client.get(f"/v1/batches/{batch_id}", patience_seconds=PATIENCE_SECONDS)
+                display.show(snapshot_of(batch))
+                if batch["status"] in TERMINAL_BATCH:
+                    return batch
+                elapsed = time.monotonic() - began
+                sleep(min(max(elapsed / 20, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS))
+    except KeyboardInterrupt:
+        raise _interrupted("batch", batch_id) from None
+
+
+def watch_job(client: ApiClient, job_id: str, terminal: Terminal) -> Json:
+    """As ``watch_batch``, for a job, with one note for each new state."""
+    state = None
+    try:
+        while True:
+            job = client.get(
+                f"/v1/jobs/{job_id}", patience_seconds=PATIENCE_SECONDS, wait=LONG_POLL_SECONDS
+            )
+            if job["state"] in TERMINAL_JOB:
+                return job
+            if job["state"] != state and not terminal.json_only:
+                terminal.note(f"{job_id}: {job['state']}")
+            state = job["state"]
+    except KeyboardInterrupt:
+        raise _interrupted("job", job_id) from None
+
+
+def _interrupted(kind: str, object_id: str) -> CommandError:
+    return CommandError(
+        f"stopped watching; the {kind} goes on: pressrun {kind} watch {object_id}",
+        ExitCode.INTERRUPTED,
+    )
+
+
+def display_for(terminal: Terminal) -> Display:
+    """The display that fits the terminal, or its absence."""
+    if terminal.json_only:
+        return SilentDisplay()
+    return LiveDisplay(terminal) if terminal.err.is_terminal else PlainDisplay(terminal)
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None: ...
+
+
+class LiveDisplay:
+    """A bar with rows done, rows failed, elapsed time and the time it still takes."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        columns: list[Any] = [
+            SpinnerColumn(),
+            TextColumn("{task.description:<11}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rows, {task.fields[failed]} failed"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        ]
+        self._progress = Progress(*columns, console=terminal.err)
+        self._task = self._progress.add_task("submitted", total=None, failed=0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._progress.update(
+            self._task,
+            description=snapshot.status,
+            completed=snapshot.done,
+            total=snapshot.total or None,
+            failed=snapshot.failed,
+        )
+
+
+class PlainDisplay:
+    """A line when the status changes, and every five seconds while rows get done."""
+
+    def __init__(
+        self, terminal: Terminal, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._terminal = terminal
+        self._clock = clock
+        self._began = clock()
+        self._shown: Snapshot | None = None
+        self._shown_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        shown, now = self._shown, self._clock()
+        same_status = shown is not None and shown.status == snapshot.status
+        if same_status and (snapshot == shown or now - self._shown_at < PLAIN_LINE_SECONDS):
+            return
+        self._shown, self._shown_at = snapshot, now
+        self._terminal.note(plain_line(snapshot, now - self._began))
+
+
+def plain_line(snapshot: Snapshot, elapsed: float) -> str:
+    """``in_progress: 12/24 rows, 0 failed, 3 s, ETA 3 s``"""
+    line = f"{snapshot.status}: {snapshot.done}/{snapshot.total} rows, {snapshot.failed} failed"
+    line += f", {elapsed:.0f} s"
+    if 0 < snapshot.done < snapshot.total:
+        left = elapsed * (snapshot.total - snapshot.done) / snapshot.done
+        line += f", ETA {left:.0f} s"
+    return line

@@ -1,0 +1,1 @@
+"""What the API and the workers both need: words, rules, storage and the database. Never torch, never flask."""

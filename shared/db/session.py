@@ -1,0 +1,64 @@
+"""Connections. SQLAlchemy's pool over psycopg 3, tuned for short statements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_MILLISECONDS = 30_000
+IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS = 60_000
+
+
+def make_engine(
+    url: str,
+    *,
+    process: str,
+    pool_size: int = 4,
+    max_overflow: int = 0,
+    pool_timeout: float = 5.0,
+) -> Engine:
+    """An engine whose connections name their ``process`` and give up on hung statements."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_timeout=pool_timeout,
+        pool_recycle=1_800,
+        pool_use_lifo=True,
+        json_serializer=_compact_json,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": f"pressrun-{process}",
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS}"
+            " -c timezone=UTC",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+
+def _compact_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+@contextmanager
+def autocommit(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is its own transaction: one round trip apiece."""
+    with engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether ``error`` means the database can't be reached (as opposed to a wrong statement)."""
+    if isinstance(error, TimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
+    )

@@ -1,0 +1,96 @@
+"""The Celery side of doorbells: their queues, their one task, and how to reach the broker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from shared.doorbell_folder import MOST_WAITING, TTL_SECONDS, folder_options
+
+RING_TASK = "pressrun.ring"
+FOLDER_SCHEME = "filesystem://"
+_POOL = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
+
+
+def is_pool_name(pool: str) -> bool:
+    """Whether a queue can be named after it: lower case, 32 characters at most."""
+    return _POOL.match(pool) is not None
+
+
+def doorbell_queue(pool: str) -> Queue:
+    """The queue ``pressrun.doorbell.{pool}``, the same for those who ring and those who listen.
+
+    What nobody hears is forgotten after a minute: workers poll as well. Raises ValueError.
+    """
+    if not is_pool_name(pool):
+        raise ValueError(f"not the name of a pool: {pool!r}")
+    name = f"pressrun.doorbell.{pool}"
+    return Queue(
+        name,
+        exchange=Exchange("", type="direct"),
+        routing_key=name,
+        durable=True,
+        queue_arguments={
+            # Named, as a virtual host may make quorum queues by default.
+            "x-queue-type": "classic",
+            "x-message-ttl": TTL_SECONDS * 1000,
+            "x-max-length": MOST_WAITING,
+            "x-overflow": "drop-head",
+        },
+    )
+
+
+def make_celery(broker_url: str, pools: Iterable[str] = ()) -> Celery:
+    """An application that carries doorbells of ``pools``, and nothing else, over the broker.
+
+    ``broker_url`` is ``amqp://…``, or ``filesystem://DIR`` with a plain path, whose folders are
+    made. Raises ValueError for no URL, OSError for a folder that can't be made.
+    """
+    if not broker_url:
+        raise ValueError("no broker: there are no doorbells without one")
+    app = Celery("pressrun", set_as_current=False, fixups=set())
+    app.conf.update(
+        **_broker(broker_url),
+        task_queues=[doorbell_queue(pool) for pool in pools],
+        task_create_missing_queues=False,
+        task_default_delivery_mode="transient",
+        task_acks_late=False,
+        task_ignore_result=True,
+        result_backend=None,
+        accept_content=["json"],
+        task_serializer="json",
+        task_publish_retry=False,
+        broker_heartbeat=20,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    if list(app.conf.accept_content) != ["json"]:
+        raise AssertionError("doorbells must be JSON: other content could run code")
+    return app
+
+
+def _broker(broker_url: str) -> dict[str, Any]:
+    if broker_url.startswith(FOLDER_SCHEME):
+        return {
+            "broker_url": FOLDER_SCHEME,
+            "broker_transport": "shared.doorbell_folder:Transport",
+            "broker_transport_options": folder_options(
+                Path(broker_url.removeprefix(FOLDER_SCHEME))
+            ),
+        }
+    return {
+        "broker_url": broker_url,
+        "broker_transport_options": {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5},
+    }

@@ -1,0 +1,120 @@
+"""Every error a tenant can meet: a stable ``code``, a sentence, and where it happened.
+
+Errors know nothing of HTTP: ``api/errors.py`` maps each code to a status, and a test walks the
+subclasses so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+
+class PressrunError(Exception):
+    """Base of all domain errors. ``param`` names the field at fault, when one is."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(PressrunError):
+    """The input is malformed; ``param`` says where."""
+
+    code = "invalid_request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that this server does not implement; refused rather than ignored."""
+
+    code = "unsupported_parameter"
+
+
+class UnsupportedEndpoint(InvalidRequest):
+    """No engine serves this endpoint."""
+
+    code = "unsupported_endpoint"
+
+
+class StreamingUnsupported(InvalidRequest):
+    """``stream: true`` inside a job or a batch row."""
+
+    code = "streaming_unsupported"
+
+
+class ModelNotFound(PressrunError):
+    """The model is unknown to this tenant, or does not serve the endpoint."""
+
+    code = "model_not_found"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and requested output do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class NotFound(PressrunError):
+    """No such object for this tenant."""
+
+    code = "not_found"
+
+
+class Conflict(PressrunError):
+    """The object's state does not allow the call."""
+
+    code = "conflict"
+
+
+class IdempotencyInFlight(Conflict):
+    """The first request with this Idempotency-Key has not finished."""
+
+    code = "idempotency_in_flight"
+
+
+class IdempotencyMismatch(PressrunError):
+    """An Idempotency-Key came back with another body."""
+
+    code = "idempotency_mismatch"
+
+
+class Unauthenticated(PressrunError):
+    """No key, a malformed key, or one that is unknown, expired or revoked."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(PressrunError):
+    """The key is valid but not for this call."""
+
+    code = "forbidden"
+
+
+class PayloadTooLarge(PressrunError):
+    """The body or file is over the limit."""
+
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(PressrunError):
+    """The request's content type is not the one this route reads."""
+
+    code = "unsupported_media_type"
+
+
+class StorageUnavailable(PressrunError):
+    """The artifact store does not answer; nothing was accepted."""
+
+    code = "storage_unavailable"
+
+
+class StorageFull(PressrunError):
+    """The artifact store has no room left."""
+
+    code = "storage_full"
+
+
+class DatabaseUnavailable(PressrunError):
+    """The database does not answer; nothing was accepted."""
+
+    code = "database_unavailable"

@@ -1,0 +1,76 @@
+"""Every change of a job's, a shard's or a session's state; nothing else writes one.
+
+Each function takes a connection, runs one short transaction's worth of statements and never
+commits. All comparisons of time use the database's clock. Lock order is shards, then jobs;
+``request_stop`` alone starts from the job and therefore skips shards that somebody holds.
+"""
+
+from __future__ import annotations
+
+from shared.lifecycle.claim import Claim, claim, dispatch, queue_position
+from shared.lifecycle.fence import Held
+from shared.lifecycle.finish import (
+    GenerationEnd,
+    SliceEnd,
+    UsageLine,
+    finish_generations,
+    finish_slice,
+)
+from shared.lifecycle.release import ReleaseReason, release
+from shared.lifecycle.sessions import (
+    Watched,
+    close_session,
+    declare_dead,
+    drain_session,
+    expired_sessions,
+    heartbeat,
+    open_session,
+    recover_lost,
+    report_progress,
+    watch,
+)
+from shared.lifecycle.stages import (
+    BadLine,
+    NewFile,
+    finish_assembly,
+    finish_validation,
+    reject_batch,
+)
+from shared.lifecycle.stop import expire_overdue, request_stop, sweep_stopped
+from shared.lifecycle.submit import Idempotency, submit_batch, submit_generation
+
+__all__ = [
+    "BadLine",
+    "Claim",
+    "GenerationEnd",
+    "Held",
+    "Idempotency",
+    "NewFile",
+    "ReleaseReason",
+    "SliceEnd",
+    "UsageLine",
+    "Watched",
+    "claim",
+    "close_session",
+    "declare_dead",
+    "dispatch",
+    "drain_session",
+    "expire_overdue",
+    "expired_sessions",
+    "finish_assembly",
+    "finish_generations",
+    "finish_slice",
+    "finish_validation",
+    "heartbeat",
+    "open_session",
+    "queue_position",
+    "recover_lost",
+    "reject_batch",
+    "release",
+    "report_progress",
+    "request_stop",
+    "submit_batch",
+    "submit_generation",
+    "sweep_stopped",
+    "watch",
+]

@@ -1,0 +1,158 @@
+"""From waiting to held: the fair ready window, and the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from shared.lifecycle.fence import Held
+from shared.states import JobState, ShardState, StopReason, guard
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A shard held by this session, with what is needed to run it."""
+
+    shard_id: int
+    epoch: int
+    job_id: str
+    tenant_id: str
+    kind: str
+    pool: str
+    stage: str
+    ordinal: int
+    endpoint: str
+    model: str | None
+    spec: str
+    """The job's spec as JSON."""
+    row_count: int
+    byte_start: int | None
+    byte_end: int | None
+    first_line: int | None
+    suspect: bool
+    """It was running when an engine crashed: run it alone, one row at a time."""
+    crash_n: int
+    input_key: str | None
+    """Storage key of a batch's input file."""
+    stop_reason: StopReason | None
+
+    @property
+    def held(self) -> Held:
+        return Held(self.shard_id, self.epoch)
+
+
+# A loose index scan: one probe per tenant that waits, however many shards each has.
+_DISPATCH = text(f"""
+WITH RECURSIVE waiting (tenant_id) AS (
+    (SELECT tenant_id FROM shards WHERE pool = :pool AND state = 'queued'
+      ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.tenant_id FROM shards s
+             WHERE s.pool = :pool AND s.state = 'queued' AND s.tenant_id > w.tenant_id
+             ORDER BY s.tenant_id LIMIT 1)
+      FROM waiting w WHERE w.tenant_id IS NOT NULL
+), picked AS (
+    SELECT next.id, next.turn
+      FROM waiting w
+     CROSS JOIN LATERAL (
+           SELECT greatest(0, :window - count(*)) AS free FROM shards r
+            WHERE r.pool = :pool AND r.tenant_id = w.tenant_id AND r.state = 'ready') room
+     CROSS JOIN LATERAL (
+           SELECT held.id, row_number() OVER (ORDER BY held.priority, held.id) AS turn
+             FROM (SELECT q.id, q.priority FROM shards q
+                    WHERE q.pool = :pool AND q.tenant_id = w.tenant_id AND q.state = 'queued'
+                    ORDER BY q.priority, q.id LIMIT room.free FOR UPDATE SKIP LOCKED) held) next
+     WHERE w.tenant_id IS NOT NULL
+), in_turn AS (
+    SELECT id, nextval('ready_seq') AS seq FROM (SELECT id FROM picked ORDER BY turn, id) o
+)
+UPDATE shards s SET state = 'ready', ready_seq = in_turn.seq
+  FROM in_turn WHERE s.id = in_turn.id AND {guard("s.state", ShardState.READY)}
+""")
+
+_CLAIM = text(f"""
+WITH candidate AS (
+    SELECT id, row_count, priority, ready_seq FROM shards
+     WHERE state = 'ready' AND pool = ANY(:pools) AND not_before <= clock_timestamp()
+     ORDER BY priority, ready_seq LIMIT :max_shards FOR UPDATE SKIP LOCKED
+), budget AS (
+    SELECT id, sum(row_count) OVER (ORDER BY priority, ready_seq) - row_count AS rows_before
+      FROM candidate
+), claimed AS (
+    UPDATE shards s
+       SET state = 'running', epoch = s.epoch + 1, session_id = :me,
+           started_at = clock_timestamp(), rows_completed = 0, rows_failed = 0
+      FROM budget
+     WHERE s.id = budget.id AND budget.rows_before < :max_rows
+       AND {guard("s.state", ShardState.RUNNING)}
+       AND EXISTS (SELECT 1 FROM sessions w
+                    WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)
+    RETURNING s.*
+), started AS (
+    UPDATE jobs j SET state = 'running', version = j.version + 1,
+           started_at = coalesce(j.started_at, clock_timestamp())
+      FROM claimed WHERE j.id = claimed.job_id AND {guard("j.state", JobState.RUNNING)}
+)
+SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal, j.endpoint,
+       j.model, CAST(j.spec AS text), c.row_count, c.byte_start, c.byte_end, c.first_line,
+       c.suspect, c.crash_n, f.storage_key, j.stop_reason
+  FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
+ ORDER BY c.priority, c.ready_seq
+""")
+
+_POSITION = text("""
+SELECT (SELECT count(*) FROM shards o
+         WHERE o.pool = s.pool AND o.state = 'ready'
+           AND (s.state = 'queued' OR (o.priority, o.ready_seq) < (s.priority, s.ready_seq)))
+     + CASE WHEN s.state = 'ready' THEN 0 ELSE
+       (SELECT count(*) FROM shards o
+         WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id AND o.state = 'queued'
+           AND (o.priority, o.id) < (s.priority, s.id)) END
+  FROM shards s WHERE s.job_id = :job AND s.state IN ('queued', 'ready')
+ ORDER BY s.ordinal LIMIT 1
+""")
+
+
+def dispatch(connection: Connection, *, pool: str, window: int) -> int:
+    """Moves waiting shards into the ready window, tenants taking turns; returns how many.
+
+    At most ``window`` shards of a tenant are ready in a pool, whatever it has submitted. Safe to
+    run in any number of processes.
+    """
+    return connection.execute(_DISPATCH, {"pool": pool, "window": window}).rowcount
+
+
+def claim(
+    connection: Connection,
+    *,
+    session_id: str,
+    pools: Sequence[str],
+    max_shards: int,
+    max_rows: int,
+) -> list[Claim]:
+    """Takes up to ``max_shards`` ready shards, stopping once ``max_rows`` rows are taken.
+
+    A dead or draining session gets nothing.
+    """
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "me": session_id,
+            "pools": list(pools),
+            "max_shards": max_shards,
+            "max_rows": max_rows,
+        },
+    )
+    return [Claim(*row) for row in rows]
+
+
+def queue_position(connection: Connection, job_id: str) -> int | None:
+    """How many shards will be claimed before this job's first one; None when none waits.
+
+    Counts the ready line of the pool and the tenant's own waiting shards; shards of other tenants
+    that enter the window meanwhile are not foreseen.
+    """
+    position: int | None = connection.execute(_POSITION, {"job": job_id}).scalar()
+    return position

@@ -1,0 +1,84 @@
+"""Stopping a job on request or at its deadline. Running work is asked, never torn away."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from shared.lifecycle.settle import ClosedShard, settle_closed
+from shared.states import OPEN_JOB, ShardState, StopReason, guard
+
+_REQUEST = text(f"""
+UPDATE jobs SET stop_reason = :reason, cancel_requested_at = clock_timestamp(),
+       version = version + 1
+ WHERE id = :job AND tenant_id = :tenant AND state IN ({OPEN_JOB})
+   AND stop_reason IS NULL AND stage <> 'assemble'
+RETURNING id
+""")
+
+# Shards that somebody is moving this instant are skipped; the sweep or their worker stops them.
+_CANCEL_WAITING = text(f"""
+WITH waiting AS (
+    SELECT s.id FROM shards s WHERE s.job_id = ANY(:jobs) AND s.stage <> 'assemble'
+       AND s.state IN ('queued', 'ready') FOR UPDATE SKIP LOCKED)
+UPDATE shards s SET state = 'cancelled', ended_at = clock_timestamp()
+  FROM waiting, jobs j
+ WHERE s.id = waiting.id AND j.id = s.job_id AND {guard("s.state", ShardState.CANCELLED)}
+   AND j.stop_reason IS NOT NULL
+RETURNING s.job_id, j.kind, s.stage
+""")
+
+_OVERDUE = text(f"""
+WITH overdue AS (
+    SELECT id FROM jobs WHERE state IN ({OPEN_JOB}) AND stop_reason IS NULL
+       AND stage <> 'assemble' AND expires_at <= clock_timestamp()
+     ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+UPDATE jobs j SET stop_reason = 'expired', cancel_requested_at = clock_timestamp(),
+       version = version + 1
+  FROM overdue WHERE j.id = overdue.id RETURNING j.id
+""")
+
+_STOPPING = text(f"""
+SELECT j.id FROM jobs j
+ WHERE j.state IN ({OPEN_JOB}) AND j.stop_reason IS NOT NULL
+   AND EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND s.stage <> 'assemble'
+                  AND s.state IN ('queued', 'ready'))
+ LIMIT :limit
+""")
+
+
+def request_stop(
+    connection: Connection, *, tenant_id: str, job_id: str, reason: StopReason
+) -> bool:
+    """Asks an open job to stop; waiting shards end at once, running ones within a step.
+
+    False when it was already stopping, is being assembled, has ended, or is not the tenant's.
+    """
+    values = {"job": job_id, "tenant": tenant_id, "reason": str(reason)}
+    if connection.execute(_REQUEST, values).one_or_none() is None:
+        return False
+    _cancel_waiting(connection, [job_id])
+    return True
+
+
+def expire_overdue(connection: Connection, *, limit: int = 100) -> int:
+    """Stops jobs whose deadline has passed; returns how many."""
+    jobs = [row.id for row in connection.execute(_OVERDUE, {"limit": limit})]
+    _cancel_waiting(connection, jobs)
+    return len(jobs)
+
+
+def sweep_stopped(connection: Connection, *, limit: int = 100) -> int:
+    """Cancels waiting shards of stopping jobs that an earlier stop had to skip."""
+    jobs = [row.id for row in connection.execute(_STOPPING, {"limit": limit})]
+    return _cancel_waiting(connection, jobs)
+
+
+def _cancel_waiting(connection: Connection, jobs: list[str]) -> int:
+    if not jobs:
+        return 0
+    rows = connection.execute(_CANCEL_WAITING, {"jobs": jobs}).all()
+    settle_closed(
+        connection,
+        [ClosedShard(row.job_id, row.kind, row.stage, ShardState.CANCELLED) for row in rows],
+    )
+    return len(rows)

@@ -1,0 +1,76 @@
+"""The catalog: what may be asked for by name, from a TOML file into the models table.
+
+```toml
+[[models]]
+id = "smollm2-135m-instruct"
+engine = "text"                 # text, embedding, fake, …
+source = "models/SmolLM2-135M-Instruct"   # a directory (relative to the file) or a hub id
+settings = { default_max_tokens = 512 }
+```
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+GENERATION_ENDPOINTS = ["/v1/chat/completions", "/v1/completions"]
+DEFAULT_ENDPOINTS = {
+    "text": GENERATION_ENDPOINTS,
+    "embedding": ["/v1/embeddings"],
+    "fake": [*GENERATION_ENDPOINTS, "/v1/embeddings"],
+}
+
+
+class CatalogError(Exception):
+    """The catalog file can't be used; the message names the entry and the field."""
+
+
+class ModelEntry(BaseModel):
+    """One model that tenants may name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    engine: Annotated[str, Field(pattern="^[a-z_]+$")]
+    source: str = ""
+    pool: str = "text"
+    endpoints: list[str] = []
+    settings: dict[str, Any] = {}
+    owned_by: str = "pressrun"
+
+    def served_endpoints(self) -> list[str]:
+        return self.endpoints or DEFAULT_ENDPOINTS.get(self.engine, [])
+
+
+class _CatalogFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    models: list[ModelEntry]
+
+
+def read_catalog(path: Path) -> list[ModelEntry]:
+    """The entries of the file; directories made absolute. Raises CatalogError."""
+    try:
+        entries = _CatalogFile.model_validate(tomllib.loads(path.read_text())).models
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CatalogError(f"{path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CatalogError(f"{path}: {where}: {first['msg']}") from None
+    ids = [entry.id for entry in entries]
+    repeated = {name for name in ids if ids.count(name) > 1}
+    if repeated:
+        raise CatalogError(f"{path}: more than one entry for {', '.join(sorted(repeated))}")
+    return [_resolve(entry, path.resolve().parent) for entry in entries]
+
+
+def _resolve(entry: ModelEntry, folder: Path) -> ModelEntry:
+    local = folder / entry.source
+    if entry.source and local.is_dir():
+        return entry.model_copy(update={"source": str(local)})
+    return entry

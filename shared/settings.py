@@ -1,0 +1,174 @@
+"""Every setting, read from the environment once, into one frozen object.
+
+This is the only module that reads ``PRESSRUN_*``. An unknown name or a bad value stops the process
+and names the variable. ``docs/settings.md`` is generated from the descriptions below.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "PRESSRUN_"
+CLIENT_VARIABLES = frozenset({"PRESSRUN_URL", "PRESSRUN_API_KEY"})
+"""Read by the command line client, not by servers."""
+
+
+class SettingsError(Exception):
+    """The environment can't be used; the message names each variable at fault."""
+
+
+class Settings(BaseSettings):
+    """All settings of the API, the workers and upkeep."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    database_url: Annotated[
+        str,
+        Field(description="SQLAlchemy URL of Postgres 15 or newer: `postgresql+psycopg://…`."),
+    ]
+    broker_url: Annotated[
+        str,
+        Field(
+            description="Celery broker for doorbells: `amqp://…`, or `filesystem://DIR` on one "
+            "machine. Empty: no doorbells, work is found by polling alone."
+        ),
+    ] = ""
+    storage_dir: Annotated[
+        Path | None,
+        Field(description="Keep artifacts in this local directory. Exclusive with `S3_BUCKET`."),
+    ] = None
+    s3_bucket: Annotated[
+        str | None, Field(description="Keep artifacts in this bucket of an S3-compatible store.")
+    ] = None
+    s3_endpoint: Annotated[
+        str | None, Field(description="Address of the S3 store; empty for AWS itself.")
+    ] = None
+    s3_public_endpoint: Annotated[
+        str | None,
+        Field(description="Address that partners reach, for presigned URLs; default `S3_ENDPOINT`."),
+    ] = None
+    s3_region: Annotated[str, Field(description="Region used to sign S3 requests.")] = "us-east-1"
+    s3_access_key: Annotated[
+        str | None, Field(description="S3 access key; empty: boto3's own credential chain.")
+    ] = None
+    s3_secret_key: Annotated[SecretStr | None, Field(description="S3 secret key.")] = None
+    admin_key: Annotated[
+        SecretStr | None,
+        Field(description="Key of the `/v1/admin` routes; without one they answer 403."),
+    ] = None
+    signing_key: Annotated[
+        SecretStr,
+        Field(
+            min_length=16,
+            description="Secret that signs download URLs of the local directory store; the same "
+            "on every API process.",
+        ),
+    ]
+    public_url: Annotated[
+        str | None,
+        Field(description="Address partners use, for absolute URLs; default: the request's own."),
+    ] = None
+    models_file: Annotated[
+        Path | None,
+        Field(description="TOML catalog of models; `pressrun migrate` loads it into the database."),
+    ] = None
+    scratch_dir: Annotated[
+        Path, Field(description="Folder for uploads in flight and for results waiting to be stored.")
+    ] = Path("/tmp/pressrun")  # noqa: S108  (a default that works anywhere; mode 0700 when made)
+
+    pools: Annotated[
+        str, Field(description="Pools a worker serves when `--pools` is not given, comma-separated.")
+    ] = "text"
+    heartbeat_seconds: Annotated[
+        float, Field(gt=0, description="How often a worker renews its session lease.")
+    ] = 5.0
+    session_ttl_seconds: Annotated[
+        float, Field(gt=0, description="A session not renewed for this long is dead.")
+    ] = 30.0
+    poll_seconds: Annotated[
+        float, Field(gt=0, description="How often workers look for work that no doorbell announced.")
+    ] = 2.0
+    upkeep_seconds: Annotated[
+        float, Field(gt=0, description="Pause between passes of dispatcher, reaper and cleaner.")
+    ] = 1.0
+    drain_seconds: Annotated[
+        float, Field(gt=0, description="After SIGTERM: time to finish shards before giving them back.")
+    ] = 20.0
+    idle_engine_seconds: Annotated[
+        float,
+        Field(gt=0, description="A child with work that finishes no step for this long is killed."),
+    ] = 120.0
+    load_engine_seconds: Annotated[
+        float, Field(gt=0, description="A child that loads its model for longer is killed.")
+    ] = 900.0
+    ready_window: Annotated[
+        int, Field(ge=1, description="Shards of one tenant and pool that may be ready at a time.")
+    ] = 32
+    model_memory_bytes: Annotated[
+        int | None,
+        Field(description="Memory for loaded models on a worker; default: 70 % of the machine's."),
+    ] = None
+    engine_threads: Annotated[
+        int | None, Field(description="CPU threads of an engine child; default: all cores.")
+    ] = None
+    hub_offline: Annotated[
+        bool, Field(description="Forbid engines to download models from a hub.")
+    ] = False
+
+    max_body_bytes: Annotated[int, Field(ge=1024, description="Largest JSON request body.")] = 2**20
+    max_file_bytes: Annotated[
+        int, Field(ge=1024, description="Largest uploaded file.")
+    ] = 5 * 2**30
+    max_batch_rows: Annotated[int, Field(ge=1, description="Most rows in one batch.")] = 1_000_000
+    max_line_bytes: Annotated[
+        int, Field(ge=1024, description="Longest line of a batch input file.")
+    ] = 4 * 2**20
+    max_reported_errors: Annotated[
+        int, Field(ge=1, description="Bad lines listed on a rejected batch; the rest are counted.")
+    ] = 1_000
+    max_wait_seconds: Annotated[
+        float, Field(ge=0, description="Longest long-poll (`?wait=`).")
+    ] = 25.0
+    key_cache_seconds: Annotated[
+        float,
+        Field(ge=0, description="How long an API process trusts a key it has looked up; a revoked "
+              "key works at most this much longer."),
+    ] = 2.0
+    download_url_seconds: Annotated[
+        int, Field(ge=1, le=604_800, description="Life of a presigned download URL.")
+    ] = 900
+    log_level: Annotated[str, Field(description="DEBUG, INFO, WARNING or ERROR.")] = "INFO"
+    log_format: Annotated[
+        str, Field(pattern="^(json|console)$", description="`json` or `console`.")
+    ] = "json"
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_the_driver(cls, url: str) -> str:
+        if not url.startswith("postgresql+psycopg://"):
+            raise ValueError("must start with postgresql+psycopg://")
+        return url
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Reads the environment. Raises SettingsError that names every variable at fault."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting: {', '.join(unknown)}")
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = [
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("; ".join(problems)) from None
+    if (settings.storage_dir is None) == (settings.s3_bucket is None):
+        raise SettingsError("set exactly one of PRESSRUN_STORAGE_DIR and PRESSRUN_S3_BUCKET")
+    return settings

@@ -1,0 +1,64 @@
+"""``/v1/chat/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.specs.common import MAX_NEW_TOKENS, GenerationSpec, Text, require_one
+
+MAX_MESSAGES = 2_048
+
+
+class TextPart(BaseModel):
+    """One part of a message given as a list; text only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ResponseFormat(BaseModel):
+    """Only the default, plain text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: Literal["text"]
+
+
+class ChatCompletionSpec(GenerationSpec):
+    """A chat completion: a conversation in, ``n`` replies out."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _one_token_limit(self) -> ChatCompletionSpec:
+        require_one(self, "max_tokens", "max_completion_tokens")
+        return self
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def estimated_input_tokens(self) -> int:
+        return sum(len(message.text) for message in self.messages) // 4 + 4 * len(self.messages)

@@ -1,0 +1,75 @@
+"""What every inference body shares, and the sampling parameters of generated text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_STOP_SEQUENCES = 4
+MAX_CHOICES = 16
+MAX_NEW_TOKENS = 131_072
+MAX_TEXT_CHARACTERS = 2_000_000
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class InferenceSpec(BaseModel):
+    """The body of one inference call. Unknown fields are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    user: Annotated[str, Field(max_length=256)] | None = None
+    """The caller's own label; kept with the job, never read by an engine."""
+
+    def estimated_input_tokens(self) -> int:
+        """A rough count (four characters a token) for sizing shards; never billed."""
+        raise NotImplementedError
+
+    def estimated_output_tokens(self, default: int) -> int:
+        """The most tokens the call may generate, ``default`` when it names no limit."""
+        raise NotImplementedError
+
+
+class GenerationSpec(InferenceSpec):
+    """Sampling parameters of chat completions and completions."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    stream: Literal[False] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: Any) -> Any:
+        """Clients send ``"temperature": null`` for "unset"."""
+        if isinstance(data, dict) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def stop_sequences(self) -> list[str]:
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop)
+
+    def estimated_output_tokens(self, default: int) -> int:
+        return (self.max_new_tokens or default) * self.n
+
+
+def require_one(spec: InferenceSpec, *names: str) -> None:
+    """Raises ValueError when more than one of the alternatives ``names`` is given."""
+    given = [name for name in names if getattr(spec, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"give only one of {' and '.join(given)}")

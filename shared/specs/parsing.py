@@ -1,0 +1,79 @@
+"""From a JSON body to a spec, with errors that name the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from shared.errors import (
+    InvalidRequest,
+    StreamingUnsupported,
+    UnsupportedEndpoint,
+    UnsupportedParameter,
+)
+from shared.specs.chat import ChatCompletionSpec
+from shared.specs.common import InferenceSpec
+from shared.specs.completions import CompletionSpec
+from shared.specs.embeddings import EmbeddingSpec
+
+ENDPOINTS: dict[str, type[InferenceSpec]] = {
+    "/v1/chat/completions": ChatCompletionSpec,
+    "/v1/completions": CompletionSpec,
+    "/v1/embeddings": EmbeddingSpec,
+}
+
+
+def spec_for(endpoint: str) -> type[InferenceSpec]:
+    """The spec class of ``endpoint``. Raises UnsupportedEndpoint."""
+    try:
+        return ENDPOINTS[endpoint]
+    except KeyError:
+        served = ", ".join(ENDPOINTS)
+        raise UnsupportedEndpoint(
+            f"endpoint must be one of {served}", param="endpoint"
+        ) from None
+
+
+def parse_body(endpoint: str, body: Any) -> InferenceSpec:
+    """Validates a decoded body. Raises InvalidRequest or a subclass with ``param`` set."""
+    spec = spec_for(endpoint)
+    try:
+        return spec.model_validate(body)
+    except ValidationError as error:
+        raise _to_domain_error(error) from None
+
+
+def parse_body_json(endpoint: str, body: bytes) -> InferenceSpec:
+    """Like ``parse_body`` for undecoded JSON; the quicker way for batch rows."""
+    spec = spec_for(endpoint)
+    try:
+        return spec.model_validate_json(body)
+    except ValidationError as error:
+        raise _to_domain_error(error) from None
+
+
+def _to_domain_error(error: ValidationError) -> InvalidRequest:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    first = details[0]
+    param = _param(first)
+    if first["type"] == "extra_forbidden":
+        return UnsupportedParameter(f"'{param}' is not supported", param=param)
+    if param == "stream":
+        return StreamingUnsupported("a job cannot stream: leave 'stream' out", param=param)
+    if first["type"] == "missing":
+        return InvalidRequest(f"'{param}' is required", param=param)
+    return InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param or None)
+
+
+def _param(details: ErrorDetails) -> str:
+    """A path like ``messages[2].content``; union branch names are left out."""
+    path = ""
+    for part in details["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier():
+            branches = ("str", "ChatMessage", "TextPart")
+            path += "" if part in branches else f".{part}" if path else part
+    return path

@@ -1,0 +1,65 @@
+"""The interface of an artifact store. Correctness needs only put, get, head, delete and multipart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+PART_BYTES = 8 * 2**20
+"""Size of every part of a streamed object but the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object that was written and verified."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class ObjectWriter(Protocol):
+    """Streams one object; holds at most one part in memory. Nothing is visible before ``finish``."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self) -> StoredObject:
+        """Completes and verifies the object. Raises StorageUnavailable or StorageFull."""
+
+    def abort(self) -> None:
+        """Drops what was written; safe to call at any time, also after a failure."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None:
+        """Aborts unless ``finish`` was called."""
+
+
+class Store(Protocol):
+    """Objects by key. Every method raises StorageUnavailable when the store does not answer,
+    StorageFull when it has no room, and NotFound for a key that does not exist."""
+
+    def put_bytes(self, key: str, data: bytes, *, media_type: str) -> StoredObject: ...
+
+    def put_file(self, key: str, path: Path, *, media_type: str) -> StoredObject: ...
+
+    def writer(self, key: str, *, media_type: str) -> ObjectWriter: ...
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Chunks of bytes ``[start, end)``; raises before the first chunk if it can't be opened."""
+
+    def size(self, key: str) -> int: ...
+
+    def delete(self, key: str) -> None:
+        """Removes the object; no error when it is gone already."""
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Removes every object below ``prefix``; returns how many."""
+
+    def download_url(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
+        """A URL that downloads this key, as an attachment, until it expires.
+
+        Absolute, or a path on the API's own address (``/v1/downloads/…``).
+        """

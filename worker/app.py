@@ -1,0 +1,150 @@
+"""The composition root of a worker process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+
+import structlog
+from sqlalchemy import Engine
+
+from shared.db.session import make_engine
+from shared.doorbell import Ringer
+from shared.lifecycle import Held
+from shared.settings import Settings
+from shared.storage.base import Store
+from shared.storage.open import open_store
+from worker.catalog import ModelCache
+from worker.commits import Commits
+from worker.doorbell_listener import Listener
+from worker.engines.child import engine_environment
+from worker.engines.pool import EnginePool
+from worker.generation import Generation
+from worker.session import Session
+from worker.supervisor import Supervisor
+from worker.upkeep.chores import UpkeepChores
+from worker.upkeep.cleaner import Cleaner
+from worker.upkeep.passes import Passes
+from worker.upkeep.reaper import Reaper
+from worker.wakeup import Mailbox
+
+log = structlog.get_logger()
+
+DATABASE_CONNECTIONS = 8
+COMMIT_GRACE_SECONDS = 5.0
+
+
+class Worker:
+    """Everything one worker process consists of; ``run`` returns when it has drained."""
+
+    def __init__(self, settings: Settings, pools: Sequence[str]) -> None:
+        self._settings = settings
+        self._pools = list(pools)
+        settings.scratch_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._database: Engine = make_engine(
+            settings.database_url, process="worker", pool_size=DATABASE_CONNECTIONS
+        )
+        self._store: Store = open_store(settings)
+        self._ringer = Ringer(settings.broker_url)
+        self._mailbox = Mailbox()
+        self._session = Session(
+            self._database,
+            pools=self._pools,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            ttl_seconds=settings.session_ttl_seconds,
+            on_lost=lambda: self.supervisor.session_lost(),
+        )
+        self._commits = Commits(
+            self._database, self._store, self._session, self._ringer, on_closed=self._closed
+        )
+        self._engines = EnginePool(
+            memory_bytes=settings.model_memory_bytes,
+            environment=engine_environment(os.environ, offline=settings.hub_offline),
+            threads=settings.engine_threads,
+            scratch=settings.scratch_dir,
+        )
+        self._chores = self._make_chores() if "upkeep" in self._pools else None
+        self._passes = self._make_passes() if "upkeep" in self._pools else None
+        self.supervisor = Supervisor(
+            database=self._database,
+            store=self._store,
+            session=self._session,
+            mailbox=self._mailbox,
+            generation=Generation(
+                self._engines,
+                self._commits,
+                ModelCache(self._database),
+                idle_engine_seconds=settings.idle_engine_seconds,
+                load_engine_seconds=settings.load_engine_seconds,
+            ),
+            chores=self._chores,
+            pools=self._pools,
+            window=settings.ready_window,
+            poll_seconds=settings.poll_seconds,
+            drain_seconds=settings.drain_seconds,
+        )
+        self._listener = Listener(
+            settings.broker_url,
+            self._pools,
+            self.supervisor.ring,
+            node_name=f"supervisor-{uuid.uuid4().hex[:12]}",
+        )
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains; a second signal drains at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.supervisor.drain())
+        self._listener.start()
+        if self._passes is not None:
+            self._passes.start()
+        try:
+            self.supervisor.run()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._passes is not None:
+            self._passes.stop()
+        if self._chores is not None:
+            self._chores.close()
+        self._commits.close(timeout=COMMIT_GRACE_SECONDS)
+        self._engines.kill_all()
+        self._session.close()
+        self._listener.stop()
+        self._ringer.close(timeout=1.0)
+        with suppress(OSError):
+            self._mailbox.close()
+        self._database.dispose()
+        log.info("worker_stopped")
+
+    def _closed(self, held: Held) -> None:
+        self.supervisor.closed(held)
+
+    def _make_chores(self) -> UpkeepChores:
+        return UpkeepChores(
+            self._database,
+            self._store,
+            self._session,
+            self._ringer,
+            on_closed=self._closed,
+            max_rows=self._settings.max_batch_rows,
+            max_line_bytes=self._settings.max_line_bytes,
+            max_reported=self._settings.max_reported_errors,
+        )
+
+    def _make_passes(self) -> Passes:
+        return Passes(
+            self._database,
+            self._ringer,
+            Reaper(
+                self._database,
+                heartbeat_seconds=self._settings.heartbeat_seconds,
+                ttl_seconds=self._settings.session_ttl_seconds,
+            ),
+            Cleaner(self._database, self._store),
+            window=self._settings.ready_window,
+            pause_seconds=self._settings.upkeep_seconds,
+        )

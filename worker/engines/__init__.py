@@ -1,0 +1,1 @@
+"""Loaded models that generate, each in a child process of its own."""

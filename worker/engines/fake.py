@@ -1,0 +1,242 @@
+"""A deterministic engine without weights: the same body gives the same bytes, on any machine.
+
+Tests and benchmarks run the whole plant on it. ``fake_response`` is its arithmetic as a pure
+function, so that a plain loop around it is what the plant can be compared with.
+
+The last message, prompt or input of a body may hold directives, which script the row's fate:
+
+    [[delay 0.2]]          finishes that many seconds after it was submitted
+    [[sleep-forever]]      never finishes; can be cancelled
+    [[error 400 my_code]]  fails as a row
+    [[crash]]              the process dies by SIGSEGV
+    [[crash-once TOKEN]]   the same, but only the first time (a marker file in ``scratch``)
+    [[exit 3]]             the process exits at once with that code
+    [[hang]]               an endless loop in C that holds the interpreter's lock
+    [[oom]]                MemoryError from the step
+    [[fatal my_code]]      EngineFailed from the step
+
+Whoever may submit a row may write them, so a catalog offers this engine for trials only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from shared.errors import UnsupportedEndpoint
+from worker.engines.base import EngineFailed, OnProgress
+from worker.engines.fake_responses import fake_response, fake_result, last_text
+from worker.engines.protocol import Load, Row, RowResult
+
+__all__ = ["FakeEngine", "FakeSettings", "create", "fake_response", "fake_result"]
+
+LONGEST_NAP_SECONDS = 0.02
+_DIRECTIVE = re.compile(r"\[\[([a-z-]+)((?: [\w.-]+)*)\]\]")
+_NAMES = {"delay", "sleep-forever", "error", "crash", "crash-once", "exit", "hang", "oom", "fatal"}
+_SECONDS = re.compile(r"\d+(?:\.\d+)?")
+_STATUSES = range(400, 600)
+_SERVER_ERROR = 500
+
+
+class FakeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """``Load.settings`` of this engine."""
+
+    seconds_per_row: float = 0.0
+    """How long each row takes. Rows take it side by side, as in an engine with enough slots."""
+    rows_per_step: int = 1024
+    capacity: int = 4096
+    resident_bytes: int = 1 << 20
+    """What it claims to hold."""
+    load_seconds: float = 0.0
+    load_error: str | None = None
+    """A code to fail the load with."""
+    default_max_tokens: int | None = None
+    scratch: str | None = None
+    """A directory for the markers of ``[[crash-once]]``."""
+
+
+class _Work(NamedTuple):
+    due: float
+    number: int
+    """Order of submission; it also keeps the heap from comparing further."""
+    shard: int
+    epoch: int
+    row: Row
+    directives: list[list[str]]
+
+
+class _RowFailed(Exception):
+    """A directive asks for an error, or is wrong itself."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+_REFUSALS = (_RowFailed, UnsupportedEndpoint, msgspec.MsgspecError)
+
+
+def create(load: Load, progress: OnProgress) -> FakeEngine:
+    """The factory that ``worker.engines.registry`` names."""
+    try:
+        settings = msgspec.convert(load.settings, FakeSettings)
+    except msgspec.ValidationError as error:
+        raise EngineFailed("invalid_settings", str(error)) from None
+    began = time.monotonic()
+    while (elapsed := time.monotonic() - began) < settings.load_seconds:
+        progress(elapsed / settings.load_seconds, "pretending")
+        time.sleep(min(LONGEST_NAP_SECONDS, settings.load_seconds - elapsed))
+    if settings.load_error is not None:
+        raise EngineFailed(settings.load_error, "the fake engine was told to fail its load")
+    progress(1.0, "loaded")
+    return FakeEngine(load.model, settings)
+
+
+class FakeEngine:
+    """An ``Engine``. A step runs the rows that are due, or naps for at most 20 ms."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: FakeSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        nap: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._clock = clock
+        self._nap = nap
+        self._work: list[_Work] = []
+        self._submitted_n = 0
+
+    @property
+    def capacity(self) -> int:
+        return self._settings.capacity
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._settings.resident_bytes
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        return {"device": "none", "rows_per_step": self._settings.rows_per_step}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._work)
+
+    @property
+    def active_rows(self) -> int:
+        return min(len(self._work), self._settings.rows_per_step)
+
+    @property
+    def waiting_rows(self) -> int:
+        return len(self._work) - self.active_rows
+
+    def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
+        try:
+            directives = _directives(row)
+            seconds = self._settings.seconds_per_row + _delay_seconds(directives)
+        except _REFUSALS as error:
+            return _refused(shard, epoch, row.index, error)
+        due = self._clock() + seconds if seconds else -math.inf
+        self._submitted_n += 1
+        heapq.heappush(self._work, _Work(due, self._submitted_n, shard, epoch, row, directives))
+        return None
+
+    def cancel(self, shard: int, epoch: int) -> None:
+        self._work = [w for w in self._work if (w.shard, w.epoch) != (shard, epoch)]
+        heapq.heapify(self._work)
+
+    def step(self) -> list[RowResult]:
+        now = self._clock()
+        results: list[RowResult] = []
+        while (
+            self._work and self._work[0].due <= now and len(results) < self._settings.rows_per_step
+        ):
+            results.append(self._run(heapq.heappop(self._work)))
+        if not results and self._work:
+            self._nap(min(LONGEST_NAP_SECONDS, self._work[0].due - now))
+        return results
+
+    def _run(self, work: _Work) -> RowResult:
+        row = work.row
+        try:
+            for directive in work.directives:
+                self._obey(directive)
+            result = fake_result(
+                row.endpoint, row.body, self._model, self._settings.default_max_tokens
+            )
+        except _REFUSALS as error:
+            return _refused(work.shard, work.epoch, row.index, error)
+        return RowResult(work.shard, work.epoch, row.index, 200, *result)
+
+    def _obey(self, directive: list[str]) -> None:
+        match directive:
+            case ["delay", _] | ["sleep-forever"]:
+                pass  # waited for already
+            case ["error", status, code] if status.isdecimal() and int(status) in _STATUSES:
+                raise _RowFailed(code, "the row asked for this error", int(status))
+            case ["crash"]:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case ["crash-once", token]:
+                if self._first_time(token):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+            case ["exit", code] if code.isdecimal():
+                os._exit(int(code))
+            case ["hang"]:
+                re.match(r"(?:a+)+$", "a" * 64 + "!")
+            case ["oom"]:
+                raise MemoryError
+            case ["fatal", code]:
+                raise EngineFailed(code, "the row asked for this failure")
+            case [name, *_]:
+                raise _RowFailed("bad_directive", f"wrong arguments for [[{name}]]")
+
+    def _first_time(self, token: str) -> bool:
+        if self._settings.scratch is None:
+            raise _RowFailed("bad_directive", "[[crash-once]] needs the setting 'scratch'")
+        try:
+            (Path(self._settings.scratch) / f"crash-once-{token}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def _directives(row: Row) -> list[list[str]]:
+    if b"[[" not in row.body:
+        return []  # most rows: not decoded here
+    found = _DIRECTIVE.findall(last_text(row.endpoint, row.body))
+    return [[name, *arguments.split()] for name, arguments in found if name in _NAMES]
+
+
+def _delay_seconds(directives: list[list[str]]) -> float:
+    total = 0.0
+    for directive in directives:
+        match directive:
+            case ["delay", seconds] if _SECONDS.fullmatch(seconds):
+                total += float(seconds)
+            case ["delay", *_]:
+                raise _RowFailed("bad_directive", "[[delay]] takes seconds")
+            case ["sleep-forever"]:
+                total = math.inf
+    return total
+
+
+def _refused(shard: int, epoch: int, index: int, error: Exception) -> RowResult:
+    code, status = getattr(error, "code", "invalid_request"), getattr(error, "status", 400)
+    kind = "invalid_request_error" if status < _SERVER_ERROR else "server_error"
+    body = {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
+    return RowResult(shard, epoch, index, status, msgspec.json.encode(body))

@@ -1,0 +1,270 @@
+"""What the fake engine answers: pure functions of a request body.
+
+Tokens are words. A reply wants 8 to 71 words; ``max_tokens`` cuts it (``finish_reason`` is then
+``length``), and so does a stop sequence. Everything derives from a hash of the prompt, the seed
+and the model, so equal requests get equal bytes however their JSON is spelled.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from shared.errors import UnsupportedEndpoint
+
+_HEADS = ["b", "br", "ch", "d", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "r", "st", "t"]
+_TAILS = ["a", "ade", "al", "an", "ane", "el", "en", "er", "i", "ine", "o", "ond", "or", "ost"]
+WORDS = [head + tail for head in _HEADS for tail in [*_TAILS, "u", "une"]]
+"""256 words, one for each value of a byte."""
+
+EMBEDDING_DIMENSIONS = 64
+COMPLETION_MAX_TOKENS = 16
+CREATED = 1_700_000_000
+"""``created`` of every response: the clock would make equal requests differ."""
+
+_SHORTEST_REPLY = 8
+_LONGEST_REPLY = _SHORTEST_REPLY + 63
+
+
+class FakeResult(NamedTuple):
+    """A response body and its usage in words."""
+
+    body: bytes
+    input_tokens: int
+    output_tokens: int
+
+
+def fake_response(endpoint: str, body: bytes, model: str) -> bytes:
+    """The response to a request, both JSON in OpenAI's shapes.
+
+    Raises UnsupportedEndpoint, and msgspec.MsgspecError for a body that doesn't fit the endpoint.
+    """
+    return fake_result(endpoint, body, model).body
+
+
+def fake_result(
+    endpoint: str, body: bytes, model: str, default_max_tokens: int | None = None
+) -> FakeResult:
+    """Like ``fake_response``, with usage; ``default_max_tokens`` is for chats that name none."""
+    answer = _ANSWERS.get(endpoint)
+    if answer is None:
+        raise UnsupportedEndpoint(f"no fake answer for {endpoint}", param="endpoint")
+    return answer(body, model, default_max_tokens)
+
+
+def last_text(endpoint: str, body: bytes) -> str:
+    """The last message, prompt or input of a body. Raises as ``fake_response`` does."""
+    match endpoint:
+        case "/v1/chat/completions":
+            messages = _chat.decode(body).messages
+            return messages[-1].text if messages else ""
+        case "/v1/completions":
+            texts = _listed(_completion.decode(body).prompt)
+        case "/v1/embeddings":
+            texts = _listed(_embedding.decode(body).input)
+        case _:
+            raise UnsupportedEndpoint(f"no fake answer for {endpoint}", param="endpoint")
+    return texts[-1] if texts else ""
+
+
+# --- requests: the fields that matter here; validation is the API's work ----------------------
+
+
+class _Part(msgspec.Struct):
+    text: str
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part]
+
+    @property
+    def text(self) -> str:
+        content = self.content
+        return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+class _Sampling(msgspec.Struct, kw_only=True):
+    max_tokens: int | None = None
+    n: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+
+class _ChatRequest(_Sampling, kw_only=True):
+    messages: list[_Message]
+    max_completion_tokens: int | None = None
+
+
+class _CompletionRequest(_Sampling, kw_only=True):
+    prompt: str | list[str]
+    echo: bool | None = None
+
+
+class _EmbeddingRequest(msgspec.Struct):
+    input: str | list[str]
+    dimensions: int | None = None
+    encoding_format: str | None = None
+
+
+_chat = msgspec.json.Decoder(_ChatRequest)
+_completion = msgspec.json.Decoder(_CompletionRequest)
+_embedding = msgspec.json.Decoder(_EmbeddingRequest)
+_encode = msgspec.json.Encoder().encode
+
+
+def _listed(text: str | list[str] | None) -> list[str]:
+    if text is None:
+        return []
+    return [text] if isinstance(text, str) else text
+
+
+# --- responses --------------------------------------------------------------------------------
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Reply(msgspec.Struct):
+    content: str
+    role: str = "assistant"
+    refusal: None = None
+
+
+class _ChatChoice(msgspec.Struct):
+    index: int
+    message: _Reply
+    finish_reason: str
+    logprobs: None = None
+
+
+class _TextChoice(msgspec.Struct):
+    index: int
+    text: str
+    finish_reason: str
+    logprobs: None = None
+
+
+class _Generated(msgspec.Struct):
+    id: str
+    object: str
+    model: str
+    choices: list[_ChatChoice] | list[_TextChoice]
+    usage: _Usage
+    created: int = CREATED
+
+
+class _Vector(msgspec.Struct):
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class _EmbeddingUsage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class _Vectors(msgspec.Struct):
+    model: str
+    data: list[_Vector]
+    usage: _EmbeddingUsage
+    object: str = "list"
+
+
+class _Words(NamedTuple):
+    text: str
+    words_n: int
+    finish_reason: str
+
+
+def _digest(model: str, seed: int | None, text: str) -> bytes:
+    return hashlib.blake2b(f"{model}\0{seed}\0{text}".encode(), digest_size=16).digest()
+
+
+def _say(digest: bytes, choice: int, limit: int | None, stops: list[str]) -> _Words:
+    stream = hashlib.shake_128(digest + choice.to_bytes(4)).digest(_LONGEST_REPLY + 1)
+    wanted = _SHORTEST_REPLY + (stream[0] & 63)
+    count, finish_reason = wanted, "stop"
+    if limit is not None and limit < wanted:
+        count, finish_reason = limit, "length"
+    text = " ".join(map(WORDS.__getitem__, stream[1 : count + 1]))
+    cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+    if cut is not None:
+        text = text[:cut]
+        count, finish_reason = len(text.split()), "stop"
+    return _Words(text, count, finish_reason)
+
+
+def _chat_completion(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:
+    spec = _chat.decode(body)
+    texts = [message.text for message in spec.messages]
+    turns = "\0".join([f"{m.role}\0{t}" for m, t in zip(spec.messages, texts, strict=True)])
+    digest = _digest(model, spec.seed, turns)
+    limit = spec.max_completion_tokens or spec.max_tokens or default_max_tokens
+    stops = _listed(spec.stop)
+    said = [_say(digest, choice, limit, stops) for choice in range(spec.n or 1)]
+    choices = [_ChatChoice(i, _Reply(w.text), w.finish_reason) for i, w in enumerate(said)]
+    read, written = sum([len(t.split()) for t in texts]), sum([w.words_n for w in said])
+    usage = _Usage(read, written, read + written)
+    made = _Generated(f"chatcmpl-{digest.hex()}", "chat.completion", model, choices, usage)
+    return FakeResult(_encode(made), read, written)
+
+
+def _text_completion(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:
+    spec = _completion.decode(body)
+    prompts = _listed(spec.prompt)
+    limit = spec.max_tokens or COMPLETION_MAX_TOKENS
+    stops = _listed(spec.stop)
+    choices: list[_TextChoice] = []
+    written = 0
+    for prompt in prompts:
+        digest = _digest(model, spec.seed, prompt)
+        for choice in range(spec.n or 1):
+            said = _say(digest, choice, limit, stops)
+            text = f"{prompt} {said.text}" if spec.echo else said.text
+            choices.append(_TextChoice(len(choices), text, said.finish_reason))
+            written += said.words_n
+    read = sum([len(prompt.split()) for prompt in prompts])
+    usage = _Usage(read, written, read + written)
+    name = _digest(model, spec.seed, "\0".join(prompts)).hex()
+    made = _Generated(f"cmpl-{name}", "text_completion", model, choices, usage)
+    return FakeResult(_encode(made), read, written)
+
+
+def _embeddings(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:
+    spec = _embedding.decode(body)
+    dimensions = spec.dimensions or EMBEDDING_DIMENSIONS
+    vectors: list[_Vector] = []
+    for index, text in enumerate(_listed(spec.input)):
+        unit = _unit_vector(_digest(model, None, text), dimensions)
+        if spec.encoding_format == "base64":
+            packed = base64.b64encode(struct.pack(f"<{dimensions}f", *unit)).decode()
+            vectors.append(_Vector(index, packed))
+        else:
+            vectors.append(_Vector(index, unit))
+    read = sum([len(text.split()) for text in _listed(spec.input)])
+    return FakeResult(_encode(_Vectors(model, vectors, _EmbeddingUsage(read, read))), read, 0)
+
+
+def _unit_vector(digest: bytes, dimensions: int) -> list[float]:
+    # Odd numbers from -255 to 255: never zero, so even one dimension has a direction.
+    values = [2 * byte - 255 for byte in hashlib.shake_128(digest).digest(dimensions)]
+    norm = math.hypot(*values)
+    return [value / norm for value in values]
+
+
+_ANSWERS: dict[str, Callable[[bytes, str, int | None], FakeResult]] = {
+    "/v1/chat/completions": _chat_completion,
+    "/v1/completions": _text_completion,
+    "/v1/embeddings": _embeddings,
+}

@@ -1,0 +1,135 @@
+"""Models from safetensors: device, dtype, weights, tokenizer and the fingerprint of all that."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from worker.engines.base import EngineFailed, OnProgress
+
+ENGINE_VERSION = "1"
+"""Part of the fingerprint: changes whenever the same weights would give other text."""
+_SAMPLE_BYTES = 4096
+_SAMPLES = 16
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+class EngineSettings(BaseModel):
+    """Options that every engine on transformers knows. Unknown ones are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str | None = None
+    """A torch device; a GPU when there is one."""
+    dtype: str | None = None
+    """``float32``, ``bfloat16`` or ``float16``; the fastest that the device computes natively."""
+    threads: int | None = None
+    """CPU threads of torch; the cores this process may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Weights on a device and the tokenizer that belongs to them."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: PreTrainedConfig
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str
+    weight_bytes: int
+
+
+def read_settings(kind: type[_Settings], given: dict[str, Any]) -> _Settings:
+    """Checks an engine's options. Raises EngineFailed ``bad_settings`` naming the first bad one."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise EngineFailed("bad_settings", f"engine setting '{name}': {first['msg']}") from None
+
+
+def load_model(
+    auto_class: Callable[[PreTrainedConfig], Any],
+    source: str,
+    settings: EngineSettings,
+    progress: OnProgress,
+) -> LoadedModel:
+    """Loads ``source``, a directory or a hub id, with the auto class that ``auto_class`` names.
+
+    Only safetensors, never remote code. Raises EngineFailed ``model_load_failed``.
+    """
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = _dtype(settings.dtype, device)
+    progress(0.05, f"reading {source}")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        progress(0.2, f"loading weights as {dtype_name(dtype)}")
+        model = auto_class(config).from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        model.to(device).eval()
+    except Exception as error:
+        message = f"{source} cannot be loaded: {type(error).__name__}: {error}"
+        raise EngineFailed("model_load_failed", message[:2000]) from error
+    weight_bytes = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    progress(0.7, "loaded")
+    return LoadedModel(
+        model, tokenizer, config, device, dtype, fingerprint(model, dtype), weight_bytes
+    )
+
+
+def _dtype(wanted: str | None, device: torch.device) -> torch.dtype:
+    if wanted is not None:
+        known = {dtype_name(d): d for d in (torch.float32, torch.bfloat16, torch.float16)}
+        if wanted not in known:
+            raise EngineFailed("bad_settings", f"engine setting 'dtype': one of {sorted(known)}")
+        return known[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    """By flag, not by a stopwatch: the dtype decides the text, so it must not change by chance."""
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def fingerprint(model: PreTrainedModel, dtype: torch.dtype) -> str:
+    """``fp_`` and 16 hex digits: samples of every weight tensor, the dtype, the engine version.
+
+    Tensors over 64 KiB give evenly spread windows, so that a large model takes no minutes; a
+    training step changes every window of what it trains.
+    """
+    digest = hashlib.sha256(f"{ENGINE_VERSION} {dtype_name(dtype)}".encode())
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weights.shape)}".encode())
+        flat = weights.detach().reshape(-1)
+        window = max(1, _SAMPLE_BYTES // flat.element_size())
+        step = max(window, flat.numel() // _SAMPLES)
+        for start in range(0, flat.numel(), step):
+            piece = flat[start : start + window].cpu().contiguous().view(torch.uint8)
+            digest.update(piece.numpy().tobytes())
+    return f"fp_{digest.hexdigest()[:16]}"

@@ -1,0 +1,115 @@
+"""Which models are loaded: children by model, the least recently used ones making room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import structlog
+
+from shared.db.models import Model
+from worker.engines.child import EngineChild
+from worker.engines.protocol import Load
+
+log = structlog.get_logger()
+
+MEMORY_SHARE = 0.7
+QUARANTINE_IDLE_SECONDS = 30.0
+LOAD_OVERHEAD = 1.5
+"""Expected memory of a model that was not loaded yet, over the size of its weights."""
+
+ChildKey = tuple[str, bool]
+"""(model id, whether it is the quarantine engine)."""
+
+
+class EnginePool:
+    """The engine children of one worker. Not thread-safe; the supervisor's thread owns it."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int | None,
+        environment: Mapping[str, str],
+        threads: int | None,
+        scratch: Path,
+    ) -> None:
+        self._budget = memory_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+        self._environment = dict(environment)
+        self._threads = threads
+        self._scratch = scratch
+        self._children: dict[ChildKey, EngineChild] = {}
+        self._used: dict[ChildKey, float] = {}
+
+    def get(self, model: Model, *, quarantine: bool = False) -> EngineChild | None:
+        """The child that serves ``model``, spawned if need be; None while there is no room.
+
+        A lone model is always loaded, whatever the budget: refusing it would help nobody.
+        """
+        key = (model.id, quarantine)
+        child = self._children.get(key)
+        if child is None:
+            if not self._make_room(expected_bytes(model)):
+                return None
+            child = self._children[key] = EngineChild.spawn(
+                self._load(model), environment=self._environment
+            )
+        self._used[key] = time.monotonic()
+        return child
+
+    def children(self) -> Iterator[tuple[ChildKey, EngineChild]]:
+        yield from list(self._children.items())
+
+    def forget(self, key: ChildKey) -> None:
+        """Drops a child that died."""
+        self._children.pop(key, None)
+        self._used.pop(key, None)
+
+    def capacity(self) -> int:
+        """The rows that the hungriest loaded engine wants to hold; 0 when none is ready."""
+        return max((child.capacity for child in self._children.values()), default=0)
+
+    def retire_quarantine(self) -> None:
+        """Unloads quarantine engines that have had nothing to do for a while."""
+        for key, child in self.children():
+            idle = time.monotonic() - self._used[key] > QUARANTINE_IDLE_SECONDS
+            if key[1] and idle and not child.rows_in_flight:
+                self._evict(key)
+
+    def kill_all(self) -> None:
+        for key, child in self.children():
+            child.kill()
+            self.forget(key)
+
+    def _load(self, model: Model) -> Load:
+        settings = dict(model.settings)
+        settings.setdefault("scratch", str(self._scratch))
+        if self._threads is not None:
+            settings.setdefault("threads", self._threads)
+        return Load(model=model.id, engine=model.engine, source=model.source, settings=settings)
+
+    def _make_room(self, wanted: int) -> bool:
+        while self._children and self._resident() + wanted > self._budget:
+            idle = [key for key, child in self.children() if not child.rows_in_flight]
+            if not idle:
+                return False
+            self._evict(min(idle, key=self._used.__getitem__))
+        return True
+
+    def _resident(self) -> int:
+        return sum(child.resident_bytes for child in self._children.values())
+
+    def _evict(self, key: ChildKey) -> None:
+        log.info("engine_evicted", model=key[0], quarantine=key[1])
+        self._children[key].kill()
+        self.forget(key)
+
+
+def expected_bytes(model: Model) -> int:
+    """What loading ``model`` may take, judged by its weight files; 0 when that can't be known."""
+    source = Path(model.source) if model.source else None
+    if source is None or not source.is_dir():
+        return 0
+    weights = sum(path.stat().st_size for path in source.glob("**/*.safetensors"))
+    return int(weights * LOAD_OVERHEAD)

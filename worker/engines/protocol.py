@@ -1,0 +1,145 @@
+"""What crosses the pipe between a supervisor and an engine child: a closed set of messages.
+
+Frames are MessagePack, decoded into these types and no others; nothing is ever unpickled. Bodies
+travel as undecoded JSON bytes, so the supervisor forwards a row and splices its result into an
+output line without parsing either.
+"""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages."""
+
+
+# --- supervisor -> engine child -------------------------------------------------------------
+
+
+class Load(Message, frozen=True):
+    """The first message: which model to load and how."""
+
+    model: str
+    """The public name, echoed in responses."""
+    engine: str
+    """A name in ``worker.engines.registry``: ``text``, ``embedding``, ``fake``, …"""
+    source: str
+    """A local directory or a hub id; safetensors only. Engines without weights ignore it."""
+    settings: dict[str, Any] = {}
+    """The engine's own options from the model catalog (dtype, slots, default_max_tokens, …)."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One item of a shard."""
+
+    index: int
+    """Its place in the shard, from 0."""
+    endpoint: str
+    body: bytes
+    """The endpoint's request body as JSON, already validated by ``shared.specs``."""
+
+
+class Submit(Message, frozen=True):
+    """Rows to run. Results come back in any order."""
+
+    shard: int
+    epoch: int
+    rows: list[Row]
+
+
+class Cancel(Message, frozen=True):
+    """Drop every unfinished row of a shard, within one step; answered by ``Cancelled``."""
+
+    shard: int
+    epoch: int
+
+
+class Unload(Message, frozen=True):
+    """Free the model and exit 0."""
+
+
+# --- engine child -> supervisor -------------------------------------------------------------
+
+
+class Loading(Message, frozen=True):
+    """Progress of the load. ``fraction`` is 0..1."""
+
+    fraction: float
+    detail: str
+
+
+class Ready(Message, frozen=True):
+    """The model is loaded."""
+
+    capacity: int
+    """How many rows the engine wants to hold at once, running and waiting."""
+    resident_bytes: int
+    detail: dict[str, Any] = {}
+    """What was chosen: device, dtype, scheduler, slots."""
+
+
+class RowResult(msgspec.Struct, frozen=True):
+    """One finished row. ``status`` >= 400 means ``body`` is ``{"error": {…}}``."""
+
+    shard: int
+    epoch: int
+    index: int
+    status: int
+    body: bytes
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class RowsDone(Message, frozen=True):
+    """Rows that finished in the last step, of any shards."""
+
+    results: list[RowResult]
+
+
+class Cancelled(Message, frozen=True):
+    """The shard's unfinished rows are gone; nothing more will come for it."""
+
+    shard: int
+    epoch: int
+
+
+class Beat(Message, frozen=True):
+    """The engine finished a step; sent at most once a second while it works."""
+
+    active_rows: int
+    waiting_rows: int
+    tokens_per_second: float = 0.0
+
+
+class Fatal(Message, frozen=True):
+    """The child cannot go on (load failed, sticky device error) and exits after this."""
+
+    code: str
+    message: str
+
+
+ToEngine = Load | Submit | Cancel | Unload
+FromEngine = Loading | Ready | RowsDone | Cancelled | Beat | Fatal
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def send(pipe: Connection, message: ToEngine | FromEngine) -> None:
+    """Writes one frame. Raises OSError or BrokenPipeError when the other side is gone."""
+    pipe.send_bytes(_encoder.encode(message))
+
+
+def receive_in_engine(pipe: Connection) -> ToEngine:
+    """Reads one frame in the child. Raises EOFError when the supervisor is gone."""
+    return _to_engine.decode(pipe.recv_bytes())
+
+
+def receive_in_supervisor(pipe: Connection) -> FromEngine:
+    """Reads one frame in the supervisor. Raises EOFError when the child is gone."""
+    return _from_engine.decode(pipe.recv_bytes())

@@ -1,0 +1,192 @@
+"""The text engine: chat completions and completions on a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from pydantic import Field
+
+from shared.errors import PressrunError
+from worker.engines.base import Engine, OnProgress
+from worker.engines.loading import EngineSettings, LoadedModel, dtype_name, load_model, read_settings
+from worker.engines.protocol import Load, Row, RowResult
+from worker.engines.responses import refusal
+from worker.engines.scheduling import choose_scheduler, model_class
+from worker.engines.text_rows import Choice, TextRow, read_row
+from worker.engines.vocabulary import Vocabulary
+
+
+class TextSettings(EngineSettings):
+    """The text engine's options in the model catalog."""
+
+    slots: int = Field(default=64, ge=1, le=4096)
+    """Most choices in one microbatch."""
+    refill_at: int | None = Field(default=None, ge=1)
+    """Free slots before waiting rows join; an eighth of ``slots``."""
+    prefill_tokens: int = Field(default=2048, ge=64)
+    """Most prompt tokens of one forward pass, padding included."""
+    kv_cache_bytes: int | None = Field(default=None, ge=1)
+    """Most memory of the cache; on a CPU a quarter of what is free, on a GPU four fifths."""
+    max_context: int | None = Field(default=None, ge=2)
+    """Most tokens of prompt and output; the model's own limit."""
+    default_max_tokens: int = Field(default=512, ge=1)
+    """Output limit of a chat completion that names none."""
+    scheduler: str = Field(default="auto", pattern="^(auto|in_flight|static|continuous)$")
+    """``auto`` takes the best that the model and the device allow."""
+
+
+class Scheduler(Protocol):
+    """Runs choices; one ``step`` is one bounded unit of work."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of its caches."""
+
+    @property
+    def detail(self) -> dict[str, Any]: ...
+
+    def add(self, choices: Sequence[Choice]) -> None: ...
+
+    def drop(self, gone: Callable[[Choice], bool]) -> None:
+        """Forgets the choices for which ``gone`` holds."""
+
+    def step(self) -> list[Choice]:
+        """Returns the choices that finished or failed."""
+
+
+class TextEngine:
+    """An ``Engine`` over any scheduler."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        loaded: LoadedModel,
+        vocabulary: Vocabulary,
+        scheduler: Scheduler,
+        max_context: int,
+        settings: TextSettings,
+        why: str,
+    ) -> None:
+        self._name = name
+        self._loaded = loaded
+        self._vocabulary = vocabulary
+        self._scheduler = scheduler
+        self._max_context = max_context
+        self._settings = settings
+        self._why = why
+        self._rows: set[TextRow] = set()
+
+    @property
+    def capacity(self) -> int:
+        """Twice the slots: while one microbatch runs, the next rows are at hand."""
+        return 2 * self._settings.slots
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._loaded.weight_bytes + self._scheduler.resident_bytes
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        return {
+            "device": str(self._loaded.device),
+            "dtype": dtype_name(self._loaded.dtype),
+            "scheduler": self._scheduler.name,
+            "why": self._why,
+            "max_context": self._max_context,
+            "default_max_tokens": self._settings.default_max_tokens,
+            "system_fingerprint": self._loaded.fingerprint,
+            **self._scheduler.detail,
+        }
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._rows)
+
+    @property
+    def active_rows(self) -> int:
+        return self._scheduler.active
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._scheduler.waiting
+
+    def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
+        """Queues a row, or answers at once with status 400 when it cannot be run."""
+        try:
+            text_row = read_row(
+                shard,
+                epoch,
+                row,
+                self._vocabulary,
+                self._max_context,
+                self._settings.default_max_tokens,
+            )
+        except PressrunError as error:
+            return refusal(shard, epoch, row.index, error.code, error.message, error.param)
+        self._rows.add(text_row)
+        self._scheduler.add(text_row.choices)
+        return None
+
+    def cancel(self, shard: int, epoch: int) -> None:
+        def gone(row: TextRow) -> bool:
+            return (row.shard, row.epoch) == (shard, epoch)
+
+        self._rows = {row for row in self._rows if not gone(row)}
+        self._scheduler.drop(lambda choice: gone(choice.row))
+
+    def step(self) -> list[RowResult]:
+        with torch.inference_mode():
+            finished = self._scheduler.step()
+        results = []
+        for choice in finished:
+            row = choice.row
+            row.finished_n += 1
+            if row.finished_n == len(row.choices):
+                self._rows.remove(row)
+                results.append(row.result(self._name, self._loaded.fingerprint))
+        return results
+
+
+def create(load: Load, progress: OnProgress) -> Engine:
+    """Loads a model for text. Raises EngineFailed ``model_load_failed`` or ``bad_settings``."""
+    settings = read_settings(TextSettings, load.settings)
+    loaded = load_model(model_class, load.source, settings, progress)
+    vocabulary = Vocabulary(loaded.tokenizer, end_ids(loaded))
+    progress(0.75, "checking which scheduler the model allows")
+    with torch.inference_mode():
+        chosen = choose_scheduler(loaded, vocabulary, settings)
+    progress(1.0, chosen.scheduler.name)
+    return TextEngine(
+        name=load.model,
+        loaded=loaded,
+        vocabulary=vocabulary,
+        scheduler=chosen.scheduler,
+        max_context=chosen.max_context,
+        settings=settings,
+        why=chosen.why,
+    )
+
+
+def end_ids(loaded: LoadedModel) -> set[int]:
+    """The tokens that end a generation, by generation config, config and tokenizer."""
+    found: set[int] = set()
+    generation = getattr(loaded.model, "generation_config", None)
+    for value in (
+        getattr(generation, "eos_token_id", None),
+        getattr(loaded.config, "eos_token_id", None),
+        loaded.tokenizer.eos_token_id,
+    ):
+        found.update(value if isinstance(value, list) else [] if value is None else [value])
+    return found

@@ -1,0 +1,184 @@
+"""Rows of text generation on their way: a row has prompts, a prompt has choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shared.errors import ContextLengthExceeded, PressrunError
+from shared.specs import ChatCompletionSpec, CompletionSpec, GenerationSpec, parse_body_json
+from shared.specs.completions import DEFAULT_COMPLETION_TOKENS
+from worker.engines.protocol import Row, RowResult
+from worker.engines.responses import (
+    FinishedChoice,
+    FinishReason,
+    Usage,
+    breakdown,
+    chat_body,
+    completion_body,
+)
+from worker.engines.sampling import Sampling, Stream, random_seed
+from worker.engines.vocabulary import Vocabulary
+
+
+@dataclass(eq=False, slots=True)
+class Prompt:
+    """Tokens to continue; its choices share one prefill when they start together."""
+
+    tokens: list[int]
+    text: str
+    """What ``echo`` repeats."""
+
+
+@dataclass(eq=False, slots=True)
+class Choice:
+    """One continuation: what sits in a slot."""
+
+    row: TextRow
+    prompt: Prompt
+    index: int
+    """Among the row's choices, from 0; with the seed it names the random stream."""
+    max_new_tokens: int
+    seeded: bool
+    stream: Stream = field(init=False)
+    generated: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    failure: str | None = None
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.row.seed, self.index)
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.row.sampling
+
+    @property
+    def need(self) -> int:
+        """Cache cells that it may come to use."""
+        return len(self.prompt.tokens) + self.max_new_tokens
+
+    @property
+    def position(self) -> int:
+        """Where its newest token goes in the cache; everything before is cached."""
+        return len(self.prompt.tokens) + len(self.generated) - 1
+
+    def restart(self) -> None:
+        """Forgets what was generated; the same stream begins anew."""
+        self.generated = []
+        self.stream = Stream(self.row.seed, self.index)
+
+    def accept(self, token: int, vocabulary: Vocabulary) -> bool:
+        """Adds a token; True when the choice is finished, with text and reason set."""
+        self.generated.append(token)
+        if token in vocabulary.end_ids:
+            return self._finish("stop", vocabulary.decode(self.generated[:-1]))
+        if self.row.stops:
+            before = vocabulary.find_stop(self.generated, self.row.stops)
+            if before is not None:
+                return self._finish("stop", before)
+        if len(self.generated) >= self.max_new_tokens:
+            return self._finish("length", vocabulary.decode_cut(self.generated))
+        return False
+
+    def _finish(self, reason: FinishReason, text: str) -> bool:
+        self.finish_reason, self.text = reason, text
+        return True
+
+
+@dataclass(eq=False, slots=True)
+class TextRow:
+    """A row in the engine, and all that its response needs."""
+
+    shard: int
+    epoch: int
+    index: int
+    chat: bool
+    echo: bool
+    sampling: Sampling
+    seed: int
+    stops: tuple[str, ...]
+    prompts: list[Prompt]
+    choices: list[Choice] = field(default_factory=list)
+    finished_n: int = 0
+
+    def result(self, model: str, fingerprint: str) -> RowResult:
+        """The row's response, once every choice is finished."""
+        failed = [choice.failure for choice in self.choices if choice.failure]
+        if failed:
+            return breakdown(self.shard, self.epoch, self.index, "out_of_memory", failed[0])
+        usage = Usage(
+            prompt=sum(len(prompt.tokens) for prompt in self.prompts),
+            completion=sum(len(choice.generated) for choice in self.choices),
+        )
+        finished = [self._rendered(choice) for choice in self.choices]
+        body = (chat_body if self.chat else completion_body)(model, fingerprint, finished, usage)
+        return RowResult(
+            self.shard, self.epoch, self.index, 200, body, usage.prompt, usage.completion
+        )
+
+    def _rendered(self, choice: Choice) -> FinishedChoice:
+        text = choice.prompt.text + choice.text if self.echo else choice.text
+        return FinishedChoice(choice.index, text, choice.finish_reason or "stop")
+
+
+def read_row(
+    shard: int, epoch: int, row: Row, vocabulary: Vocabulary, max_context: int, default_new: int
+) -> TextRow:
+    """Parses and tokenises a row. Raises InvalidRequest or a subclass: it can't be run."""
+    spec = parse_body_json(row.endpoint, row.body)
+    if isinstance(spec, ChatCompletionSpec):
+        prompts = [Prompt(vocabulary.encode_chat(spec.messages), "")]
+        default = default_new
+    elif isinstance(spec, CompletionSpec):
+        prompts = [Prompt(vocabulary.encode(text), text) for text in spec.prompts]
+        default = DEFAULT_COMPLETION_TOKENS
+    else:
+        raise PressrunError(f"the text engine does not serve {row.endpoint}")
+    text_row = TextRow(
+        shard=shard,
+        epoch=epoch,
+        index=row.index,
+        chat=isinstance(spec, ChatCompletionSpec),
+        echo=isinstance(spec, CompletionSpec) and spec.echo,
+        sampling=_sampling(spec),
+        seed=random_seed() if spec.seed is None else spec.seed,
+        stops=tuple(spec.stop_sequences),
+        prompts=prompts,
+    )
+    for prompt in prompts:
+        limit = _output_limit(spec, len(prompt.tokens), max_context, default)
+        for _ in range(spec.n):
+            index = len(text_row.choices)
+            choice = Choice(text_row, prompt, index, limit, seeded=spec.seed is not None)
+            text_row.choices.append(choice)
+    return text_row
+
+
+def _sampling(spec: GenerationSpec) -> Sampling:
+    return Sampling(
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        presence_penalty=spec.presence_penalty,
+        frequency_penalty=spec.frequency_penalty,
+    )
+
+
+def _output_limit(spec: GenerationSpec, prompt: int, context: int, default: int) -> int:
+    """The most tokens to generate; what does not fit is cut only when it was nobody's wish."""
+    room = context - prompt
+    if room < 1:
+        raise ContextLengthExceeded(
+            f"this model's context is {context} tokens; the prompt has {prompt} and leaves no "
+            "room for output",
+            param="messages" if isinstance(spec, ChatCompletionSpec) else "prompt",
+        )
+    if spec.max_tokens is None and getattr(spec, "max_completion_tokens", None) is None:
+        return min(default, room)
+    asked = spec.max_new_tokens or default
+    if asked > room:
+        raise ContextLengthExceeded(
+            f"this model's context is {context} tokens; the prompt has {prompt} and the output "
+            f"limit is {asked}, together {prompt + asked}",
+            param="max_tokens" if spec.max_tokens is not None else "max_completion_tokens",
+        )
+    return asked

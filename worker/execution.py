@@ -1,0 +1,157 @@
+"""The story of one shard: rows in, results one by one, an end to commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+
+from shared.lifecycle import Claim, GenerationEnd, Held, SliceEnd, UsageLine
+from shared.states import ShardState, StopReason
+from shared.storage.base import Store
+from worker.engines.protocol import RowResult
+from worker.outputs import RowError, error_line, response_line, stopped_error, store_lines
+from worker.rows import RowInput
+
+STRIKES_BEFORE_SOLO = 2
+"""Crashes a row may witness in company: one is an accident, with two it is a suspect."""
+SOLO_CRASHES = 2
+"""Crashes of the engine with the row alone in it; then the row is to blame."""
+HTTP_ERROR = 400
+
+
+class ShardRun:
+    """A claimed shard while this worker runs it. Touched by the supervisor's thread alone, until
+    it ends; ``end_…`` may then run on another.
+    """
+
+    def __init__(self, claim: Claim, session_id: str, rows: Iterable[RowInput]) -> None:
+        self.claim = claim
+        self.session_id = session_id
+        self.held: Held = claim.held
+        self.rows = {row.index: row for row in rows}
+        self.unfinished = set(self.rows)
+        self.solo = claim.suspect
+        self.stop_reason: StopReason | None = claim.stop_reason
+        self.cut_short = False
+        self.ending = False
+        """Handed over for its commit; nothing may change any more."""
+        self.completed = 0
+        self.failed = 0
+        self._strikes: dict[int, int] = defaultdict(int)
+        self._output: list[bytes] = []
+        self._errors: list[bytes] = []
+        self._usage: dict[tuple[str, str], list[int]] = {}
+        self._single: RowResult | RowError | None = None
+
+    @property
+    def is_batch(self) -> bool:
+        return self.claim.kind == "batch"
+
+    @property
+    def done(self) -> bool:
+        return not self.unfinished
+
+    def take(self, result: RowResult) -> None:
+        """Books an engine's answer to a row; a second answer to the same row is dropped."""
+        if result.index not in self.unfinished:
+            return
+        self.unfinished.discard(result.index)
+        row = self.rows[result.index]
+        good = result.status < HTTP_ERROR
+        self.completed += good
+        self.failed += not good
+        if good:
+            tally = self._usage.setdefault((row.endpoint, row.model), [0, 0, 0])
+            tally[0] += 1
+            tally[1] += result.input_tokens
+            tally[2] += result.output_tokens
+        if self.is_batch:
+            lines = self._output if good else self._errors
+            lines.append(response_line(self.claim.job_id, row, result.status, result.body))
+        else:
+            self._single = result
+
+    def fail_row(self, index: int, error: RowError) -> None:
+        """Ends a row without an engine's answer."""
+        if index not in self.unfinished:
+            return
+        self.unfinished.discard(index)
+        self.failed += 1
+        row = self.rows[index]
+        if self.is_batch:
+            self._errors.append(error_line(self.claim.job_id, row.line, row.custom_id, error))
+        else:
+            self._single = error
+
+    def strike(self, index: int) -> bool:
+        """Notes that the engine crashed with this row in company; True makes it a suspect."""
+        self._strikes[index] += 1
+        return self._strikes[index] >= STRIKES_BEFORE_SOLO
+
+    def solo_crash(self, index: int) -> bool:
+        """Notes that the engine crashed on this row alone; True means the row is to blame."""
+        self._strikes[index] = max(self._strikes[index], STRIKES_BEFORE_SOLO) + 1
+        return self._strikes[index] >= STRIKES_BEFORE_SOLO + SOLO_CRASHES
+
+    def clear(self, index: int) -> None:
+        """The culprit of a crash was found elsewhere."""
+        self._strikes.pop(index, None)
+
+    def cut(self) -> None:
+        """Ends every unfinished row because the job was asked to stop; finished ones are kept."""
+        self.cut_short = True
+        if self.is_batch:
+            error = stopped_error(self.stop_reason)
+            for index in sorted(self.unfinished):
+                self.fail_row(index, error)
+
+    def end_slice(self, store: Store) -> SliceEnd:
+        """Stores what there is and says how the slice ended. Blocks on the store."""
+        return SliceEnd(
+            self.held,
+            ShardState.CANCELLED if self.cut_short else ShardState.SUCCEEDED,
+            store_lines(store, self.claim, "output.jsonl", self._output),
+            store_lines(store, self.claim, "errors.jsonl", self._errors),
+            self.completed,
+            self.failed,
+            [
+                UsageLine(endpoint, model, rows, input_tokens, output_tokens)
+                for (endpoint, model), (rows, input_tokens, output_tokens) in self._usage.items()
+            ],
+        )
+
+    def end_generation(self) -> GenerationEnd:
+        """How the single generation ended."""
+        match self._single:
+            case None:
+                return GenerationEnd(self.held, ShardState.CANCELLED, _digest(b"cancelled"))
+            case RowError(code, message):
+                return self._failed({"code": code, "message": message})
+            case RowResult() as result if result.status < HTTP_ERROR:
+                return GenerationEnd(
+                    self.held,
+                    ShardState.SUCCEEDED,
+                    _digest(result.body),
+                    result=result.body.decode(),
+                    input_tokens=result.input_tokens,
+                    output_tokens=result.output_tokens,
+                )
+            case RowResult() as result:
+                return self._failed(json.loads(result.body)["error"])
+
+    def _failed(self, error: dict[str, str]) -> GenerationEnd:
+        return GenerationEnd(
+            self.held,
+            ShardState.FAILED,
+            _digest(json.dumps(error).encode()),
+            error_code=error.get("code") or "engine_error",
+            # Postgres has no way to keep a NUL in text.
+            error_message=error.get("message", "").replace("\x00", "\ufffd"),
+            error_param=error.get("param"),
+        )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

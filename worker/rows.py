@@ -1,0 +1,72 @@
+"""Reading rows: the lines of a batch slice, or the one body of a single generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from shared.lifecycle import Claim
+
+
+class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a batch input file; ``body`` stays as it is."""
+
+    custom_id: str
+    method: str
+    url: str
+    body: msgspec.Raw
+
+
+class _Named(msgspec.Struct, frozen=True):
+    model: str
+
+
+_lines = msgspec.json.Decoder(InputLine)
+_named = msgspec.json.Decoder(_Named)
+
+
+@dataclass(frozen=True, slots=True)
+class RowInput:
+    """A row as it will be submitted."""
+
+    index: int
+    line: int
+    """1-based line of the input file; 0 for a single generation."""
+    custom_id: str | None
+    endpoint: str
+    model: str
+    body: bytes
+
+
+def decode_line(line: bytes) -> InputLine:
+    """Raises msgspec.ValidationError or msgspec.DecodeError (both ValueErrors)."""
+    return _lines.decode(line)
+
+
+def model_of(body: bytes | msgspec.Raw) -> str:
+    """The model that a validated body names."""
+    return _named.decode(body).model
+
+
+def single_row(claim: Claim) -> list[RowInput]:
+    """The one row of a single generation."""
+    body = claim.spec.encode()
+    return [RowInput(0, 0, None, claim.endpoint, claim.model or model_of(body), body)]
+
+
+def slice_rows(chunks: Iterable[bytes], first_line: int) -> list[RowInput]:
+    """The rows of a validated slice; blank lines count as lines and not as rows."""
+    rows: list[RowInput] = []
+    for offset, text in enumerate(b"".join(chunks).split(b"\n")):
+        if not text.strip():
+            continue
+        line = decode_line(text)
+        body = bytes(line.body)
+        rows.append(
+            RowInput(
+                len(rows), first_line + offset, line.custom_id, line.url, model_of(body), body
+            )
+        )
+    return rows

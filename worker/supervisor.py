@@ -1,0 +1,271 @@
+"""The supervisor: one thread that hears, claims, feeds engines, and hands ends over for commit.
+
+It imports no torch. A turn of its loop takes milliseconds: whatever may block (reading slices,
+storing results, commits that meet an outage, the heartbeat) runs on other threads and comes back
+by the mailbox.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
+from typing import Protocol
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared import lifecycle
+from shared.db.session import autocommit
+from shared.errors import PressrunError
+from shared.lifecycle import Claim, Held
+from shared.states import Stage
+from shared.storage.base import Store
+from worker.execution import ShardRun
+from worker.generation import Generation
+from worker.rows import RowInput, single_row, slice_rows
+from worker.session import Session
+from worker.wakeup import Mailbox
+
+log = structlog.get_logger()
+
+WATCH_SECONDS = 1.0
+CLAIM_SHARDS = 64
+CLAIM_PAUSE_SECONDS = 0.02
+"""Between claims while work keeps coming, so that room gathers for more than a row at a time."""
+POLL_JITTER = 0.25
+READ_THREADS = 2
+
+
+class Chores(Protocol):
+    """Shards of the upkeep pool, run on threads of this process."""
+
+    def room(self) -> int: ...
+
+    @property
+    def idle(self) -> bool: ...
+
+    def begin(self, claim: Claim, session_id: str) -> None: ...
+
+    def obey(self, watched: Sequence[lifecycle.Watched]) -> None: ...
+
+    def abandon_all(self) -> None: ...
+
+
+class Supervisor:
+    """Claims shards of ``pools`` and sees them to their end, until it is told to drain."""
+
+    def __init__(
+        self,
+        *,
+        database: Engine,
+        store: Store,
+        session: Session,
+        mailbox: Mailbox,
+        generation: Generation,
+        chores: Chores | None,
+        pools: Sequence[str],
+        window: int,
+        poll_seconds: float,
+        drain_seconds: float,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._session = session
+        self._mailbox = mailbox
+        self._generation = generation
+        self._chores = chores
+        self._engine_pools = [pool for pool in pools if pool != "upkeep"]
+        self._window = window
+        self._poll_seconds = poll_seconds
+        self._drain_seconds = drain_seconds
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._rung = True
+        self._session_lost = False
+        self._drain_by: float | None = None
+        self._next_poll = 0.0
+        self._next_watch = 0.0
+        self._not_before = 0.0
+
+    # --- signals from other threads -------------------------------------------------------
+
+    def ring(self, pool: str) -> None:
+        """A doorbell: ``pool`` may have work."""
+        self._rung = True
+        self._mailbox.wake()
+
+    def drain(self) -> None:
+        """Claim no more; finish within ``drain_seconds`` or give back. Safe in signal handlers."""
+        if self._drain_by is None:
+            self._drain_by = time.monotonic() + self._drain_seconds
+            self._mailbox.wake()
+
+    def session_lost(self) -> None:
+        self._session_lost = True
+        self._mailbox.wake()
+
+    # --- the loop -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Returns when drained."""
+        self._session.open()
+        draining = False
+        while not self._finished():
+            wait([self._mailbox, *self._generation.pipes()], self._patience())  # type: ignore[list-item]
+            self._mailbox.run_errands()
+            self._generation.receive()
+            if self._session_lost:
+                self._start_over()
+            if self._drain_by is None:
+                self._claim_if_due()
+            elif not draining:
+                draining = True
+                log.info("draining")
+                self._session.drain()
+            self._watch_if_due()
+        self._generation.preempt_all()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def _finished(self) -> bool:
+        if self._drain_by is None:
+            return False
+        idle = self._generation.idle and (self._chores is None or self._chores.idle)
+        return idle or time.monotonic() >= self._drain_by
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        deadlines = [self._next_watch]
+        if self._drain_by is None:
+            deadlines.append(max(self._not_before, now) if self._rung else self._next_poll)
+        else:
+            deadlines.append(self._drain_by)
+        return max(0.0, min(deadlines) - now)
+
+    def _start_over(self) -> None:
+        """The lease was declared dead: drop everything and begin with a new one."""
+        self._session_lost = False
+        self._generation.abandon_all()
+        if self._chores is not None:
+            self._chores.abandon_all()
+        if self._drain_by is None:
+            self._session.open()
+
+    # --- claiming -------------------------------------------------------------------------
+
+    def _claim_if_due(self) -> None:
+        now = time.monotonic()
+        if not (self._rung or now >= self._next_poll) or now < self._not_before:
+            return
+        self._rung = False
+        self._next_poll = now + self._poll_seconds * random.uniform(  # noqa: S311 - jitter
+            1 - POLL_JITTER, 1 + POLL_JITTER
+        )
+        try:
+            claimed = self._claim_chores() + self._claim_rows()
+        except SQLAlchemyError as error:
+            log.warning("claim_failed", error=type(error).__name__)
+            return
+        if claimed:
+            self._rung = True  # there may be more
+            self._not_before = time.monotonic() + CLAIM_PAUSE_SECONDS
+
+    def _claim_rows(self) -> int:
+        if not self._engine_pools or (rows := self._generation.room()) == 0:
+            return 0
+        claims = self._claim(self._engine_pools, CLAIM_SHARDS, rows)
+        for claim in claims:
+            self._begin(claim)
+        return len(claims)
+
+    def _claim_chores(self) -> int:
+        if self._chores is None or (room := self._chores.room()) == 0:
+            return 0
+        claims = self._claim(["upkeep"], room, room)
+        for claim in claims:
+            self._chores.begin(claim, self._session.id)
+        return len(claims)
+
+    def _claim(self, pools: Sequence[str], max_shards: int, max_rows: int) -> list[Claim]:
+        with autocommit(self._database) as connection:
+            for pool in pools:
+                lifecycle.dispatch(connection, pool=pool, window=self._window)
+            return lifecycle.claim(
+                connection,
+                session_id=self._session.id,
+                pools=pools,
+                max_shards=max_shards,
+                max_rows=max_rows,
+            )
+
+    def _begin(self, claim: Claim) -> None:
+        session_id = self._session.id
+        if claim.kind != "batch":
+            self._generation.begin(ShardRun(claim, session_id, single_row(claim)))
+            return
+        if claim.stage != Stage.GENERATE or claim.input_key is None:
+            raise AssertionError(f"shard {claim.shard_id} is no slice of a batch")
+        self._generation.expect(claim)
+        self._readers.submit(self._read, claim, session_id)
+
+    def _read(self, claim: Claim, session_id: str) -> None:
+        """On a reader thread: fetches the slice, then carries on in the loop."""
+        try:
+            rows = read_slice(self._store, claim)
+        except (PressrunError, ValueError, OSError) as error:
+            log.error("slice_unreadable", shard=claim.shard_id, error=type(error).__name__)
+            code = error.code if isinstance(error, PressrunError) else "input_unreadable"
+            run = ShardRun(claim, session_id, [])
+            errand = _errand(
+                self._generation.unreadable, run, code, "the input file could not be read"
+            )
+        else:
+            errand = _errand(self._generation.begin, ShardRun(claim, session_id, rows))
+        self._mailbox.put(errand)
+
+    # --- watching -------------------------------------------------------------------------
+
+    def _watch_if_due(self) -> None:
+        now = time.monotonic()
+        if now < self._next_watch:
+            return
+        self._next_watch = now + WATCH_SECONDS
+        self._generation.tend()
+        busy = not self._generation.idle or (self._chores is not None and not self._chores.idle)
+        if not busy:
+            return
+        try:
+            with autocommit(self._database) as connection:
+                if progress := self._generation.progress():
+                    lifecycle.report_progress(connection, self._session.id, progress)
+                watched = lifecycle.watch(connection, self._session.id)
+        except SQLAlchemyError as error:
+            log.warning("watch_failed", error=type(error).__name__)
+            return
+        self._generation.obey(watched)
+        if self._chores is not None:
+            self._chores.obey(watched)
+
+    def closed(self, held: Held) -> None:
+        """A shard is off the books; callable from any thread."""
+        self._mailbox.put(lambda: self._after_close(held))
+
+    def _after_close(self, held: Held) -> None:
+        self._generation.closed(held)
+        self._rung = True
+
+
+def read_slice(store: Store, claim: Claim) -> list[RowInput]:
+    """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
+    assert claim.input_key is not None and claim.first_line is not None  # noqa: S101 - for mypy
+    chunks = store.read(claim.input_key, claim.byte_start or 0, claim.byte_end)
+    rows = slice_rows(chunks, claim.first_line)
+    if len(rows) != claim.row_count:
+        raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
+    return rows
+
+
+def _errand(call: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    return lambda: call(*arguments)

@@ -1,0 +1,209 @@
+"""The first stage of a batch: read the input once, name every bad line, cut it into slices."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+
+import numpy as np
+
+from shared.db.models import Model
+from shared.errors import PressrunError
+from shared.lifecycle import BadLine
+from shared.sharding import Cutter, Slice
+from shared.specs import ENDPOINTS, InferenceSpec, parse_body_json
+from worker.rows import InputLine, decode_line
+from worker.upkeep.lines import Line, read_lines
+
+BOM = b"\xef\xbb\xbf"
+MAX_CUSTOM_ID_CHARACTERS = 512
+INPUT_TOKEN_COST = 0.1
+"""Prefilling a prompt token takes about a tenth of generating one."""
+TOKENS_PER_SECOND = {"text": 300.0, "embedding": 5_000.0, "fake": 1e9}
+DEFAULT_TOKENS_PER_SECOND = 300.0
+DEFAULT_NEW_TOKENS = 512
+
+
+class Verdict:
+    """What validation found: slices, or bad lines (all counted, the first ones kept)."""
+
+    def __init__(self, max_reported: int) -> None:
+        self._max_reported = max_reported
+        self.slices: list[Slice] = []
+        self.errors: list[BadLine] = []
+        self.bad_lines = 0
+        self.rows = 0
+
+    def refuse(self, error: BadLine) -> None:
+        self.bad_lines += 1
+        if len(self.errors) < self._max_reported:
+            self.errors.append(error)
+
+
+class BatchValidator:
+    """Judges one input file, line by line, in memory that does not grow with its bodies.
+
+    ``chunks`` opens the file from its start; it is opened a second time only to name duplicates,
+    which 8 bytes a row of hashes are enough to notice.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        models: dict[str, Model],
+        max_rows: int,
+        max_line_bytes: int,
+        max_reported: int,
+    ) -> None:
+        self._endpoint = endpoint
+        self._models = models
+        self._max_rows = max_rows
+        self._max_line_bytes = max_line_bytes
+        self._cutter = Cutter()
+        self._hashes = array("Q")
+        self._verdict = Verdict(max_reported)
+
+    def run(self, chunks: Callable[[], Iterable[bytes]]) -> Verdict:
+        """Raises whatever opening or reading the file raises."""
+        verdict = self._verdict
+        for line in read_lines(chunks(), max_bytes=self._max_line_bytes):
+            if line.text is not None and not line.text.strip():
+                continue
+            verdict.rows += 1
+            if verdict.rows > self._max_rows:
+                verdict.refuse(
+                    BadLine("too_many_tasks", f"a batch has at most {self._max_rows} rows")
+                )
+                return verdict
+            self._judge(line)
+        if verdict.rows == 0:
+            verdict.refuse(BadLine("empty_file", "the file has no rows"))
+        self._name_duplicates(chunks)
+        if verdict.bad_lines == 0 and (rest := self._cutter.last()):
+            verdict.slices.append(rest)
+        verdict.errors.sort(key=lambda error: error.line or 0)
+        return verdict
+
+    def _judge(self, line: Line) -> None:
+        try:
+            row, spec = self._parse(line)
+        except PressrunError as error:
+            self._verdict.refuse(BadLine(error.code, error.message, line.number, error.param))
+            return
+        except _Refused as refusal:
+            self._verdict.refuse(
+                BadLine(refusal.code, refusal.message, line.number, refusal.param)
+            )
+            return
+        self._hashes.append(_hash(row.custom_id))
+        done = self._cutter.add(
+            line=line.number,
+            byte_start=line.byte_start,
+            byte_end=line.byte_end,
+            seconds=expected_seconds(spec, self._models[spec.model]),
+        )
+        if done is not None and self._verdict.bad_lines == 0:
+            self._verdict.slices.append(done)
+
+    def _parse(self, line: Line) -> tuple[InputLine, InferenceSpec]:
+        row = parse_line(line, self._max_line_bytes)
+        if row.method != "POST":
+            raise _Refused("invalid_request", "'method' must be POST", "method")
+        if row.url != self._endpoint:
+            if row.url not in ENDPOINTS:
+                raise _Refused("invalid_url", "'url' is no endpoint of this server", "url")
+            raise _Refused("url_mismatch", f"'url' must be the batch's {self._endpoint}", "url")
+        spec = parse_body_json(row.url, bytes(row.body))
+        model = self._models.get(spec.model)
+        if model is None or row.url not in model.endpoints:
+            raise _Refused("model_not_found", f"no model {spec.model!r} serves {row.url}", "model")
+        return row, spec
+
+    def _name_duplicates(self, chunks: Callable[[], Iterable[bytes]]) -> None:
+        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
+        hashes.sort()  # in place: the array is ours and done with
+        repeated = {int(value) for value in hashes[1:][hashes[1:] == hashes[:-1]]}
+        if not repeated:
+            return
+        first_seen: dict[str, int] = {}
+        for line in read_lines(chunks(), max_bytes=self._max_line_bytes):
+            try:
+                row = parse_line(line, self._max_line_bytes)
+            except _Refused:
+                continue
+            if _hash(row.custom_id) not in repeated:
+                continue
+            first = first_seen.setdefault(row.custom_id, line.number)
+            if first != line.number:
+                self._verdict.refuse(
+                    BadLine(
+                        "duplicate_custom_id",
+                        f"'custom_id' was used on line {first} already",
+                        line.number,
+                        "custom_id",
+                    )
+                )
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+def parse_line(line: Line, max_bytes: int) -> InputLine:
+    """The envelope of a row; its body is not looked at. Raises _Refused."""
+    if line.text is None:
+        raise _Refused("line_too_long", f"the line is longer than {max_bytes} bytes")
+    if line.text.startswith(BOM):
+        raise _Refused("invalid_encoding", "the line begins with a byte order mark")
+    try:
+        line.text.decode()
+    except UnicodeDecodeError:
+        raise _Refused("invalid_encoding", "the line is not UTF-8") from None
+    try:
+        row = decode_line(line.text)
+    except ValueError as error:
+        raise _envelope_error(str(error)) from None
+    except RecursionError:
+        raise _Refused("invalid_json_line", "the line is nested too deeply") from None
+    if not 1 <= len(row.custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
+        limit = MAX_CUSTOM_ID_CHARACTERS
+        raise _Refused("invalid_request", f"'custom_id' has 1 to {limit} characters", "custom_id")
+    return row
+
+
+def _envelope_error(message: str) -> _Refused:
+    """From msgspec's sentence to a code; its sentences name the field between backticks."""
+    if "missing required field" in message:
+        field = message.split("`")[1]
+        return _Refused("missing_required_parameter", f"'{field}' is required", field)
+    if "unknown field" in message:
+        field = message.split("`")[1]
+        return _Refused("unsupported_parameter", f"'{field}' is not a field of a row", field)
+    if message.startswith("Expected") and "`$." in message:
+        field = message.split("`$.")[1].rstrip("`")
+        return _Refused("invalid_request", f"'{field}' has the wrong type", field)
+    if message.startswith("Expected"):
+        return _Refused("invalid_request", "the line is not a JSON object")
+    return _Refused("invalid_json_line", "the line is not valid JSON")
+
+
+def expected_seconds(spec: InferenceSpec, model: Model) -> float:
+    """A row's share of an engine's time at full load; the catalog may set ``tokens_per_second``."""
+    rate = model.settings.get("tokens_per_second") or TOKENS_PER_SECOND.get(
+        model.engine, DEFAULT_TOKENS_PER_SECOND
+    )
+    default = int(model.settings.get("default_max_tokens") or DEFAULT_NEW_TOKENS)
+    output = spec.estimated_output_tokens(default)
+    inputs = spec.estimated_input_tokens()
+    return (output + inputs * (INPUT_TOKEN_COST if output else 1.0)) / float(rate)
+
+
+def _hash(custom_id: str) -> int:
+    digest = blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
