@@ -46,6 +46,11 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same JSON, however it was written."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
 def etag(body: str) -> str:
     """A weak entity tag of a rendered body."""
     return f'W/"{blake2b(body.encode(), digest_size=12).hexdigest()}"'
@@ -83,6 +88,11 @@ def _created_at(item_id: str, stored: float) -> int:
     return int(stored) if accepted is None else accepted
 
 
+def _expires_at(item_id: str, stored: float, expires: float | None) -> int | None:
+    """The whole life after the moment shown, whatever the clocks of database and API say."""
+    return None if expires is None else _created_at(item_id, stored) + round(expires - stored)
+
+
 def _seconds(moment: float | None) -> int | None:
     return None if moment is None else int(moment)
 
@@ -92,31 +102,47 @@ def _between(start: float | None, end: float | None) -> float | None:
 
 
 def new_job(
-    job_id: str, *, endpoint: str, model: str, metadata: dict[str, str] | None
+    job_id: str,
+    *,
+    endpoint: str,
+    model: str,
+    metadata: dict[str, str] | None,
+    expires_in_seconds: float | None,
 ) -> str:
     """The body of a single generation that was accepted this moment."""
-    return compact(
-        {
-            "id": job_id,
-            "object": "job",
-            "kind": "generate",
-            "state": "queued",
-            "stopping": False,
-            "endpoint": endpoint,
-            "model": model,
-            "metadata": metadata,
-            "progress": 0.0,
-            "error": None,
-            "result": None,
-            "artifacts": [],
-            "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
-            "created_at": accepted_seconds(job_id),
-            "started_at": None,
-            "ended_at": None,
-            "expires_at": None,
-            "timings": {"queued_seconds": None, "running_seconds": None},
-        }
+    accepted = accepted_seconds(job_id) or 0
+    row = JobRow(
+        id=job_id,
+        kind="generate",
+        state=JobState.QUEUED,
+        stage=Stage.GENERATE,
+        stop_reason=None,
+        endpoint=endpoint,
+        model=model,
+        batch_spec=None,
+        metadata=metadata,
+        input_file_id=None,
+        output_file_id=None,
+        error_file_id=None,
+        error_code=None,
+        error_message=None,
+        error_param=None,
+        errors=None,
+        rows_total=1,
+        rows_completed=0,
+        rows_failed=0,
+        input_tokens=0,
+        output_tokens=0,
+        created_at=accepted,
+        started_at=None,
+        in_progress_at=None,
+        finalizing_at=None,
+        cancel_requested_at=None,
+        ended_at=None,
+        expires_at=None if expires_in_seconds is None else accepted + expires_in_seconds,
+        queue_position=None,
     )
+    return job_with_result(row, None)
 
 
 def job(row: JobRow) -> Object:
@@ -137,7 +163,7 @@ def job(row: JobRow) -> Object:
         "created_at": _created_at(row.id, row.created_at),
         "started_at": _seconds(row.started_at),
         "ended_at": _seconds(row.ended_at),
-        "expires_at": _seconds(row.expires_at),
+        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
         "timings": {
             "queued_seconds": _between(row.created_at, row.started_at),
             "running_seconds": _between(row.started_at, row.ended_at),
@@ -214,7 +240,7 @@ def batch(row: JobRow) -> Object:
         "error_file_id": row.error_file_id,
         "created_at": _created_at(row.id, row.created_at),
         "in_progress_at": _seconds(row.in_progress_at),
-        "expires_at": _seconds(row.expires_at),
+        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
         "finalizing_at": _seconds(row.finalizing_at),
         "completed_at": ended if status == "completed" else None,
         "failed_at": ended if status == "failed" else None,
@@ -282,7 +308,7 @@ def file(row: FileRow) -> Object:
         "object": "file",
         "bytes": row.bytes,
         "created_at": _created_at(row.id, row.created_at),
-        "expires_at": _seconds(row.expires_at),
+        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
         "filename": row.filename,
         "purpose": row.purpose,
         "status": "processed",

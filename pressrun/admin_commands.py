@@ -23,6 +23,7 @@ TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant's id or 
 
 @keys_app.command(name="create")
 def create_key(
+    *,
     tenant: TenantOption = "default",
     name: Annotated[str, typer.Option(help="A label, to tell keys apart.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,

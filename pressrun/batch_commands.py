@@ -36,6 +36,7 @@ def submit(
         Path,
         typer.Argument(exists=True, dir_okay=False, readable=True, help="Rows: one JSON a line."),
     ],
+    *,
     endpoint: Annotated[
         str | None, typer.Option(help="What every row calls; default: the first row's `url`.")
     ] = None,

@@ -49,10 +49,9 @@ class EmbeddedPostgres:
     """One Postgres server, a child of this process, over the data in ``data_dir``.
 
     ``tcp`` also listens on 127.0.0.1 (scram password); ``port`` is then the TCP port, or None for
-    a free one, kept over restarts. ``fsync=False`` survives a crash of Postgres but not of the
-    machine: for tests. ``bin_dir`` holds other binaries than the wheel's. Raises
-    EmbeddedPostgresError when there are no binaries. Where ``setpriv``
-    exists, the server shuts down by itself when this process dies. Use it from one thread.
+    a free one, kept over restarts. ``fsync=False`` survives a crash of Postgres, not of the
+    machine: for tests. ``bin_dir`` holds other binaries than the wheel's; EmbeddedPostgresError
+    when there are none. Where ``setpriv`` exists, the server dies with this process. One thread.
     """
 
     def __init__(

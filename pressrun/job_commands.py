@@ -27,6 +27,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….
 
 @app.command()
 def submit(
+    *,
     endpoint: Annotated[str, typer.Option(help="Such as /v1/chat/completions.")],
     body: Annotated[
         str, typer.Option(help="The endpoint's JSON body; @FILE reads a file, - reads stdin.")

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from pressrun.processes import is_alive, processes_in, program_of, send, wait_until_gone
-from pressrun.unprivileged import Identity
+from pressrun.unprivileged import Identity, die_with_parent
 
 SUPERUSER = "postgres"
 SOCKET_DIR_LIMIT_BYTES = 107 - len("/.s.PGSQL.65535")
@@ -72,11 +72,11 @@ class PostgresCluster:
                 f"Postgres has to run as {identity.name} here, who may not enter {folder}; "
                 "start Pressrun as an ordinary user, or move it and its data out of that folder"
             )
+        self._settle()
         identity.own(self.data_dir)
         if not self.pgdata.exists():
             self._initdb(identity)
         self._check_version()
-        self._settle()
         self._rotate_log()
         return _socket_dir(self.data_dir / "run", identity)
 
@@ -124,6 +124,7 @@ class PostgresCluster:
         """Makes the cluster beside its place and moves it there whole."""
         unfinished = self.data_dir / "cluster.new"
         if unfinished.exists():
+            wait_until_gone(processes_in(unfinished), timeout_seconds=10.0)
             shutil.rmtree(unfinished)
         password_file = self.data_dir / "password"
         password_file.touch(mode=0o600)
@@ -131,6 +132,7 @@ class PostgresCluster:
         os.chown(password_file, *identity.owner)
         argv = [
             *identity.prefix,
+            *die_with_parent("KILL"),
             str(self.bin_dir / "initdb"),
             *("--pgdata", str(unfinished), "--username", SUPERUSER, "--pwfile", str(password_file)),
             *("--encoding", "UTF8", "--locale", "C", "--no-instructions"),

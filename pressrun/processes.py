@@ -13,6 +13,8 @@ from typing import Any
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.01
+THREADS_FIELD = 17
+"""Of ``/proc/PID/stat``, from 0 after the program's name."""
 
 
 class KeptProcess:
@@ -69,11 +71,11 @@ def send(pid: int, signal_number: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and has not ended (a zombie has)."""
+    """Whether the process exists and has not ended (a zombie has, once its threads are gone)."""
     if not PROC.joinpath("self").exists():
         return _answers_to_signals(pid)
     fields = _stat_fields(pid)
-    return bool(fields) and fields[0] not in ("Z", "X")
+    return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[THREADS_FIELD]) > 1)
 
 
 def program_of(pid: int) -> str:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import typer
-from alembic.util import CommandError as AlembicError
-from sqlalchemy.exc import SQLAlchemyError
 
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.settings_reference import settings_markdown
 from pressrun.terminal import Terminal, table
-from shared.db.migrate import upgrade
-from shared.db.models import sync_catalog
-from shared.db.session import is_outage, make_engine
-from shared.models_catalog import CatalogError, ModelEntry, read_catalog
+from shared.models_catalog import CatalogError, read_catalog
 from shared.settings import SettingsError, load_settings
 
 models_app = typer.Typer(no_args_is_help=True, help="What may be asked for by name.")
@@ -24,6 +19,9 @@ def migrate() -> None:
 
     Safe to run again and by several processes at once.
     """
+    # Imported here: alembic would double the start time of every other command.
+    from pressrun.migration import migrate_database
+
     try:
         settings = load_settings()
         entries = read_catalog(settings.models_file) if settings.models_file else None
@@ -34,27 +32,6 @@ def migrate() -> None:
     terminal.note("the database is up to date")
     if entries is not None:
         terminal.note(f"{len(entries)} models in the catalog")
-
-
-def migrate_database(url: str, entries: list[ModelEntry] | None) -> None:
-    """Upgrades the tables, and makes the shared models those of ``entries`` unless None.
-
-    Raises CommandError: UNREACHABLE without a database, else FAILED.
-    """
-    engine = make_engine(url, process="migrate", pool_size=1)
-    try:
-        upgrade(url)
-        if entries is not None:
-            with engine.begin() as connection:
-                sync_catalog(connection, entries)
-    except SQLAlchemyError as error:
-        code = ExitCode.UNREACHABLE if is_outage(error) else ExitCode.FAILED
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise CommandError(f"the database can't be migrated: {reason}", code) from None
-    except AlembicError as error:
-        raise CommandError(f"the database can't be migrated: {error}") from None
-    finally:
-        engine.dispose()
 
 
 def settings() -> None:

@@ -53,12 +53,12 @@ def table(*titles: str, rows: Iterable[Iterable[object]], title: str | None = No
     for name in titles:
         made.add_column(name, overflow="fold")
     for row in rows:
-        made.add_row(*(Text("–" if value is None else str(value)) for value in row))
+        made.add_row(*(Text("-" if value is None else str(value)) for value in row))
     return made
 
 
 def when(unix_seconds: int | None) -> str:
     """Local time of a timestamp in an answer, for people."""
     if unix_seconds is None:
-        return "–"
+        return "-"
     return f"{datetime.fromtimestamp(unix_seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -111,9 +111,7 @@ def _fetch(
         return True
     if may_fail:
         return False
-    raise CommandError(
-        f"only {arrived} of {size} bytes of {file_id} arrived", ExitCode.UNREACHABLE
-    )
+    raise CommandError(f"only {arrived} of {size} bytes of {file_id} arrived", ExitCode.UNREACHABLE)
 
 
 @contextmanager

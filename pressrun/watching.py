@@ -165,9 +165,7 @@ class LiveDisplay:
 class PlainDisplay:
     """A line when the status changes, and every five seconds while rows get done."""
 
-    def __init__(
-        self, terminal: Terminal, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, terminal: Terminal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal = terminal
         self._clock = clock
         self._began = clock()

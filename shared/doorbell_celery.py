@@ -13,6 +13,7 @@ from kombu import Exchange, Queue
 from shared.doorbell_folder import MOST_WAITING, TTL_SECONDS, folder_options
 
 RING_TASK = "pressrun.ring"
+EXCHANGE = "pressrun.doorbell"
 FOLDER_SCHEME = "filesystem://"
 _POOL = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 
@@ -32,7 +33,7 @@ def doorbell_queue(pool: str) -> Queue:
     name = f"pressrun.doorbell.{pool}"
     return Queue(
         name,
-        exchange=Exchange("", type="direct"),
+        exchange=Exchange(EXCHANGE, type="direct", durable=True),
         routing_key=name,
         durable=True,
         queue_arguments={
@@ -45,6 +46,28 @@ def doorbell_queue(pool: str) -> Queue:
     )
 
 
+class DoorbellCelery(Celery):
+    """Connects to the URL it was made with: of Celery's own accord, its environment variables
+    (``CELERY_BROKER_URL`` and the like) would go before it."""
+
+    def __init__(self, broker_url: str) -> None:
+        super().__init__(
+            "pressrun",
+            broker=broker_url,
+            backend="disabled",
+            loader="app",
+            fixups=[],
+            set_as_current=False,
+        )
+        self._broker_url = broker_url
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(url or self._broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(url or self._broker_url, **options)
+
+
 def make_celery(broker_url: str, pools: Iterable[str] = ()) -> Celery:
     """An application that carries doorbells of ``pools``, and nothing else, over the broker.
 
@@ -53,9 +76,10 @@ def make_celery(broker_url: str, pools: Iterable[str] = ()) -> Celery:
     """
     if not broker_url:
         raise ValueError("no broker: there are no doorbells without one")
-    app = Celery("pressrun", set_as_current=False, fixups=set())
+    url, options = _broker(broker_url)
+    app = DoorbellCelery(url)
     app.conf.update(
-        **_broker(broker_url),
+        **options,
         task_queues=[doorbell_queue(pool) for pool in pools],
         task_create_missing_queues=False,
         task_default_delivery_mode="transient",
@@ -81,16 +105,13 @@ def make_celery(broker_url: str, pools: Iterable[str] = ()) -> Celery:
     return app
 
 
-def _broker(broker_url: str) -> dict[str, Any]:
-    if broker_url.startswith(FOLDER_SCHEME):
-        return {
-            "broker_url": FOLDER_SCHEME,
-            "broker_transport": "shared.doorbell_folder:Transport",
-            "broker_transport_options": folder_options(
-                Path(broker_url.removeprefix(FOLDER_SCHEME))
-            ),
-        }
-    return {
-        "broker_url": broker_url,
-        "broker_transport_options": {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5},
+def _broker(broker_url: str) -> tuple[str, dict[str, Any]]:
+    """The URL for Celery, and the settings that belong to it."""
+    if not broker_url.startswith(FOLDER_SCHEME):
+        timeouts = {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5}
+        return broker_url, {"broker_transport_options": timeouts}
+    # With a host name, which kombu misses in the log otherwise.
+    return f"{FOLDER_SCHEME}localhost", {
+        "broker_transport": "shared.doorbell_folder:Transport",
+        "broker_transport_options": folder_options(Path(broker_url.removeprefix(FOLDER_SCHEME))),
     }

@@ -24,10 +24,17 @@ class ChildLog:
     """One child's log file, over its restarts; rotated at the start and when it is full."""
 
     def __init__(
-        self, path: Path, on_warning: OnWarning, *, limit_bytes: int = LIMIT_BYTES
+        self,
+        path: Path,
+        on_warning: OnWarning,
+        *,
+        every_line: bool = False,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
+        """``every_line``: whatever the child says is for the console, warning or not."""
         self.path = path
         self._on_warning = on_warning
+        self._every_line = every_line
         self._limit_bytes = limit_bytes
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._rotate()
@@ -69,7 +76,7 @@ class ChildLog:
     def _notice(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self._tail.append(text)
-        if shown := readable_warning(text):
+        if shown := text if self._every_line else readable_warning(text):
             self._on_warning(f"{self.path.stem}: {shown}")
 
     def _rotate(self) -> None:

@@ -107,6 +107,8 @@ class Child:
         self.log = child_log
         self.deaths = 0
         """In a row, without a settled life in between."""
+        self.exit_code: int | None = None
+        """Of the last life; below zero for a signal."""
         self._guard = keeper
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -162,22 +164,26 @@ class Child:
             log=str(self.log.path),
         )
 
-    def signal(self, number: int) -> None:
-        """Signals the process itself, if it lives."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+    def retire(self) -> None:
+        """Asks the process to end; it is not started again."""
+        self._restart_at = None
+        self._signal(signal.SIGTERM)
 
     def ended(self) -> bool:
-        """Whether it has ended; from the first call on it is not started again."""
-        self._restart_at = None
+        """Whether no process of the child lives."""
         return self._process is None or self._reap() is not None
 
     def kill(self) -> None:
-        """Kills the process and its group, and waits for it."""
+        """Kills the process and its group, and waits for it; it is not started again."""
+        self._restart_at = None
         while not self.ended():
-            self.signal(signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def _reap(self) -> int | None:
         """The exit code of an ended process; what it left in its group goes with it."""
@@ -188,7 +194,7 @@ class Child:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         _kill_group(pid)
-        code = self._process.wait()
+        self.exit_code = code = self._process.wait()
         self._guard.discard(pid)
         self._reader.join(LOG_PATIENCE_SECONDS)
         self._process = None

@@ -44,11 +44,7 @@ def plant_settings(
         settings = load_settings(**{**chosen, **given})
     except SettingsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
-    paths = {
-        name: value.absolute()
-        for name, value in settings
-        if isinstance(value, Path)
-    }
+    paths = {name: value.absolute() for name, value in settings if isinstance(value, Path)}
     # Children run from the repository's root, where the caller's relative paths mean nothing.
     return settings.model_copy(update=paths)
 
@@ -56,9 +52,7 @@ def plant_settings(
 def server_environment(settings: Settings) -> dict[str, str]:
     """The environment of a server process: ours, with every setting spelled out."""
     spelled = {
-        PREFIX + name.upper(): _spelled(value)
-        for name, value in settings
-        if value is not None
+        PREFIX + name.upper(): _spelled(value) for name, value in settings if value is not None
     }
     # The children parse these lines; the console renders them again.
     spelled[PREFIX + "LOG_FORMAT"] = "json"

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pressrun.admin_commands import TENANTS
 from pressrun.api_client import ApiClient
+from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.up.data_folder import write_private
 from shared.db.api_keys import find_owner, insert_key
 from shared.db.tables import tenants
@@ -19,7 +20,8 @@ from shared.ids import new_key_id, new_tenant_id
 
 TENANT = "default"
 KEY_NAME = "pressrun up"
-PREFIX_CHARACTERS = 12
+PREFIX_CHARACTERS = 14
+"""What is kept of a key in the clear."""
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ def ensure_tenant_key(path: Path, database: Engine, admin: ApiClient) -> None:
     a new one is made by the API. Raises CommandError and sqlalchemy's errors.
     """
     key = path.read_text().strip() if path.exists() else ""
-    if key and _works(database, key):
+    if key and _is_known(database, key) and _is_accepted(admin.url, key):
         path.chmod(0o600)
         return
     with database.begin() as connection:
@@ -41,8 +43,20 @@ def ensure_tenant_key(path: Path, database: Engine, admin: ApiClient) -> None:
     log.info("tenant_key_made", path=str(path))
 
 
-def _works(database: Engine, key: str) -> bool:
-    """Whether the key is good, after adding it where it is unknown."""
+def _is_accepted(url: str, key: str) -> bool:
+    """Whether the API takes the key: the file may have been edited."""
+    try:
+        with ApiClient(url, key) as client:
+            client.get("/v1/models")
+    except CommandError as error:
+        if error.exit_code is not ExitCode.AUTH:
+            raise
+        return False
+    return True
+
+
+def _is_known(database: Engine, key: str) -> bool:
+    """Whether the key is good in this database, after adding it where it is unknown."""
     digest = hashlib.sha256(key.encode()).digest()
     try:
         with database.begin() as connection:

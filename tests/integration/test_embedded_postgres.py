@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
+from pressrun import unprivileged
 from pressrun.embedded_postgres_server import EmbeddedPostgres, EmbeddedPostgresError
+from pressrun.postgres_cluster import wheel_bin_dir
 from pressrun.processes import is_alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +29,14 @@ class TestEmbeddedPostgres:
     @pytest.fixture
     def cluster_dir(self, service_dir: Path, tmp_path: Path) -> Path:
         return service_dir / tmp_path.name
+
+    @pytest.fixture
+    def world_dir(self) -> Iterator[Path]:
+        """A folder that every account may enter; those of pytest are root's alone."""
+        with tempfile.TemporaryDirectory(prefix="pressrun-tests-", dir="/tmp") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            yield folder
 
     def test_rows_outlive_kill_and_stop_whatever_the_path(self, data_dir: Path) -> None:
         with EmbeddedPostgres(data_dir) as server:
@@ -129,6 +141,32 @@ class TestEmbeddedPostgres:
         with EmbeddedPostgres(cluster_dir) as server:
             assert _rows(server.url) == 1
         assert not is_alive(postmaster)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+    def test_root_without_namespaces_drops_to_nobody_and_back(
+        self, world_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(unprivileged, "_namespace_prefix", lambda uid, gid: ())
+        nobody = unprivileged.choose_identity()
+        if wall := nobody.barrier((wheel_bin_dir() / "postgres",)):
+            pytest.skip(f"nobody may not enter {wall}, where the binaries are")
+        data_dir = world_dir / "postgres"
+        with EmbeddedPostgres(data_dir, fsync=False) as server:
+            assert _write_row(server) == 1
+            assert (data_dir / "cluster").stat().st_uid == nobody.owner[0]
+        monkeypatch.undo()
+        with EmbeddedPostgres(data_dir, fsync=False) as server:
+            assert _rows(server.url) == 1
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+    def test_a_folder_that_nobody_may_not_enter_is_named(
+        self, world_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(unprivileged, "_namespace_prefix", lambda uid, gid: ())
+        wall = world_dir / "wall"
+        wall.mkdir(mode=0o700)
+        with pytest.raises(EmbeddedPostgresError, match="may not enter"):
+            EmbeddedPostgres(wall / "postgres").start()
 
     def test_the_log_holds_no_text_of_tenants(self, cluster_dir: Path) -> None:
         with EmbeddedPostgres(cluster_dir, fsync=False) as server:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pressrun.processes import is_alive
 from tests.services.guard import GuardedProcess
+from tests.services.ports import reserve_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30.0
@@ -48,6 +52,30 @@ class TestGuard:
             parent.kill()
             parent.communicate()
         assert eventually(lambda: not any(is_alive(pid) for pid in pids))
+
+    def test_a_killed_server_of_many_threads_has_left_its_port(self, tmp_path: Path) -> None:
+        program = (
+            "import socket, sys, threading, time\n"
+            "listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+            "for _ in range(60): threading.Thread(target=time.sleep, args=(600,)).start()\n"
+            # Memory to give back keeps the threads busy after the first has ended.
+            "memory = bytearray(100_000_000); print('up', flush=True); time.sleep(600)\n"
+        )
+        port = reserve_port()
+        for attempt in range(5):
+            log = tmp_path / f"log-{attempt}"
+            process = GuardedProcess(
+                [sys.executable, "-I", "-S", "-c", program, str(port)],
+                log_path=log,
+                environment={},
+                folder=tmp_path,
+            )
+            try:
+                assert eventually(lambda log=log: log.read_text() == "up\n")  # type: ignore[misc]
+            finally:
+                process.kill()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
 
     def test_stop_lets_the_command_end_by_itself(self, tmp_path: Path) -> None:
         script = "trap 'echo bye; exit 0' TERM; echo 1; while :; do sleep 0.05; done"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 GONE_SECONDS = 10.0
 PR_SET_CHILD_SUBREAPER = 36
+THREADS_FIELD = 17
+"""Of ``/proc/PID/stat``, from 0 after the program's name."""
 
 
 class GuardedProcess:
@@ -102,10 +104,11 @@ def _descendants() -> list[int]:
     ended = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
             pid = int(stat.parent.name)
-            children.setdefault(int(parent), []).append(pid)
-            if state in ("Z", "X"):
+            children.setdefault(int(fields[1]), []).append(pid)
+            # While other threads of a zombie still end, its sockets are still open.
+            if fields[0] in ("Z", "X") and int(fields[THREADS_FIELD]) <= 1:
                 ended.add(pid)
     found = []
     waiting = [os.getpid()]

@@ -111,7 +111,7 @@ class EngineChild:
         command = [python, "-m", "worker.engines.host", str(theirs.fileno())]
         with theirs:
             try:
-                process = subprocess.Popen(  # noqa: S603 - our own module
+                process = subprocess.Popen(
                     command,
                     env=dict(environment),
                     cwd=CODE_ROOT,

@@ -189,11 +189,8 @@ class FakeEngine:
                 pass  # waited for already
             case ["error", status, code] if status.isdecimal() and int(status) in _STATUSES:
                 raise _RowFailed(code, "the row asked for this error", int(status))
-            case ["crash"]:
-                os.kill(os.getpid(), signal.SIGSEGV)
-            case ["crash-once", token]:
-                if self._first_time(token):
-                    os.kill(os.getpid(), signal.SIGSEGV)
+            case ["crash"] | ["crash-once", _]:
+                self._crash(*directive[1:])
             case ["exit", code] if code.isdecimal():
                 os._exit(int(code))
             case ["hang"]:
@@ -205,14 +202,15 @@ class FakeEngine:
             case [name, *_]:
                 raise _RowFailed("bad_directive", f"wrong arguments for [[{name}]]")
 
-    def _first_time(self, token: str) -> bool:
-        if self._settings.scratch is None:
-            raise _RowFailed("bad_directive", "[[crash-once]] needs the setting 'scratch'")
-        try:
-            (Path(self._settings.scratch) / f"crash-once-{token}").touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
+    def _crash(self, token: str | None = None) -> None:
+        if token is not None:
+            if self._settings.scratch is None:
+                raise _RowFailed("bad_directive", "[[crash-once]] needs the setting 'scratch'")
+            try:
+                (Path(self._settings.scratch) / f"crash-once-{token}").touch(exist_ok=False)
+            except FileExistsError:
+                return
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def _directives(row: Row) -> list[list[str]]:

@@ -30,7 +30,7 @@ class Forward:
     ) -> tuple[Tensor, DynamicCache]:
         """Logits after each prompt, (prompts, vocabulary), and a cache of right-padded rows.
 
-        With ``cache`` the prompts continue what it holds; they must be of one length then.
+        With ``cache`` the prompts continue what it holds, the same number of tokens for each.
         Causal attention keeps what follows a row's end, the padding, from its tokens.
         """
         cache = DynamicCache() if cache is None else cache

@@ -246,7 +246,7 @@ def _die_with_supervisor(fd: int) -> None:
     """Has the kernel send SIGKILL when the thread that spawned this process is gone."""
     if sys.platform != "linux":
         return  # the reader thread still sees the pipe close
-    import ctypes  # noqa: PLC0415 - of no use elsewhere
+    import ctypes
 
     pr_set_pdeathsig = 1
     if ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL) != 0:

@@ -37,7 +37,8 @@ class EnginePool:
     ) -> None:
         self._budget = memory_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
         self._environment = dict(environment)
-        self._threads = threads
+        if threads is not None:
+            self._environment["OMP_NUM_THREADS"] = str(threads)
         self._scratch = scratch
         self._children: dict[ChildKey, EngineChild] = {}
         self._used: dict[ChildKey, float] = {}
@@ -85,8 +86,6 @@ class EnginePool:
     def _load(self, model: Model) -> Load:
         settings = dict(model.settings)
         settings.setdefault("scratch", str(self._scratch))
-        if self._threads is not None:
-            settings.setdefault("threads", self._threads)
         return Load(model=model.id, engine=model.engine, source=model.source, settings=settings)
 
     def _make_room(self, wanted: int) -> bool:

@@ -52,7 +52,7 @@ def choose_scheduler(
     obstacle = obstacle or config_obstacle(loaded.config, context)
     if obstacle is None:
         forward = Forward(loaded.model)
-        obstacle = _numerical_obstacle(forward, loaded)
+        obstacle = numerical_obstacle(forward, loaded)
         if obstacle is None:
             return _in_flight(forward, loaded, vocabulary, settings, context)
     if settings.scheduler not in ("auto", "static"):
@@ -87,10 +87,9 @@ def config_obstacle(config: PreTrainedConfig, context: int) -> str | None:
     return None
 
 
-def _numerical_obstacle(forward: Forward, loaded: LoadedModel) -> str | None:
-    size = loaded.model.get_input_embeddings().num_embeddings
+def numerical_obstacle(forward: Forward, loaded: LoadedModel) -> str | None:
     try:
-        difference = slots_agree(forward, int(size))
+        difference = slots_agree(forward, int(loaded.config.get_text_config().vocab_size))
     except Exception as error:
         return f"a forward pass with slots failed: {type(error).__name__}: {error}"[:300]
     if not difference <= _TOLERANCE[loaded.dtype]:

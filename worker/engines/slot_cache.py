@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 _GROWTH = 1.5
 _LENGTH_STEP = 64
@@ -25,10 +25,14 @@ class SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, owner: SlotCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._owner = owner
         self.key_store: Tensor | None = None
         self.value_store: Tensor | None = None
+
+    @property
+    def stores(self) -> tuple[Tensor, Tensor]:
+        return cast(Tensor, self.key_store), cast(Tensor, self.value_store)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: the layer is made by the first insert."""
@@ -40,7 +44,7 @@ class SlotLayer(CacheLayerMixin):
 
         ``key_states`` is (rows, heads, 1, head size).
         """
-        keys, values = cast(Tensor, self.key_store), cast(Tensor, self.value_store)
+        keys, values = self.stores
         plan = self._owner
         keys.view(-1, *keys.shape[2:]).index_copy_(0, plan.flat, key_states[:, :, 0])
         values.view(-1, *values.shape[2:]).index_copy_(0, plan.flat, value_states[:, :, 0])
@@ -58,8 +62,9 @@ class SlotLayer(CacheLayerMixin):
 
     def reshape(self, slots: int, length: int, live: int) -> None:
         """Reallocates, keeping the first ``live`` slots."""
-        self.key_store = _moved(cast(Tensor, self.key_store), slots, length, live)
-        self.value_store = _moved(cast(Tensor, self.value_store), slots, length, live)
+        key_store, value_store = self.stores
+        self.key_store = _moved(key_store, slots, length, live)
+        self.value_store = _moved(value_store, slots, length, live)
 
     def adopt(self, keys: Tensor, values: Tensor) -> None:
         """Takes heads, sizes, dtype and device from states as models hand them to a cache."""
@@ -100,8 +105,7 @@ class SlotCache(Cache):
 
     def _stores(self) -> Iterator[Tensor]:
         for layer in self._slot_layers:
-            yield cast(Tensor, layer.key_store)
-            yield cast(Tensor, layer.value_store)
+            yield from layer.stores
 
     @property
     def _slot_layers(self) -> list[SlotLayer]:
@@ -112,8 +116,8 @@ class SlotCache(Cache):
         if self.layers:
             return
         layers = [SlotLayer(self) for _ in prefilled.layers]
-        for layer, source in zip(layers, prefilled.layers, strict=True):
-            layer.adopt(cast(Tensor, source.keys), cast(Tensor, source.values))
+        for layer, (keys, values) in zip(layers, states_of(prefilled), strict=True):
+            layer.adopt(keys, values)
         self.layers = list(layers)
 
     def reserve(self, slots: int, length: int, live: int) -> None:
@@ -144,10 +148,10 @@ class SlotCache(Cache):
         What a shorter row copies beyond its own tokens is masked, then overwritten.
         """
         into = slice(first, first + rows.shape[0])
-        for layer, source in zip(self._slot_layers, prefilled.layers, strict=True):
-            keys, values = cast(Tensor, layer.key_store), cast(Tensor, layer.value_store)
-            keys[into, :length] = source.keys[rows, :, :length].transpose(1, 2)
-            values[into, :length] = source.values[rows, :, :length].transpose(1, 2)
+        for layer, (keys, values) in zip(self._slot_layers, states_of(prefilled), strict=True):
+            key_store, value_store = layer.stores
+            key_store[into, :length] = keys[rows, :, :length].transpose(1, 2)
+            value_store[into, :length] = values[rows, :, :length].transpose(1, 2)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies ``length`` tokens of one slot into another."""
@@ -164,6 +168,12 @@ class SlotCache(Cache):
         """Gives the memory back."""
         self.layers = []
         self.slots = self.slot_length = 0
+
+
+def states_of(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer, (rows, heads, tokens, head size) each."""
+    layers = cast("list[DynamicLayer]", cache.layers)
+    return [(cast(Tensor, layer.keys), cast(Tensor, layer.values)) for layer in layers]
 
 
 def decoding_mask(positions: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from worker.engines.forward import Forward
 from worker.engines.inflight import Headroom, Limits, departures, joining, prefill_groups
 from worker.engines.memory import give_back, is_out_of_memory
+from worker.engines.prefixes import PrefixStore
 from worker.engines.sampling import pick
 from worker.engines.slot_cache import SlotCache
 from worker.engines.text_rows import Choice, Prompt
@@ -50,6 +51,7 @@ class SlotScheduler:
     limits: Limits
     cache: SlotCache
     headroom: Headroom = field(init=False)
+    prefixes: PrefixStore = field(init=False)
     _waiting: deque[Choice] = field(default_factory=deque)
     _prefills: deque[Prefill] = field(default_factory=deque)
     _active: list[Choice] = field(default_factory=list)
@@ -59,6 +61,7 @@ class SlotScheduler:
 
     def __post_init__(self) -> None:
         self.headroom = Headroom(self.limits)
+        self.prefixes = PrefixStore(self.forward, self.limits.prefill_tokens)
 
     @property
     def active(self) -> int:
@@ -124,9 +127,11 @@ class SlotScheduler:
 
     def _prefill(self, prefill: Prefill) -> list[Choice]:
         prompts = prefill.prompts
-        pieces = [prompt.tokens for prompt in prompts]
+        if prefill.cache is None:
+            prefill.done, prefill.cache = self.prefixes.begin([p.tokens for p in prompts])
+        pieces = [prompt.tokens[prefill.done :] for prompt in prompts]
         if len(prompts) == 1:
-            pieces = [pieces[0][prefill.done :][: self.headroom.now.prefill_tokens]]
+            pieces = [pieces[0][: self.headroom.now.prefill_tokens]]
         logits, prefill.cache = self.forward.prefill(pieces, prefill.cache)
         prefill.done += max(map(len, pieces))
         if prefill.done < prefill.longest:
@@ -181,6 +186,7 @@ class SlotScheduler:
         self._active.clear()
         self._prefills.clear()
         self.cache.clear()
+        self.prefixes.clear()
         give_back(self.forward.device)
         log.warning("out_of_memory", rows=len(affected), error=message[:200])
         if len(affected) == 1 and self.headroom.now.slots == 1:

@@ -1,0 +1,59 @@
+"""Downloads from the local directory store; a bucket signs URLs of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import dump_options_header
+
+from api.routing import RouteTable, header
+from api.services import Services
+from shared.errors import Forbidden, NotFound, StorageUnavailable
+from shared.storage.local import LocalStore
+
+routes = RouteTable("Downloads", "Contents of files, by signed URL")
+
+
+@routes.get(
+    "/v1/downloads/<token>",
+    access="open",
+    parameters=(header("Range", "One range of bytes", type="string"),),
+    answers={200: "The content", 206: "A part of the content"},
+    errors=(Forbidden, StorageUnavailable),
+)
+def download(services: Services, token: str) -> Response:
+    """The content of a file. The URL itself is the permission, until it expires."""
+    store = services.store
+    if not isinstance(store, LocalStore):
+        raise NotFound("downloads are served by the bucket")
+    what = store.verify_download(token, time.time())
+    size = store.size(what.key)
+    start, end = _asked_range(size)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": dump_options_header("attachment", {"filename": what.filename}),
+        "Content-Length": str(end - start),
+    }
+    is_part = (start, end) != (0, size) or "Range" in request.headers
+    if is_part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    content: Iterator[bytes] = store.read(what.key, start, end)
+    if request.method == "HEAD":
+        content = iter(())
+    return Response(
+        content, 206 if is_part else 200, headers, content_type=what.media_type
+    )
+
+
+def _asked_range(size: int) -> tuple[int, int]:
+    """The bytes ``[start, end)`` asked for; everything when no range, or several, are asked."""
+    asked = request.range
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return 0, size
+    found = asked.range_for_length(size)
+    if found is None:
+        raise RequestedRangeNotSatisfiable(size)
+    return found

@@ -1,0 +1,147 @@
+"""Files: the inputs and outputs of batches, as OpenAI's files."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from api import parsing, rendering
+from api.limits import BATCH_FILE_SECONDS
+from api.objects import Deleted, File, FileList
+from api.requests import FileForm
+from api.routes.replies import json_reply
+from api.routing import AFTER, RouteTable, query
+from api.services import Services
+from api.uploads import Upload, read_upload
+from shared.db import files
+from shared.errors import Conflict, InvalidRequest, NotFound, StorageFull, StorageUnavailable
+from shared.ids import new_file_id
+
+routes = RouteTable("Files", "Inputs and outputs of batches")
+
+MOST_FILES = 10_000
+ORDERS = ("asc", "desc")
+
+
+@routes.post(
+    "/v1/files",
+    body=FileForm,
+    body_type="multipart/form-data",
+    answers={200: File},
+    errors=(StorageUnavailable, StorageFull),
+)
+def create_file(services: Services, tenant_id: str) -> Response:
+    """Uploads a file. Batch inputs live for 30 days unless `expires_after` says otherwise."""
+    settings = services.settings
+    with read_upload(
+        request, scratch_dir=settings.scratch_dir, max_bytes=settings.max_file_bytes
+    ) as upload:
+        row = _store(services, tenant_id, upload)
+    return json_reply(rendering.file(row))
+
+
+def _store(services: Services, tenant_id: str, upload: Upload) -> files.FileRow:
+    file_id = new_file_id()
+    key = f"{tenant_id}/files/{file_id}"
+    stored = services.store.put_file(key, upload.path, media_type=upload.media_type)
+    life = upload.expires_in_seconds
+    if life is None and upload.purpose == "batch":
+        life = BATCH_FILE_SECONDS
+    with services.autocommit.connect() as connection:
+        return files.insert_file(
+            connection,
+            file_id=file_id,
+            tenant_id=tenant_id,
+            filename=upload.filename,
+            purpose=upload.purpose,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            storage_key=stored.key,
+            expires_in_seconds=life,
+        )
+
+
+@routes.get(
+    "/v1/files",
+    parameters=(
+        query(
+            "limit",
+            "Most files on a page",
+            type="integer",
+            minimum=1,
+            maximum=MOST_FILES,
+            default=MOST_FILES,
+        ),
+        AFTER,
+        query("order", "By time of creation", type="string", enum=[*ORDERS], default="desc"),
+        query("purpose", "Only files of this purpose", type="string"),
+    ),
+    answers={200: FileList},
+)
+def list_all_files(services: Services, tenant_id: str) -> Response:
+    """Files that are neither deleted nor expired."""
+    limit = parsing.integer(request, "limit", default=MOST_FILES, least=1, most=MOST_FILES)
+    purpose = request.args.get("purpose")
+    if purpose is not None and not (purpose.isprintable() and purpose.isascii()):
+        raise InvalidRequest("'purpose' must be plain text", param="purpose")
+    with services.autocommit.connect() as connection:
+        rows = files.list_files(
+            connection,
+            tenant_id,
+            after=parsing.cursor(request),
+            limit=limit + 1,
+            order=parsing.choice(request, "order", ORDERS) or "desc",
+            purpose=purpose,
+        )
+    return json_reply(rendering.page([rendering.file(row) for row in rows], limit))
+
+
+@routes.get("/v1/files/<file_id>", answers={200: File})
+def retrieve_file(services: Services, tenant_id: str, file_id: str) -> Response:
+    """A file's description."""
+    return json_reply(rendering.file(_get(services, tenant_id, file_id)))
+
+
+@routes.delete(
+    "/v1/files/<file_id>", answers={200: Deleted}, errors=(Conflict, StorageUnavailable)
+)
+def delete_file(services: Services, tenant_id: str, file_id: str) -> Response:
+    """Deletes a file and its content, unless a batch that has not ended reads it."""
+    parsing.one_id(file_id, "file")
+    # The object goes before the commit: when the store is down nothing has changed, and a
+    # second attempt finds the row again.
+    with services.transaction() as connection:
+        row = files.lock_file(connection, tenant_id, file_id)
+        if row is None:
+            raise NotFound("there is no such file")
+        if files.count_open_readers(connection, tenant_id, file_id):
+            raise Conflict("a batch that has not ended reads this file")
+        files.mark_deleted(connection, tenant_id, file_id)
+        services.store.delete(row.storage_key)
+    return json_reply({"id": file_id, "object": "file", "deleted": True})
+
+
+@routes.get(
+    "/v1/files/<file_id>/content",
+    answers={302: "The content is at `Location`, for a while"},
+    errors=(StorageUnavailable,),
+)
+def retrieve_file_content(services: Services, tenant_id: str, file_id: str) -> Response:
+    """Where to download the file."""
+    row = _get(services, tenant_id, file_id)
+    is_lines = row.filename.endswith(".jsonl") or row.purpose in {"batch", "batch_output"}
+    url = services.store.download_url(
+        row.storage_key,
+        filename=row.filename,
+        media_type="application/jsonl" if is_lines else "application/octet-stream",
+        seconds=services.settings.download_url_seconds,
+    )
+    return Response(status=302, headers={"Location": url})
+
+
+def _get(services: Services, tenant_id: str, file_id: str) -> files.FileRow:
+    parsing.one_id(file_id, "file")
+    with services.autocommit.connect() as connection:
+        row = files.get_file(connection, tenant_id, file_id)
+    if row is None:
+        raise NotFound("there is no such file")
+    return row

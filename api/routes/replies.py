@@ -1,0 +1,72 @@
+"""What several routes do: answer JSON, find an idempotency key's first use, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response
+
+from api import rendering
+from api.services import Services
+from shared import lifecycle
+from shared.db.idempotency import find_first_use
+from shared.db.jobs import JobRow, get_job
+from shared.errors import Conflict, IdempotencyMismatch, NotFound
+from shared.lifecycle.settle import UPKEEP_POOL
+from shared.states import JobState, StopReason
+
+
+def json_reply(
+    body: str | Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON response; a str is taken as JSON already."""
+    text = body if isinstance(body, str) else rendering.compact(body)
+    return Response(text, status, headers, content_type="application/json")
+
+
+def first_use(
+    services: Services, tenant_id: str, route: str, key: str, fingerprint: bytes
+) -> str | None:
+    """The job that this Idempotency-Key made, if any. Raises IdempotencyMismatch when it was used
+    with another body."""
+    with services.autocommit.connect() as connection:
+        first = find_first_use(connection, tenant_id, route=route, key=key)
+    if first is None:
+        return None
+    if first.fingerprint != fingerprint:
+        raise IdempotencyMismatch(
+            "this Idempotency-Key was used with another body", param="Idempotency-Key"
+        )
+    return first.job_id
+
+
+def cancel_job(
+    services: Services, tenant_id: str, job_id: str, *, kind: str | None = None
+) -> tuple[JobRow, str | None]:
+    """Asks a job to stop and returns it as it is then; asking again changes nothing.
+
+    Raises NotFound, or Conflict when it has ended otherwise or is being assembled. ``kind``
+    leaves jobs of other kinds alone.
+    """
+    with services.transaction() as connection:
+        found = get_job(connection, tenant_id, job_id)
+        if found is None or kind not in {None, found[0].kind}:
+            raise NotFound(f"there is no such {kind or 'job'}")
+        stopped = lifecycle.request_stop(
+            connection, tenant_id=tenant_id, job_id=job_id, reason=StopReason.CANCELLED
+        )
+        found = get_job(connection, tenant_id, job_id) or found
+    row = found[0]
+    if stopped and row.kind == "batch":
+        services.bell.ring(UPKEEP_POOL)
+    if not stopped and row.state != JobState.CANCELLED:
+        if rendering.has_ended(row.state):
+            raise Conflict(f"this {row.kind} job has ended already: it {_ended(row.state)}")
+        if row.stop_reason is None:
+            raise Conflict("the results are being put together: it is too late to cancel")
+    return found
+
+
+def _ended(state: str) -> str:
+    return state if state in {JobState.SUCCEEDED, JobState.FAILED} else f"is {state}"

@@ -1,0 +1,81 @@
+"""What a request works with. Built once by ``create_app``; nothing here is opened before use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine
+
+from api.auth import Authenticator
+from api.caching import RecentCache
+from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
+from api.waiting import Waiter
+from shared.db.models import Model, get_model
+from shared.errors import ModelNotFound
+from shared.settings import Settings
+from shared.storage.base import Store
+
+
+class Bell(Protocol):
+    """Announces work to the workers of a pool; never waits, never fails."""
+
+    def ring(self, pool: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ModelCatalog:
+    """Models by tenant and name, as they were up to two seconds ago."""
+
+    def __init__(self, engine: Engine) -> None:
+        """``engine`` must autocommit."""
+        self._engine = engine
+        self._recent: RecentCache[tuple[str, str], Model] = RecentCache(MAX_CACHED_MODELS)
+
+    def serving(self, tenant_id: str, model_id: str, endpoint: str, *, param: str) -> Model:
+        """The model. Raises ModelNotFound when the tenant has none that serves the endpoint."""
+        model = self._find(tenant_id, model_id)
+        if model is None:
+            raise ModelNotFound("there is no such model", param=param)
+        if endpoint not in model.endpoints:
+            raise ModelNotFound(f"the model {model.id!r} does not serve {endpoint}", param=param)
+        return model
+
+    def _find(self, tenant_id: str, model_id: str) -> Model | None:
+        model = self._recent.get((tenant_id, model_id))
+        if model is None and "\0" not in model_id:
+            with self._engine.connect() as connection:
+                model = get_model(connection, tenant_id, model_id)
+            if model is not None:
+                self._recent.put((tenant_id, model_id), model, MODEL_CACHE_SECONDS)
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a view needs, by keyword."""
+
+    settings: Settings
+    engine: Engine
+    autocommit: Engine
+    """Shares the pool of ``engine``; each statement is its own transaction."""
+    store: Store
+    bell: Bell
+    auth: Authenticator
+    models: ModelCatalog
+    waiter: Waiter
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end of the block, or rolled back."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Lets long-polls go, sends the last doorbells, closes connections."""
+        self.waiter.close()
+        self.bell.close()
+        self.engine.dispose()

@@ -1,0 +1,45 @@
+"""The program ``pressrun``: every command, and how a failure leaves the process."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pressrun.admin_commands import keys_app, tenants_app
+from pressrun.batch_commands import app as batch_app
+from pressrun.demo.command import demo
+from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
+from pressrun.job_commands import app as job_app
+from pressrun.server_commands import migrate, models_app, settings
+from pressrun.up.command import up
+
+app = typer.Typer(
+    name="pressrun",
+    help="A self-hosted plant for generated content.",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(up)
+app.command()(demo)
+app.command()(migrate)
+app.command()(settings)
+app.add_typer(batch_app, name="batch")
+app.add_typer(job_app, name="job")
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+app.add_typer(tenants_app, name="tenants")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command and exits with a code of ``ExitCode``."""
+    try:
+        app(arguments)
+    except CommandError as error:
+        sys.stderr.write(f"pressrun: {error.message}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # `pressrun … | head`: nobody is left to tell
+        sys.exit(ExitCode.OK)
