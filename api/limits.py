@@ -7,7 +7,9 @@ REQUEST_THREADS = 24
 MAX_WAITING_REQUESTS = REQUEST_THREADS // 2
 """Long-polls at a time in one process; above it they answer at once, like plain polls."""
 DATABASE_CONNECTIONS = 8
-"""Of one API process. Requests hold one for a millisecond, so threads share few."""
+"""Of one API process, in autocommit. Requests hold one for a millisecond, so threads share few."""
+TRANSACTION_CONNECTIONS = 4
+"""Of one API process, for the few calls of several statements."""
 
 MAX_CACHED_KEYS = 10_000
 MAX_CACHED_MODELS = 10_000

@@ -73,11 +73,31 @@ def validate(model: type[T], document: Any) -> T:
         raise InvalidFields(fields) from None
 
 
+def canonical(document: Any) -> bytes:
+    """The same bytes for the same JSON, however it was written. Raises InvalidRequest."""
+    try:
+        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+
+
+def is_id(value: str) -> bool:
+    """Whether ``value`` could be an id of ours."""
+    return _ID.fullmatch(value) is not None
+
+
 def one_id(value: str, what: str) -> str:
     """``value`` if it could be an id of ours. Raises NotFound: others exist for nobody."""
-    if not _ID.fullmatch(value):
+    if not is_id(value):
         raise NotFound(f"there is no such {what}")
     return value
+
+
+def plain_text(value: str, param: str) -> None:
+    """Raises InvalidRequest for text with control characters, which no column or log should
+    hold."""
+    if not value.isprintable():
+        raise InvalidRequest(f"'{param}' must be printable text", param=param)
 
 
 def cursor(request: Request) -> str | None:

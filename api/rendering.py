@@ -46,11 +46,6 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def canonical(value: Any) -> bytes:
-    """The same bytes for the same JSON, however it was written."""
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
-
-
 def etag(body: str) -> str:
     """A weak entity tag of a rendered body."""
     return f'W/"{blake2b(body.encode(), digest_size=12).hexdigest()}"'

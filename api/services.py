@@ -10,6 +10,7 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine
 
 from api.auth import Authenticator
+from api.broker import BrokerProbe
 from api.caching import RecentCache
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
 from api.waiting import Waiter
@@ -61,9 +62,10 @@ class Services:
     settings: Settings
     engine: Engine
     autocommit: Engine
-    """Shares the pool of ``engine``; each statement is its own transaction."""
+    """Each statement is its own transaction."""
     store: Store
     bell: Bell
+    broker: BrokerProbe
     auth: Authenticator
     models: ModelCatalog
     waiter: Waiter
@@ -79,3 +81,4 @@ class Services:
         self.waiter.close()
         self.bell.close()
         self.engine.dispose()
+        self.autocommit.dispose()

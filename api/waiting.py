@@ -19,7 +19,8 @@ POLL_SECONDS = 0.1
 
 
 class Waiter:
-    """Lets requests sleep until a job has ended. The thread runs only while somebody waits."""
+    """Lets requests sleep until a job has ended. The thread starts with the first of them, so in
+    the process that serves it, and asks nothing while nobody waits."""
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class ApiClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.url = url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise CommandError(f"{url!r} is no address: it starts with http://", ExitCode.USAGE)
         self._sleep = sleep
         try:
             self._http = httpx2.Client(

@@ -1,1 +1,4 @@
-"""What the API and the workers both need: words, rules, storage and the database. Never torch, never flask."""
+"""What the API and the workers both need: words, rules, storage, the database.
+
+Never torch, never flask.
+"""

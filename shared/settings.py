@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     ] = None
     s3_public_endpoint: Annotated[
         str | None,
-        Field(description="Address that partners reach, for presigned URLs; default `S3_ENDPOINT`."),
+        Field(
+            description="Address that partners reach, for presigned URLs; default `S3_ENDPOINT`."
+        ),
     ] = None
     s3_region: Annotated[str, Field(description="Region used to sign S3 requests.")] = "us-east-1"
     s3_access_key: Annotated[
@@ -78,11 +80,13 @@ class Settings(BaseSettings):
         Field(description="TOML catalog of models; `pressrun migrate` loads it into the database."),
     ] = None
     scratch_dir: Annotated[
-        Path, Field(description="Folder for uploads in flight and for results waiting to be stored.")
+        Path,
+        Field(description="Folder for uploads in flight and for results waiting to be stored."),
     ] = Path("/tmp/pressrun")  # noqa: S108  (a default that works anywhere; mode 0700 when made)
 
     pools: Annotated[
-        str, Field(description="Pools a worker serves when `--pools` is not given, comma-separated.")
+        str,
+        Field(description="Pools a worker serves when `--pools` is not given, comma-separated."),
     ] = "text"
     heartbeat_seconds: Annotated[
         float, Field(gt=0, description="How often a worker renews its session lease.")
@@ -91,13 +95,15 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="A session not renewed for this long is dead.")
     ] = 30.0
     poll_seconds: Annotated[
-        float, Field(gt=0, description="How often workers look for work that no doorbell announced.")
+        float,
+        Field(gt=0, description="How often workers look for work that no doorbell announced."),
     ] = 2.0
     upkeep_seconds: Annotated[
         float, Field(gt=0, description="Pause between passes of dispatcher, reaper and cleaner.")
     ] = 1.0
     drain_seconds: Annotated[
-        float, Field(gt=0, description="After SIGTERM: time to finish shards before giving them back.")
+        float,
+        Field(gt=0, description="After SIGTERM: time to finish shards before giving them back."),
     ] = 20.0
     idle_engine_seconds: Annotated[
         float,
@@ -121,9 +127,7 @@ class Settings(BaseSettings):
     ] = False
 
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest JSON request body.")] = 2**20
-    max_file_bytes: Annotated[
-        int, Field(ge=1024, description="Largest uploaded file.")
-    ] = 5 * 2**30
+    max_file_bytes: Annotated[int, Field(ge=1024, description="Largest uploaded file.")] = 5 * 2**30
     max_batch_rows: Annotated[int, Field(ge=1, description="Most rows in one batch.")] = 1_000_000
     max_line_bytes: Annotated[
         int, Field(ge=1024, description="Longest line of a batch input file.")
@@ -131,13 +135,16 @@ class Settings(BaseSettings):
     max_reported_errors: Annotated[
         int, Field(ge=1, description="Bad lines listed on a rejected batch; the rest are counted.")
     ] = 1_000
-    max_wait_seconds: Annotated[
-        float, Field(ge=0, description="Longest long-poll (`?wait=`).")
-    ] = 25.0
+    max_wait_seconds: Annotated[float, Field(ge=0, description="Longest long-poll (`?wait=`).")] = (
+        25.0
+    )
     key_cache_seconds: Annotated[
         float,
-        Field(ge=0, description="How long an API process trusts a key it has looked up; a revoked "
-              "key works at most this much longer."),
+        Field(
+            ge=0,
+            description="How long an API process trusts a key it has looked up; a revoked "
+            "key works at most this much longer.",
+        ),
     ] = 2.0
     download_url_seconds: Annotated[
         int, Field(ge=1, le=604_800, description="Life of a presigned download URL.")

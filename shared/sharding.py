@@ -11,7 +11,7 @@ from dataclasses import dataclass
 MAX_ROWS = 256
 MAX_BYTES = 8 * 2**20
 TARGET_SECONDS = 60.0
-"""Aim of a shard's duration; with the estimate off by two either way it still takes 30–120 s."""
+"""Aim of a shard's duration; with the estimate off by two either way it still takes 30-120 s."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ State = JobState | ShardState
 
 _J, _S = JobState, ShardState
 
-# One table a machine: members of two StrEnums with the same text are equal, so they can't share one.
+# A table for each machine: members of two StrEnums with the same text are equal.
 TRANSITIONS: dict[type[State], dict[State, frozenset[State]]] = {
     JobState: {
         _J.QUEUED: frozenset({_J.RUNNING, _J.FAILED, _J.CANCELLED, _J.EXPIRED}),
@@ -104,7 +104,7 @@ def open_states(kind: type[State]) -> list[State]:
 
 
 def sql_list(states: list[State]) -> str:
-    """``'queued', 'running'`` for use inside ``IN (…)``; the values are constants of this module."""
+    """``'queued', 'running'`` for use inside ``IN (…)``; the values are this module's constants."""
     return ", ".join(f"'{state}'" for state in states)
 
 

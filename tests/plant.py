@@ -160,7 +160,7 @@ class Plant:
                 return httpx2.get(f"{self.url}/readyz", timeout=5).status_code == 200
             return False
 
-        wait_until(ready, timeout_seconds, lambda: self.processes["api"].log())
+        wait_until(ready, timeout_seconds, self.processes["api"].log)
 
     def new_tenant(self, name: str) -> str:
         answer = self.admin("POST", "/v1/admin/tenants", {"name": name})
@@ -202,7 +202,9 @@ class Plant:
         data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
         file = client.files.create(file=("input.jsonl", data), purpose="batch")
         batch = client.batches.create(
-            input_file_id=file.id, endpoint=endpoint, completion_window="24h"  # type: ignore[arg-type]
+            input_file_id=file.id,
+            endpoint=endpoint,
+            completion_window="24h",  # type: ignore[arg-type]
         )
         return batch.id
 

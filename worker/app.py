@@ -33,7 +33,8 @@ from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
 
-DATABASE_CONNECTIONS = 8
+DATABASE_CONNECTIONS = 12
+"""One for each thread that may use one: loop, heartbeat, commits, readers, chores, passes."""
 COMMIT_GRACE_SECONDS = 5.0
 
 
@@ -55,7 +56,7 @@ class Worker:
             pools=self._pools,
             heartbeat_seconds=settings.heartbeat_seconds,
             ttl_seconds=settings.session_ttl_seconds,
-            on_lost=lambda: self.supervisor.session_lost(),
+            on_lost=self._session_lost,
         )
         self._commits = Commits(
             self._database, self._store, self._session, self._ringer, on_closed=self._closed
@@ -119,6 +120,9 @@ class Worker:
             self._mailbox.close()
         self._database.dispose()
         log.info("worker_stopped")
+
+    def _session_lost(self) -> None:
+        self.supervisor.session_lost()
 
     def _closed(self, held: Held) -> None:
         self.supervisor.closed(held)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
 from shared.backoff import delays
@@ -213,7 +213,7 @@ class Commits:
         for delay in delays(base=0.1, cap=5.0):
             try:
                 return call()
-            except (DBAPIError, TimeoutError, SQLAlchemyError) as error:
+            except SQLAlchemyError as error:
                 if not is_outage(error):
                     raise
                 log.warning("commit_postponed", error=type(error).__name__)

@@ -75,7 +75,8 @@ class DoorbellConsumer(Consumer):
         handle = super().create_task_handler(*arguments, **options)
 
         def on_message(message: Any) -> None:
-            self.end_if_stopping()
+            if self._stopping.is_set():
+                return  # unanswered, so that the broker gives it to another worker
             if is_doorbell(message):
                 handle(message)
             else:

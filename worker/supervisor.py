@@ -111,7 +111,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Returns when drained."""
-        self._session.open()
+        if not self._session.open(give_up=self._told_to_drain):
+            return
         draining = False
         while not self._finished():
             wait([self._mailbox, *self._generation.pipes()], self._patience())  # type: ignore[list-item]
@@ -150,8 +151,10 @@ class Supervisor:
         self._generation.abandon_all()
         if self._chores is not None:
             self._chores.abandon_all()
-        if self._drain_by is None:
-            self._session.open()
+        self._session.open(give_up=self._told_to_drain)
+
+    def _told_to_drain(self) -> bool:
+        return self._drain_by is not None
 
     # --- claiming -------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class Supervisor:
             return
         if claim.stage != Stage.GENERATE or claim.input_key is None:
             raise AssertionError(f"shard {claim.shard_id} is no slice of a batch")
-        self._generation.expect(claim)
+        self._generation.expect(claim, session_id)
         self._readers.submit(self._read, claim, session_id)
 
     def _read(self, claim: Claim, session_id: str) -> None:
@@ -259,9 +262,8 @@ class Supervisor:
 
 def read_slice(store: Store, claim: Claim) -> list[RowInput]:
     """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
-    assert claim.input_key is not None and claim.first_line is not None  # noqa: S101 - for mypy
-    chunks = store.read(claim.input_key, claim.byte_start or 0, claim.byte_end)
-    rows = slice_rows(chunks, claim.first_line)
+    chunks = store.read(str(claim.input_key), claim.byte_start or 0, claim.byte_end)
+    rows = slice_rows(chunks, claim.first_line or 1)
     if len(rows) != claim.row_count:
         raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
     return rows

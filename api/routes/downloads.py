@@ -31,28 +31,25 @@ def download(services: Services, token: str) -> Response:
         raise NotFound("downloads are served by the bucket")
     what = store.verify_download(token, time.time())
     size = store.size(what.key)
-    start, end = _asked_range(size)
+    part = _asked_range(size)
+    start, end = part or (0, size)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Disposition": dump_options_header("attachment", {"filename": what.filename}),
         "Content-Length": str(end - start),
     }
-    is_part = (start, end) != (0, size) or "Range" in request.headers
-    if is_part:
+    if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    content: Iterator[bytes] = store.read(what.key, start, end)
-    if request.method == "HEAD":
-        content = iter(())
-    return Response(
-        content, 206 if is_part else 200, headers, content_type=what.media_type
-    )
+    is_head = request.method == "HEAD"
+    content: Iterator[bytes] = iter(()) if is_head else store.read(what.key, start, end)
+    return Response(content, 206 if part else 200, headers, content_type=what.media_type)
 
 
-def _asked_range(size: int) -> tuple[int, int]:
-    """The bytes ``[start, end)`` asked for; everything when no range, or several, are asked."""
+def _asked_range(size: int) -> tuple[int, int] | None:
+    """The bytes ``[start, end)`` asked for; None, meaning all, for no range or several."""
     asked = request.range
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
-        return 0, size
+        return None
     found = asked.range_for_length(size)
     if found is None:
         raise RequestedRangeNotSatisfiable(size)

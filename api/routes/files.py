@@ -41,7 +41,7 @@ def create_file(services: Services, tenant_id: str) -> Response:
 
 def _store(services: Services, tenant_id: str, upload: Upload) -> files.FileRow:
     file_id = new_file_id()
-    key = f"{tenant_id}/files/{file_id}"
+    key = f"t/{tenant_id}/f/{file_id}"
     stored = services.store.put_file(key, upload.path, media_type=upload.media_type)
     life = upload.expires_in_seconds
     if life is None and upload.purpose == "batch":

@@ -37,6 +37,6 @@ def readyz(services: Services) -> Response:
     body = {
         "status": "ready" if ready else "unavailable",
         "database": database,
-        "broker": services.broker_state(),
+        "broker": services.broker.state(),
     }
     return json_reply(body, 200 if ready else 503, None if ready else {"Retry-After": "2"})

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from flask import Response, request
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from api import parsing, rendering
@@ -77,7 +78,7 @@ def create_job(services: Services, tenant_id: str) -> Response:
 
 
 def _create_once(services: Services, tenant_id: str, key: str, document: Any) -> Response:
-    fingerprint = sha256(rendering.canonical(document)).digest()
+    fingerprint = sha256(parsing.canonical(document)).digest()
     first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
     if first is None:
         submission = _read_submission(services, tenant_id, document)
@@ -121,7 +122,7 @@ def _read_submission(services: Services, tenant_id: str, document: Any) -> Submi
 
 def _submit(
     services: Services,
-    connection: Any,
+    connection: Connection,
     tenant_id: str,
     job_id: str,
     submission: Submission,

@@ -128,8 +128,9 @@ SELECT asked.id FROM unnest(CAST(:ids AS text[])) AS asked (id)
 """)
 
 
-
-def get_job(connection: Connection, tenant_id: str, job_id: str) -> tuple[JobRow, str | None] | None:
+def get_job(
+    connection: Connection, tenant_id: str, job_id: str
+) -> tuple[JobRow, str | None] | None:
     """The job, and its result as JSON text; None when the tenant has no such job."""
     row = connection.execute(_GET, {"tenant": tenant_id, "id": job_id}).one_or_none()
     return row and (JobRow._make(json.loads(row.facts)), row.result)

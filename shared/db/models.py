@@ -87,4 +87,3 @@ def sync_catalog(connection: Connection, entries: Sequence[ModelEntry]) -> None:
         )
         .values(deleted_at=func.clock_timestamp())
     )
-

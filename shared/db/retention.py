@@ -57,7 +57,9 @@ def expired_files(connection: Connection) -> list[tuple[str, str]]:
 
 def mark_deleted(connection: Connection, file_id: str) -> None:
     connection.execute(
-        text("UPDATE files SET deleted_at = clock_timestamp() WHERE id = :id AND deleted_at IS NULL"),
+        text(
+            "UPDATE files SET deleted_at = clock_timestamp() WHERE id = :id AND deleted_at IS NULL"
+        ),
         {"id": file_id},
     )
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MILLISECONDS = 30_000
@@ -57,8 +58,9 @@ def autocommit(engine: Engine) -> Iterator[Connection]:
 
 def is_outage(error: Exception) -> bool:
     """Whether ``error`` means the database can't be reached (as opposed to a wrong statement)."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, PoolTimeout):
         return True
     return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
+        error.connection_invalidated
+        or type(error).__name__ in {"OperationalError", "InterfaceError"}
     )

@@ -238,9 +238,7 @@ shards = Table(
         "ready_seq",
         postgresql_where=text("state = 'ready'"),
     ),
-    Index(
-        "ix_shards_window", "tenant_id", "pool", postgresql_where=text("state = 'ready'")
-    ),
+    Index("ix_shards_window", "tenant_id", "pool", postgresql_where=text("state = 'ready'")),
     Index(
         "ix_shards_queued",
         "pool",

@@ -16,7 +16,9 @@ from shared.states import ShardState, guard
 FENCE = f"s.epoch = :epoch AND s.session_id = :me AND {guard('s.state', ShardState.SUCCEEDED)}"
 """For one shard ``s``; parameters ``epoch`` and ``me``."""
 
-FENCE_MANY = f"s.epoch = d.epoch AND s.session_id = :me AND {guard('s.state', ShardState.SUCCEEDED)}"
+FENCE_MANY = (
+    f"s.epoch = d.epoch AND s.session_id = :me AND {guard('s.state', ShardState.SUCCEEDED)}"
+)
 """For shards ``s`` joined with a list ``d`` of (id, epoch)."""
 
 

@@ -86,6 +86,10 @@ def release(
     else:
         settle_closed(
             connection,
-            [ClosedShard(row.job_id, row.kind, row.stage, state, row.error_code, row.error_message)],
+            [
+                ClosedShard(
+                    row.job_id, row.kind, row.stage, state, row.error_code, row.error_message
+                )
+            ],
         )
     return state

@@ -122,7 +122,12 @@ def finish_validation(
 
 
 def reject_batch(
-    connection: Connection, session_id: str, held: Held, *, errors: Sequence[BadLine], bad_lines: int
+    connection: Connection,
+    session_id: str,
+    held: Held,
+    *,
+    errors: Sequence[BadLine],
+    bad_lines: int,
 ) -> bool:
     """Fails a batch whose input is not valid; ``errors`` may be the first of ``bad_lines``."""
     job_id = _close_shard(connection, session_id, held, sha256=None)

@@ -23,7 +23,7 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
                                          AND state = 'ready' LIMIT :window) taken) < :window
                AS free) room
 """
-# Nobody of the tenant waits and its window has room: skip the line's end, save the dispatcher's trip.
+# Nobody of the tenant waits and its window has room: no need to wait for a dispatcher.
 
 _GENERATION = text(f"""
 WITH job AS (

@@ -31,9 +31,7 @@ def spec_for(endpoint: str) -> type[InferenceSpec]:
         return ENDPOINTS[endpoint]
     except KeyError:
         served = ", ".join(ENDPOINTS)
-        raise UnsupportedEndpoint(
-            f"endpoint must be one of {served}", param="endpoint"
-        ) from None
+        raise UnsupportedEndpoint(f"endpoint must be one of {served}", param="endpoint") from None
 
 
 def parse_body(endpoint: str, body: Any) -> InferenceSpec:

@@ -1,4 +1,4 @@
-"""The interface of an artifact store. Correctness needs only put, get, head, delete and multipart."""
+"""The interface of an artifact store; put, get, head, delete and multipart are enough for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StoredObject:
 
 
 class ObjectWriter(Protocol):
-    """Streams one object; holds at most one part in memory. Nothing is visible before ``finish``."""
+    """Streams one object, holding one part in memory; nothing is visible before ``finish``."""
 
     def write(self, data: bytes) -> None: ...
 

@@ -61,9 +61,7 @@ def test_a_poison_row_fails_alone(running: Plant, directive: str, code: str) -> 
 def test_a_poison_job_fails_with_a_code(running: Plant) -> None:
     with running.http() as http:
         body = {"model": "fake", "messages": [{"role": "user", "content": "[[crash]]"}]}
-        job = http.post(
-            "/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": body}
-        ).json()
+        job = http.post("/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": body}).json()
         wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "failed", 30)
         assert http.get(f"/v1/jobs/{job['id']}").json()["error"]["code"] == "engine_crashed"
 
@@ -102,8 +100,9 @@ def test_stopping_keeps_finished_rows_and_explains_the_rest(running: Plant, stop
     assert codes[f"batch_{stop}"] == 2_000 - codes[None] > 0
     assert batch.request_counts is not None
     assert batch.request_counts.completed == codes[None]
-    assert running.scalar("SELECT sum(rows) FROM usage WHERE job_id = :id", id=batch_id) == (
-        codes[None]
+    assert (
+        running.scalar("SELECT sum(rows) FROM usage WHERE job_id = :id", id=batch_id)
+        == (codes[None])
     )
 
 

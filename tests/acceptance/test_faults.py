@@ -28,9 +28,7 @@ def durable_postgres(service_dir: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def running(
-    tmp_path: Path, durable_postgres: EmbeddedPostgres, broker_url: str
-) -> Iterator[Plant]:
+def running(tmp_path: Path, durable_postgres: EmbeddedPostgres, broker_url: str) -> Iterator[Plant]:
     upgrade(durable_postgres.url)
     with plant(tmp_path / "plant", durable_postgres.url, broker_url) as made:
         yield made.start(workers=2)

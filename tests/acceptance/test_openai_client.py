@@ -99,8 +99,7 @@ def test_a_batch_of_embeddings(running: Plant) -> None:
 
     results = running.results(ended)
     bicycle, bike, rates = (
-        results[f"text-{number}"]["response"]["body"]["data"][0]["embedding"]
-        for number in range(3)
+        results[f"text-{number}"]["response"]["body"]["data"][0]["embedding"] for number in range(3)
     )
     assert _similarity(bicycle, bike) > _similarity(bicycle, rates) + 0.2
 

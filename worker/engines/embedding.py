@@ -32,7 +32,7 @@ from worker.engines.loading import (
 )
 from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.protocol import Load, Row, RowResult
-from worker.engines.responses import breakdown, embedding_body, refusal
+from worker.engines.responses import embedding_body, out_of_memory, refusal
 
 log = structlog.get_logger()
 
@@ -142,7 +142,14 @@ class EmbeddingEngine:
         try:
             spec, tokenised = self._read(row)
         except PressrunError as error:
-            return refusal(shard, epoch, row.index, error.code, error.message, error.param)
+            return refusal(
+                shard,
+                epoch,
+                row.index,
+                code=error.code,
+                message=error.message,
+                param=error.param,
+            )
         waiting = EmbeddingRow(shard, epoch, row.index, spec, sum(map(len, tokenised)))
         waiting.vectors = [None] * len(tokenised)
         self._open[waiting] = len(tokenised)
@@ -226,7 +233,7 @@ class EmbeddingEngine:
 
     def _result(self, row: EmbeddingRow) -> RowResult:
         if row.failure is not None:
-            return breakdown(row.shard, row.epoch, row.index, "out_of_memory", row.failure)
+            return out_of_memory(row.shard, row.epoch, row.index, row.failure)
         vectors = np.stack([vector for vector in row.vectors if vector is not None])
         if row.spec.dimensions is not None:
             vectors = vectors[:, : row.spec.dimensions]

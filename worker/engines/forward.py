@@ -114,8 +114,6 @@ def slots_agree(forward: Forward, vocabulary_size: int) -> float:
         tokens = [row[at] for row, at in zip(rows, positions, strict=True)]
         seen.append(forward.decode(tokens, positions, slots))
     in_slots = torch.stack(seen).float()
-    plain = torch.stack(
-        [forward.plain(row)[-_CHECKED_STEPS - 1 :].float() for row in rows], dim=1
-    )
+    plain = torch.stack([forward.plain(row)[-_CHECKED_STEPS - 1 :].float() for row in rows], dim=1)
     spread = plain.std(dim=-1).mean().clamp(min=1e-6)
     return float((in_slots - plain).abs().mean() / spread)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,7 +37,7 @@ class EngineSettings(BaseModel):
     dtype: str | None = None
     """``float32``, ``bfloat16`` or ``float16``; the fastest that the device computes natively."""
     threads: int | None = None
-    """CPU threads of torch; the cores this process may use."""
+    """CPU threads of torch; ``OMP_NUM_THREADS``, else the cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,8 @@ def load_model(
 
     Only safetensors, never remote code. Raises EngineFailed ``model_load_failed``.
     """
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _dtype(settings.dtype, device)
     progress(0.05, f"reading {source}")

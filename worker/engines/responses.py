@@ -43,7 +43,7 @@ def chat_body(
     model: str, fingerprint: str, choices: Sequence[FinishedChoice], usage: Usage
 ) -> bytes:
     """A ``chat.completion`` object as JSON."""
-    rendered = [
+    rendered: list[dict[str, Any]] = [
         {
             "index": choice.index,
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
@@ -52,14 +52,15 @@ def chat_body(
         }
         for choice in choices
     ]
-    return _completion("chatcmpl", "chat.completion", model, fingerprint, rendered, usage)
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion"}
+    return _completion(head, model, fingerprint, rendered, usage)
 
 
 def completion_body(
     model: str, fingerprint: str, choices: Sequence[FinishedChoice], usage: Usage
 ) -> bytes:
     """A ``text_completion`` object as JSON."""
-    rendered = [
+    rendered: list[dict[str, Any]] = [
         {
             "text": choice.text,
             "index": choice.index,
@@ -68,12 +69,12 @@ def completion_body(
         }
         for choice in choices
     ]
-    return _completion("cmpl", "text_completion", model, fingerprint, rendered, usage)
+    head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
+    return _completion(head, model, fingerprint, rendered, usage)
 
 
 def _completion(
-    prefix: str,
-    kind: str,
+    head: dict[str, str],
     model: str,
     fingerprint: str,
     choices: list[dict[str, Any]],
@@ -81,8 +82,7 @@ def _completion(
 ) -> bytes:
     return msgspec.json.encode(
         {
-            "id": f"{prefix}-{secrets.token_hex(12)}",
-            "object": kind,
+            **head,
             "created": int(time.time()),
             "model": model,
             "choices": choices,
@@ -112,14 +112,14 @@ def _vector(vector: NDArray[np.float32], encoding_format: str) -> str | list[flo
 
 
 def refusal(
-    shard: int, epoch: int, index: int, code: str, message: str, param: str | None = None
+    shard: int, epoch: int, index: int, *, code: str, message: str, param: str | None
 ) -> RowResult:
     """A row the caller must change: status 400."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return RowResult(shard, epoch, index, 400, msgspec.json.encode({"error": error}))
 
 
-def breakdown(shard: int, epoch: int, index: int, code: str, message: str) -> RowResult:
-    """A row this engine could not run through no fault of the caller: status 500."""
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
+def out_of_memory(shard: int, epoch: int, index: int, message: str) -> RowResult:
+    """A row that alone was too much for this machine: status 500."""
+    error = {"message": message, "type": "server_error", "param": None, "code": "out_of_memory"}
     return RowResult(shard, epoch, index, 500, msgspec.json.encode({"error": error}))

@@ -43,9 +43,7 @@ def model_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def choose_scheduler(
-    loaded: LoadedModel, vocabulary: Vocabulary, settings: TextSettings
-) -> Chosen:
+def choose_scheduler(loaded: LoadedModel, vocabulary: Vocabulary, settings: TextSettings) -> Chosen:
     """Raises EngineFailed ``bad_settings`` when the scheduler asked for cannot run this model."""
     context = min(settings.max_context or 2**31, model_context(loaded.config))
     obstacle = "asked for" if settings.scheduler == "static" else None

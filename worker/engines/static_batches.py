@@ -31,7 +31,7 @@ from worker.engines.vocabulary import Vocabulary
 log = structlog.get_logger()
 
 
-class _Abandoned(Exception):
+class _AbandonedError(Exception):
     """Nobody waits for this microbatch any more."""
 
 
@@ -97,7 +97,7 @@ class Microbatch:
         self._paused.release()
         self._go.acquire()
         if not self.open:
-            raise _Abandoned
+            raise _AbandonedError
 
     def _generate(self) -> None:
         self._go.acquire()
@@ -105,7 +105,7 @@ class Microbatch:
             if self.open:
                 with torch.inference_mode():
                     self._call_generate()
-        except _Abandoned:
+        except _AbandonedError:
             pass
         except Exception as error:
             self.error = error

@@ -10,11 +10,17 @@ from pydantic import Field
 
 from shared.errors import PressrunError
 from worker.engines.base import Engine, OnProgress
-from worker.engines.loading import EngineSettings, LoadedModel, dtype_name, load_model, read_settings
+from worker.engines.loading import (
+    EngineSettings,
+    LoadedModel,
+    dtype_name,
+    load_model,
+    read_settings,
+)
 from worker.engines.protocol import Load, Row, RowResult
 from worker.engines.responses import refusal
 from worker.engines.scheduling import choose_scheduler, model_class
-from worker.engines.text_rows import Choice, TextRow, read_row
+from worker.engines.text_rows import Choice, Room, TextRow, read_row
 from worker.engines.vocabulary import Vocabulary
 
 
@@ -83,7 +89,7 @@ class TextEngine:
         self._loaded = loaded
         self._vocabulary = vocabulary
         self._scheduler = scheduler
-        self._max_context = max_context
+        self._room = Room(max_context, settings.default_max_tokens)
         self._settings = settings
         self._why = why
         self._rows: set[TextRow] = set()
@@ -104,8 +110,8 @@ class TextEngine:
             "dtype": dtype_name(self._loaded.dtype),
             "scheduler": self._scheduler.name,
             "why": self._why,
-            "max_context": self._max_context,
-            "default_max_tokens": self._settings.default_max_tokens,
+            "max_context": self._room.context,
+            "default_max_tokens": self._room.default_output,
             "system_fingerprint": self._loaded.fingerprint,
             **self._scheduler.detail,
         }
@@ -125,16 +131,16 @@ class TextEngine:
     def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
         """Queues a row, or answers at once with status 400 when it cannot be run."""
         try:
-            text_row = read_row(
+            text_row = read_row(shard, epoch, row, self._vocabulary, self._room)
+        except PressrunError as error:
+            return refusal(
                 shard,
                 epoch,
-                row,
-                self._vocabulary,
-                self._max_context,
-                self._settings.default_max_tokens,
+                row.index,
+                code=error.code,
+                message=error.message,
+                param=error.param,
             )
-        except PressrunError as error:
-            return refusal(shard, epoch, row.index, error.code, error.message, error.param)
         self._rows.add(text_row)
         self._scheduler.add(text_row.choices)
         return None

@@ -12,9 +12,9 @@ from worker.engines.responses import (
     FinishedChoice,
     FinishReason,
     Usage,
-    breakdown,
     chat_body,
     completion_body,
+    out_of_memory,
 )
 from worker.engines.sampling import Sampling, Stream, random_seed
 from worker.engines.vocabulary import Vocabulary
@@ -105,7 +105,7 @@ class TextRow:
         """The row's response, once every choice is finished."""
         failed = [choice.failure for choice in self.choices if choice.failure]
         if failed:
-            return breakdown(self.shard, self.epoch, self.index, "out_of_memory", failed[0])
+            return out_of_memory(self.shard, self.epoch, self.index, failed[0])
         usage = Usage(
             prompt=sum(len(prompt.tokens) for prompt in self.prompts),
             completion=sum(len(choice.generated) for choice in self.choices),
@@ -121,14 +121,22 @@ class TextRow:
         return FinishedChoice(choice.index, text, choice.finish_reason or "stop")
 
 
-def read_row(
-    shard: int, epoch: int, row: Row, vocabulary: Vocabulary, max_context: int, default_new: int
-) -> TextRow:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How long texts may be, in tokens."""
+
+    context: int
+    """Prompt and output together."""
+    default_output: int
+    """The limit of a chat completion that names none."""
+
+
+def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Room) -> TextRow:
     """Parses and tokenises a row. Raises InvalidRequest or a subclass: it can't be run."""
     spec = parse_body_json(row.endpoint, row.body)
     if isinstance(spec, ChatCompletionSpec):
         prompts = [Prompt(vocabulary.encode_chat(spec.messages), "")]
-        default = default_new
+        default = room.default_output
     elif isinstance(spec, CompletionSpec):
         prompts = [Prompt(vocabulary.encode(text), text) for text in spec.prompts]
         default = DEFAULT_COMPLETION_TOKENS
@@ -146,7 +154,7 @@ def read_row(
         prompts=prompts,
     )
     for prompt in prompts:
-        limit = _output_limit(spec, len(prompt.tokens), max_context, default)
+        limit = _output_limit(spec, len(prompt.tokens), room.context, default)
         for _ in range(spec.n):
             index = len(text_row.choices)
             choice = Choice(text_row, prompt, index, limit, seeded=spec.seed is not None)

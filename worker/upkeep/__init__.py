@@ -1,1 +1,1 @@
-"""CPU-only work that keeps the plant going: a batch's stages, and passes that any number may run."""
+"""CPU-only work that keeps the plant going: a batch's stages, and the periodic passes."""

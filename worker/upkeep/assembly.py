@@ -45,9 +45,7 @@ class Assembler:
         self.rows_completed = 0
         self.rows_failed = 0
 
-    def run(
-        self, slices: Iterable[SliceRecord]
-    ) -> tuple[StoredObject | None, StoredObject | None]:
+    def run(self, slices: Iterable[SliceRecord]) -> tuple[StoredObject | None, StoredObject | None]:
         """The stored output and error files, None for one without lines.
 
         Raises Interrupted, StorageUnavailable, StorageFull or NotFound.

@@ -140,21 +140,25 @@ class UpkeepChores:
             max_reported=self._max_reported,
         ).run(lambda: self._input(chore))
         if verdict.bad_lines:
-            self._commit(chore, lambda connection: lifecycle.reject_batch(
-                connection,
-                chore.session_id,
-                claim.held,
-                errors=verdict.errors,
-                bad_lines=verdict.bad_lines,
-            ))
+            self._commit(
+                chore,
+                lambda connection: lifecycle.reject_batch(
+                    connection,
+                    chore.session_id,
+                    claim.held,
+                    errors=verdict.errors,
+                    bad_lines=verdict.bad_lines,
+                ),
+            )
             return
         pool = self._pool_of(claim, models)
-        self._commit(chore, lambda connection: lifecycle.finish_validation(
-            connection, chore.session_id, claim.held, slices=verdict.slices, pool=pool
-        ))
-        log.info(
-            "batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices)
+        self._commit(
+            chore,
+            lambda connection: lifecycle.finish_validation(
+                connection, chore.session_id, claim.held, slices=verdict.slices, pool=pool
+            ),
         )
+        log.info("batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices))
         self._ringer.ring(pool)
 
     def _input(self, chore: Chore) -> Iterator[bytes]:
@@ -182,16 +186,19 @@ class UpkeepChores:
             slices = list(slices_of(connection, claim.job_id))
         output, errors = assembler.run(slices)
         keep = json.loads(claim.spec).get("output_expires_after_seconds", DEFAULT_KEEP_SECONDS)
-        self._commit(chore, lambda connection: lifecycle.finish_assembly(
-            connection,
-            chore.session_id,
-            claim.held,
-            output=_new_file(claim, "output", output),
-            errors=_new_file(claim, "errors", errors),
-            rows_completed=assembler.rows_completed,
-            rows_failed=assembler.rows_failed,
-            keep_seconds=keep,
-        ))
+        self._commit(
+            chore,
+            lambda connection: lifecycle.finish_assembly(
+                connection,
+                chore.session_id,
+                claim.held,
+                output=_new_file(claim, "output", output),
+                errors=_new_file(claim, "errors", errors),
+                rows_completed=assembler.rows_completed,
+                rows_failed=assembler.rows_failed,
+                keep_seconds=keep,
+            ),
+        )
 
     # --- commits --------------------------------------------------------------------------
 
@@ -241,4 +248,3 @@ def _new_file(claim: Claim, name: str, stored: StoredObject | None) -> NewFile |
     if stored is None:
         return None
     return NewFile(new_file_id(), f"{claim.job_id}_{name}.jsonl", stored)
-

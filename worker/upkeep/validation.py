@@ -93,9 +93,7 @@ class BatchValidator:
             self._verdict.refuse(BadLine(error.code, error.message, line.number, error.param))
             return
         except _Refused as refusal:
-            self._verdict.refuse(
-                BadLine(refusal.code, refusal.message, line.number, refusal.param)
-            )
+            self._verdict.refuse(BadLine(refusal.code, refusal.message, line.number, refusal.param))
             return
         self._hashes.append(_hash(row.custom_id))
         done = self._cutter.add(

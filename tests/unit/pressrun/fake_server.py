@@ -1,0 +1,264 @@
+"""A server with the routes that commands use, small enough to script: state is plain attributes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+KEY = "pr_live_test"
+ADMIN_KEY = "admin-test"
+READ_BYTES = 2**16
+
+
+@dataclass
+class Seen:
+    """One request, as it arrived."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: Any = None
+
+
+@dataclass
+class FakeServer:
+    """Answers; ``batches[id]`` is a list of the states that successive GETs show."""
+
+    batches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    jobs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    tenants: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[dict[str, Any]] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+    """(path prefix, status, headers) to answer once each, in order, before anything else."""
+    truncations: int = 0
+    """How many downloads still break off half way."""
+    downloads_at: str = ""
+    """Another server's address, to redirect downloads to."""
+    upload_bytes: int = 0
+    upload_sha256: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    url: str = ""
+
+    def requests(self, method: str, path: str) -> list[Seen]:
+        return [one for one in self.seen if (one.method, one.path) == (method, path)]
+
+
+def batch(status: str, **fields: Any) -> dict[str, Any]:
+    """A batch object with the members that a real one always has."""
+    return {
+        "id": "batch_1",
+        "object": "batch",
+        "endpoint": "/v1/chat/completions",
+        "created_at": 1_700_000_000,
+        "status": status,
+        "request_counts": {"total": 2, "completed": 0, "failed": 0},
+        "output_file_id": None,
+        "error_file_id": None,
+        **fields,
+    }
+
+
+def job(state: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "job_1",
+        "kind": "generate",
+        "state": state,
+        "model": "fake",
+        "created_at": 1_700_000_000,
+        "error": None,
+        "result": None,
+        **fields,
+    }
+
+
+@contextmanager
+def serve(state: FakeServer) -> Iterator[FakeServer]:
+    """Runs the server on a free port of the loopback interface."""
+
+    class Handler(_Handler):
+        server_state = state
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_state: FakeServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        self._handle("GET")
+
+    def do_POST(self) -> None:
+        self._handle("POST")
+
+    def do_DELETE(self) -> None:
+        self._handle("DELETE")
+
+    def _handle(self, method: str) -> None:
+        state, parts = self.server_state, urlsplit(self.path)
+        seen = Seen(method, parts.path, parse_qs(parts.query), dict(self.headers))
+        seen.body = self._read_body()
+        state.seen.append(seen)
+        if state.failures and parts.path.startswith(state.failures[0][0]):
+            _, status, headers = state.failures.pop(0)
+            return self._error(status, "scripted", headers)
+        if not self._is_authorised(parts.path):
+            return self._error(401, "invalid_api_key")
+        for verb, pattern, answer in _ROUTES:
+            match = re.fullmatch(pattern, parts.path)
+            if verb == method and match:
+                return answer(self, state, seen, *match.groups())
+        return self._error(404, "not_found")
+
+    def _is_authorised(self, path: str) -> bool:
+        if path.startswith("/v1/downloads/"):
+            return True
+        key = ADMIN_KEY if path.startswith("/v1/admin") else KEY
+        return self.headers.get("Authorization") == f"Bearer {key}"
+
+    def _read_body(self) -> Any:
+        left = int(self.headers.get("Content-Length") or 0)
+        if not (self.headers.get("Content-Type") or "").startswith("multipart/"):
+            return json.loads(self.rfile.read(left)) if left else None
+        digest = hashlib.sha256()
+        head = b""
+        self.server_state.upload_bytes = left
+        while left:
+            data = self.rfile.read(min(left, READ_BYTES))
+            head = head or data
+            digest.update(data)
+            left -= len(data)
+        self.server_state.upload_sha256 = digest.hexdigest()
+        return head
+
+    def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
+        error = {"message": f"it is {code}", "type": "x", "param": None, "code": code}
+        self.answer({"error": error}, status, headers)
+
+
+def _page(items: list[Any]) -> dict[str, Any]:
+    return {"object": "list", "data": items, "has_more": False}
+
+
+def _next(states: list[dict[str, Any]]) -> dict[str, Any]:
+    return states.pop(0) if len(states) > 1 else states[0]
+
+
+def _list(handler: _Handler, state: FakeServer, seen: Seen, kind: str) -> None:
+    everything: list[dict[str, Any]] = {
+        "batches": [states[-1] for states in state.batches.values()],
+        "jobs": [states[-1] for states in state.jobs.values()],
+        "models": state.models,
+        "admin/tenants": state.tenants,
+    }[kind]
+    after = seen.query.get("after", [None])[0]
+    if after is None and len(everything) > 1:
+        return handler.answer({**_page(everything[:1]), "has_more": True})
+    start = [item["id"] for item in everything].index(after) + 1 if after else 0
+    return handler.answer(_page(everything[start:]))
+
+
+def _one(handler: _Handler, state: FakeServer, seen: Seen, kind: str, name: str) -> None:
+    known = state.batches if kind == "batches" else state.jobs
+    if name not in known:
+        return handler._error(404, "not_found")
+    return handler.answer(_next(known[name]))
+
+
+def _create(handler: _Handler, state: FakeServer, seen: Seen, kind: str) -> None:
+    known = state.batches if kind == "batches" else state.jobs
+    handler.answer(_next(next(iter(known.values()))))
+
+
+def _cancel(handler: _Handler, state: FakeServer, seen: Seen, kind: str, name: str) -> None:
+    known = state.batches if kind == "batches" else state.jobs
+    handler.answer(known[name][-1])
+
+
+def _upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    handler.answer({"id": "file-1", "bytes": state.upload_bytes})
+
+
+def _file(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    handler.answer({"id": name, "bytes": len(state.files[name])})
+
+
+def _content(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    handler.answer({}, 302, {"Location": f"{state.downloads_at}/v1/downloads/{name}"})
+
+
+def _download(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    data = state.files[name]
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    if state.truncations:
+        state.truncations -= 1
+        handler.wfile.write(data[: len(data) // 2])
+        handler.close_connection = True
+        return
+    handler.wfile.write(data)
+
+
+def _keys(handler: _Handler, state: FakeServer, seen: Seen, tenant: str) -> None:
+    if seen.method == "POST":
+        return handler.answer({"id": "key_1", "key": "pr_live_new", **(seen.body or {})})
+    return handler.answer(_page(state.keys))
+
+
+def _revoke(handler: _Handler, state: FakeServer, seen: Seen, tenant: str, key: str) -> None:
+    handler.answer({"id": key, "revoked_at": 1_700_000_001})
+
+
+def _new_tenant(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    handler.answer({"id": "ten_new", "name": seen.body["name"]})
+
+
+_ROUTES: list[tuple[str, str, Any]] = [
+    ("POST", "/v1/files", _upload),
+    ("GET", "/v1/files/([^/]+)", _file),
+    ("GET", "/v1/files/([^/]+)/content", _content),
+    ("GET", "/v1/downloads/(.+)", _download),
+    ("POST", "/v1/(batches|jobs)", _create),
+    ("GET", "/v1/(batches|jobs|models|admin/tenants)", _list),
+    ("GET", "/v1/(batches|jobs)/([^/]+)", _one),
+    ("POST", "/v1/(batches|jobs)/([^/]+)/cancel", _cancel),
+    ("POST", "/v1/admin/tenants", _new_tenant),
+    ("GET", "/v1/admin/tenants/([^/]+)/keys", _keys),
+    ("POST", "/v1/admin/tenants/([^/]+)/keys", _keys),
+    ("DELETE", "/v1/admin/tenants/([^/]+)/keys/([^/]+)", _revoke),
+]
