@@ -21,6 +21,8 @@ from shared.errors import Conflict, DatabaseUnavailable, InvalidRequest, Pressru
 
 log = structlog.get_logger()
 
+SERVER_ERROR = 500
+
 STATUS: dict[str, int] = {
     "internal_error": 500,
     "invalid_request": 400,
@@ -106,7 +108,8 @@ def problem(
     }
     if listed:
         body["errors"] = [{"detail": text, "param": where} for where, text in listed]
-    kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    other = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
+    kind = _ERROR_TYPES.get(status, other)
     body["error"] = {"message": message, "type": kind, "param": param, "code": code}
     response = Response(json.dumps(body), status, content_type="application/problem+json")
     if code in RETRY_AFTER_SECONDS:
@@ -122,7 +125,7 @@ def register_errors(app: Flask) -> None:
 
 
 def _domain_error(error: PressrunError) -> Response:
-    if STATUS[error.code] >= 500:
+    if STATUS[error.code] >= SERVER_ERROR:
         log.warning("request_failed", code=error.code, request_id=request_id(request.environ))
     fields = error.fields if isinstance(error, InvalidFields) else None
     response = problem(request, error.code, error.message, param=error.param, fields=fields)
@@ -135,11 +138,12 @@ def _domain_error(error: PressrunError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    if status < 400:
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < HTTPStatus.BAD_REQUEST:
         # Werkzeug raises its redirects.
         return Response(status=status, headers=error.get_response().headers)
-    code = _CODES_OF_HTTP.get(status, "invalid_request" if status < 500 else "internal_error")
+    other = "internal_error" if status >= SERVER_ERROR else "invalid_request"
+    code = _CODES_OF_HTTP.get(status, other)
     response = problem(request, code, _MESSAGES_OF_HTTP.get(status, "the request failed"))
     for name, value in error.get_headers(request.environ):
         if name in {"Allow", "Content-Range"}:

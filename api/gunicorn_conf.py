@@ -1,4 +1,7 @@
-"""Gunicorn's settings for the API; the command line overrides any of them."""
+"""Gunicorn's settings for the API; the command line overrides any of them.
+
+Gunicorn reads this file by its path, from wherever it is started: it imports nothing of ours.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from api.limits import REQUEST_THREADS
-
 wsgi_app = "api.wsgi:app"
 worker_class = "gthread"
 workers = max(1, min(4, os.cpu_count() or 1))
-threads = REQUEST_THREADS
+threads = 24
 keepalive = 75
 """Longer than the idle timeout of usual load balancers (60 s), so that they hang up, not we."""
 timeout = 60
@@ -22,11 +23,17 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 def post_worker_init(worker: Any) -> None:
     """Long-polls end when the worker is told to stop, rather than hold it for their whole time."""
-    worker.wsgi.extensions["pressrun"].waiter.serve_while(lambda: worker.alive)
+    services = _services(worker)
+    if services is not None:
+        services.waiter.serve_while(lambda: worker.alive)
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    app = getattr(worker, "wsgi", None)
-    services = getattr(app, "extensions", {}).get("pressrun")
+    """Sends the last doorbells and closes connections."""
+    services = _services(worker)
     if services is not None:
         services.close()
+
+
+def _services(worker: Any) -> Any:
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("pressrun")

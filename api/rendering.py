@@ -70,7 +70,7 @@ def accepted_seconds(item_id: str) -> int | None:
     later answer tells the same, and lists are in its order.
     """
     body = item_id[-LENGTH:]
-    if len(item_id) <= LENGTH or any(letter not in _DIGITS for letter in body):
+    if len(item_id) <= LENGTH or not set(body) <= _DIGITS.keys() or body[0] > "7":
         return None
     number = 0
     for letter in body[:_TIME_CHARACTERS]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flask import Response, request
-from flask_openapi import APIBlueprint, OpenAPI, Tag
+from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models.tag import Tag
+from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
 from api.errors import STATUS

@@ -27,7 +27,9 @@ from shared.errors import (
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 LEAST_LIFE_SECONDS = 3_600
 MOST_LIFE_SECONDS = 2_592_000
-MAX_FORM_BYTES = 64 * 1024
+MAX_BOUNDARY_CHARACTERS = 70
+MAX_FORM_BYTES = 2**20
+"""Werkzeug holds its read buffer to the same limit, so this is larger than ``BUFFER_BYTES``."""
 MAX_PARTS = 16
 MAX_FILENAME_CHARACTERS = 255
 BUFFER_BYTES = 256 * 1024
@@ -65,7 +67,7 @@ def read_upload(request: Request, *, scratch_dir: Path, max_bytes: int) -> Itera
     if request.content_length is not None and request.content_length > limit:
         _refuse_size(max_bytes)
     boundary = request.mimetype_params.get("boundary", "")
-    if not boundary.isascii() or not 0 < len(boundary) <= 200:
+    if not boundary.isascii() or not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
         raise InvalidRequest("the multipart body has no usable boundary")
     request.max_content_length = limit
     paths: list[Path] = []

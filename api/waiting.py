@@ -56,6 +56,12 @@ class Waiter:
         finally:
             self._leave(job_id, ended)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait at this moment."""
+        with self._changed:
+            return self._waiting
+
     def serve_while(self, serving: Callable[[], bool]) -> None:
         """Lets everybody go as soon as ``serving`` is false: the process is to stop."""
         self._serving = serving

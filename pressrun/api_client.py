@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -29,25 +29,16 @@ class ApiClient:
     repeating is harmless), AUTH for 401 and 403, REFUSED for what else the server declines.
     """
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str,
-        *,
-        transport: httpx2.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, url: str, api_key: str) -> None:
         self.url = url.rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise CommandError(f"{url!r} is no address: it starts with http://", ExitCode.USAGE)
-        self._sleep = sleep
         try:
             self._http = httpx2.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
                 timeout=TIMEOUT,
                 follow_redirects=True,
-                transport=transport,
             )
         except (httpx2.InvalidURL, UnicodeError, ValueError):
             raise CommandError(f"{url!r} or its key can't be used", ExitCode.USAGE) from None
@@ -117,11 +108,11 @@ class ApiClient:
                 refused = never_sent and not patience_seconds
                 if last or refused or not (unanswered or never_sent):
                     raise self._unreachable(error) from None
-                self._sleep(delay_seconds(tries, base=0.25, cap=5.0))
+                time.sleep(delay_seconds(tries, base=0.25, cap=5.0))
                 continue
             if response.status_code not in RETRY_STATUSES or last:
                 return response
-            self._sleep(_retry_after(response) or delay_seconds(tries, base=0.25, cap=5.0))
+            time.sleep(_retry_after(response) or delay_seconds(tries, base=0.25, cap=5.0))
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
         with self._translated():

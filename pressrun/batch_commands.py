@@ -209,7 +209,7 @@ def describe(batch: Json) -> RenderableType:
         "output file": batch.get("output_file_id"),
         "error file": batch.get("error_file_id"),
     }
-    return table("", "", rows=fields.items())
+    return table("", "", rows=fields.items(), headed=False)
 
 
 def _follow(client: ApiClient, batch_id: str, output: Path | None, terminal: Terminal) -> None:

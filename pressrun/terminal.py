@@ -47,9 +47,9 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, emoji=False)
 
 
-def table(*titles: str, rows: Iterable[Iterable[object]], title: str | None = None) -> Table:
+def table(*titles: str, rows: Iterable[Iterable[object]], headed: bool = True) -> Table:
     """A plain table; cells are text, never markup."""
-    made = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    made = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for name in titles:
         made.add_column(name, overflow="fold")
     for row in rows:

@@ -61,13 +61,7 @@ def snapshot_of(batch: Json) -> Snapshot:
     return Snapshot(str(batch["status"]), completed, failed, total)
 
 
-def watch_batch(
-    client: ApiClient,
-    batch_id: str,
-    display: Display,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Json:
+def watch_batch(client: ApiClient, batch_id: str, display: Display) -> Json:
     """Polls until the batch is terminal, then returns it. Raises CommandError.
 
     Ctrl-C becomes a CommandError that says that the batch goes on.
@@ -81,7 +75,7 @@ def watch_batch(
                 if batch["status"] in TERMINAL_BATCH:
                     return batch
                 elapsed = time.monotonic() - began
-                sleep(min(max(elapsed / 20, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS))
+                time.sleep(min(max(elapsed / 20, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS))
     except KeyboardInterrupt:
         raise _interrupted("batch", batch_id) from None
 

@@ -68,7 +68,7 @@ class Channel(filesystem.Channel):
                 taken.unlink()
             except FileNotFoundError:  # another process was first
                 continue
-            except ValueError:
+            except (ValueError, RecursionError):
                 payload = None
                 taken.unlink(missing_ok=True)
             if _is_message(payload):

@@ -18,6 +18,10 @@ CLIENT_VARIABLES = frozenset({"PRESSRUN_URL", "PRESSRUN_API_KEY"})
 """Read by the command line client, not by servers."""
 
 
+TEST_PREFIX = "PRESSRUN_TEST_"
+"""Switches of the test suite, which starts servers in its own environment."""
+
+
 class SettingsError(Exception):
     """The environment can't be used; the message names each variable at fault."""
 
@@ -165,7 +169,11 @@ class Settings(BaseSettings):
 def load_settings(**overrides: object) -> Settings:
     """Reads the environment. Raises SettingsError that names every variable at fault."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in known
+    )
     if unknown:
         raise SettingsError(f"unknown setting: {', '.join(unknown)}")
     try:

@@ -192,9 +192,10 @@ class Supervisor:
         return len(claims)
 
     def _claim(self, pools: Sequence[str], max_shards: int, max_rows: int) -> list[Claim]:
-        with autocommit(self._database) as connection:
+        with self._database.begin() as connection:
             for pool in pools:
                 lifecycle.dispatch(connection, pool=pool, window=self._window)
+        with autocommit(self._database) as connection:
             return lifecycle.claim(
                 connection,
                 session_id=self._session.id,

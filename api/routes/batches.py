@@ -126,7 +126,7 @@ def retrieve_batch(services: Services, tenant_id: str, batch_id: str) -> Respons
 def cancel_batch(services: Services, tenant_id: str, batch_id: str) -> Response:
     """Asks a batch to stop; rows that are done are kept. Asking again changes nothing."""
     parsing.one_id(batch_id, "batch")
-    row, _ = cancel_job(services, tenant_id, batch_id, kind="batch")
+    row, _, _ = cancel_job(services, tenant_id, batch_id, kind="batch")
     return json_reply(rendering.batch(row))
 
 

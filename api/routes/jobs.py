@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from api import parsing, rendering
 from api.objects import EventList, Job, JobList
 from api.requests import JobRequest
-from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.routes.replies import cancel_job, first_use, json_reply
+from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
 from shared import lifecycle
 from shared.db.events import list_events
@@ -73,7 +73,7 @@ def create_job(services: Services, tenant_id: str) -> Response:
     submission = _read_submission(services, tenant_id, document)
     job_id = new_job_id()
     with services.autocommit.connect() as connection:
-        _submit(services, connection, tenant_id, job_id, submission)
+        _submit(connection, services, tenant_id, job_id=job_id, submission=submission)
     return _accepted(services, job_id, submission)
 
 
@@ -86,7 +86,14 @@ def _create_once(services: Services, tenant_id: str, key: str, document: Any) ->
         once = lifecycle.Idempotency(SUBMIT_ROUTE, key, fingerprint)
         try:
             with services.transaction() as connection:
-                _submit(services, connection, tenant_id, job_id, submission, once)
+                _submit(
+                    connection,
+                    services,
+                    tenant_id,
+                    job_id=job_id,
+                    submission=submission,
+                    idempotency=once,
+                )
         except IntegrityError:
             # Somebody with the same key was quicker; the database has let us wait for them.
             first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
@@ -121,9 +128,10 @@ def _read_submission(services: Services, tenant_id: str, document: Any) -> Submi
 
 
 def _submit(
-    services: Services,
     connection: Connection,
+    services: Services,
     tenant_id: str,
+    *,
     job_id: str,
     submission: Submission,
     idempotency: lifecycle.Idempotency | None = None,
@@ -229,10 +237,9 @@ def list_all_jobs(services: Services, tenant_id: str) -> Response:
 def cancel_any_job(services: Services, tenant_id: str, job_id: str) -> Response:
     """Asks a job to stop: what waits ends at once, what runs within a step. Asking again changes
     nothing."""
-    row, result = cancel_job(services, tenant_id, parsing.one_id(job_id, "job"))
-    ended = rendering.has_ended(row.state)
+    row, result, stopping = cancel_job(services, tenant_id, parsing.one_id(job_id, "job"))
     body = rendering.job_with_result(row, result)
-    return json_reply(body, HTTPStatus.OK if ended else HTTPStatus.ACCEPTED)
+    return json_reply(body, HTTPStatus.ACCEPTED if stopping else HTTPStatus.OK)
 
 
 @routes.get(

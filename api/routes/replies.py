@@ -43,8 +43,9 @@ def first_use(
 
 def cancel_job(
     services: Services, tenant_id: str, job_id: str, *, kind: str | None = None
-) -> tuple[JobRow, str | None]:
-    """Asks a job to stop and returns it as it is then; asking again changes nothing.
+) -> tuple[JobRow, str | None, bool]:
+    """Asks a job to stop. Returns it as it is then, its result, and whether it is stopping now by
+    this call; asking again changes nothing.
 
     Raises NotFound, or Conflict when it has ended otherwise or is being assembled. ``kind``
     leaves jobs of other kinds alone.
@@ -65,7 +66,7 @@ def cancel_job(
             raise Conflict(f"this {row.kind} job has ended already: it {_ended(row.state)}")
         if row.stop_reason is None:
             raise Conflict("the results are being put together: it is too late to cancel")
-    return found
+    return (*found, stopped and not rendering.has_ended(row.state))
 
 
 def _ended(state: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from pressrun.watching import display_for, watch_batch
 
 DATA = LOCAL_DATA / "demo"
 SHOWN_ROWS = 6
+SHOWN_CHARACTERS = 140
 FAKE = "fake"
 
 
@@ -100,8 +102,8 @@ def _show(results: DemoResults, output: Path, terminal: Terminal) -> None:
     shown.add_column("answer", ratio=3)
     answered = [row for row in results.rows if row.custom_id in results.texts]
     for row in answered[:SHOWN_ROWS]:
-        text = results.texts[row.custom_id]
-        shown.add_row(escape(row.custom_id), escape(row.prompt), escape(text))
+        asked = shorten(row.prompt, SHOWN_CHARACTERS, placeholder="…")
+        shown.add_row(*map(escape, (row.custom_id, asked, results.texts[row.custom_id])))
     terminal.out.print(shown)
     terminal.out.print(
         f"{len(results.texts)} of {len(results.rows)} rows in {results.seconds:.1f} s "

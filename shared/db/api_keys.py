@@ -84,7 +84,7 @@ def insert_key(
 def find_owner(connection: Connection, key_hash: bytes) -> KeyOwner | None:
     """The tenant of a key that is good now: not revoked, not expired, its tenant not disabled."""
     row = connection.execute(_OWNER, {"hash": key_hash}).one_or_none()
-    return row and KeyOwner._make(row)
+    return None if row is None else KeyOwner._make(row)
 
 
 def list_keys(
@@ -98,4 +98,4 @@ def list_keys(
 def revoke_key(connection: Connection, tenant_id: str, key_id: str) -> KeyRow | None:
     """Ends a key; revoking it again changes nothing. None when the tenant has no such key."""
     row = connection.execute(_REVOKE, {"tenant": tenant_id, "id": key_id}).one_or_none()
-    return row and KeyRow._make(row)
+    return None if row is None else KeyRow._make(row)

@@ -85,21 +85,21 @@ def insert_file(
 
 def get_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
     row = connection.execute(text(_GET), {"tenant": tenant_id, "id": file_id}).one_or_none()
-    return row and FileRow._make(row)
+    return None if row is None else FileRow._make(row)
 
 
 def hold_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
     """``get_file``, keeping the file from being deleted until the transaction ends."""
     held = text(_GET + " FOR KEY SHARE")
     row = connection.execute(held, {"tenant": tenant_id, "id": file_id}).one_or_none()
-    return row and FileRow._make(row)
+    return None if row is None else FileRow._make(row)
 
 
 def lock_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
     """``get_file``, keeping new jobs from taking the file until the transaction ends."""
     locked = text(_GET + " FOR UPDATE")
     row = connection.execute(locked, {"tenant": tenant_id, "id": file_id}).one_or_none()
-    return row and FileRow._make(row)
+    return None if row is None else FileRow._make(row)
 
 
 def count_open_readers(connection: Connection, tenant_id: str, file_id: str) -> int:

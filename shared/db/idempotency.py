@@ -24,4 +24,4 @@ def find_first_use(
     connection: Connection, tenant_id: str, *, route: str, key: str
 ) -> Remembered | None:
     row = connection.execute(_FIND, {"tenant": tenant_id, "route": route, "key": key}).one_or_none()
-    return row and Remembered(bytes(row.fingerprint), row.job_id)
+    return None if row is None else Remembered(bytes(row.fingerprint), row.job_id)

@@ -57,9 +57,7 @@ class JobRow(NamedTuple):
     queue_position: int | None
 
 
-_TIMES = (
-    "created_at started_at in_progress_at finalizing_at cancel_requested_at ended_at expires_at"
-).split()
+_TIMES = [name for name in JobRow._fields if name.endswith("_at")]
 
 _POSITION = f"""(
     SELECT CASE WHEN s.state = 'ready' THEN ahead.ready ELSE ahead.ready + ahead.queued END
@@ -133,7 +131,7 @@ def get_job(
 ) -> tuple[JobRow, str | None] | None:
     """The job, and its result as JSON text; None when the tenant has no such job."""
     row = connection.execute(_GET, {"tenant": tenant_id, "id": job_id}).one_or_none()
-    return row and (JobRow._make(json.loads(row.facts)), row.result)
+    return None if row is None else (JobRow._make(json.loads(row.facts)), row.result)
 
 
 def list_jobs(

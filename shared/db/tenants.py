@@ -33,7 +33,7 @@ def insert_tenant(connection: Connection, *, tenant_id: str, name: str) -> Tenan
 
 def get_tenant(connection: Connection, tenant_id: str) -> TenantRow | None:
     row = connection.execute(_GET, {"tenant": tenant_id}).one_or_none()
-    return row and TenantRow._make(row)
+    return None if row is None else TenantRow._make(row)
 
 
 def list_tenants(connection: Connection, *, after: str | None, limit: int) -> list[TenantRow]:

@@ -72,6 +72,14 @@ UPDATE shards s SET state = 'ready', ready_seq = in_turn.seq
   FROM in_turn WHERE s.id = in_turn.id AND {guard("s.state", ShardState.READY)}
 """)
 
+# Two dispatchers that count the same window would both fill it. The one that comes second leaves
+# the pool to the first; nothing to move, no lock.
+_TURN = text("""
+SELECT pg_try_advisory_xact_lock(:lock, hashtext(:pool))
+ WHERE EXISTS (SELECT 1 FROM shards WHERE pool = :pool AND state = 'queued')
+""")
+_TURN_LOCK = 7_703_002
+
 _CLAIM = text(f"""
 WITH candidate AS (
     SELECT id, row_count, priority, ready_seq FROM shards
@@ -118,9 +126,12 @@ SELECT (SELECT count(*) FROM shards o
 def dispatch(connection: Connection, *, pool: str, window: int) -> int:
     """Moves waiting shards into the ready window, tenants taking turns; returns how many.
 
-    At most ``window`` shards of a tenant are ready in a pool, whatever it has submitted. Safe to
-    run in any number of processes.
+    It fills a tenant's window in a pool to ``window`` ready shards, whatever the tenant has
+    submitted; shards that came back may be ready on top of that. Any number of processes may run
+    it, each in a transaction (not autocommit): the pool's turn ends with it.
     """
+    if not connection.execute(_TURN, {"lock": _TURN_LOCK, "pool": pool}).scalar():
+        return 0
     return connection.execute(_DISPATCH, {"pool": pool, "window": window}).rowcount
 
 

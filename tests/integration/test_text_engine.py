@@ -19,6 +19,7 @@ from tests.integration.tiny_models import (
     make,
     row,
     run,
+    say,
     small,
     texts,
     tokenizer,
@@ -27,7 +28,14 @@ from worker.engines import slot_scheduler
 from worker.engines.base import Engine, EngineFailed
 from worker.engines.forward import Forward
 
-PROMPTS = ["the quick", "seven rivers carry old boats to the sea", "a", WORDS[:70], "日本語 🎉", "dog"]
+PROMPTS = [
+    "the quick",
+    "seven rivers carry old boats to the sea",
+    "a",
+    WORDS[:70],
+    "日本語 🎉",
+    "dog",
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +62,15 @@ def generated(folder: Path, prompt: str, new_tokens: int) -> str:
         eos_token_id=words.eos_token_id,
         pad_token_id=0,
     )
-    text: str = words.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-    return text.removesuffix("\ufffd")
+    return say(out[0, ids.shape[1] :])
+
+
+def prompt_of_tokens(count: int) -> str:
+    words = tokenizer()
+    ids = words(WORDS * 20).input_ids[:count]
+    text = say(ids)
+    assert len(words(text).input_ids) == count
+    return text
 
 
 def test_a_llama_runs_in_flight(engine: Engine) -> None:
@@ -111,8 +126,7 @@ def test_a_shared_beginning_is_prefilled_once_and_changes_nothing(
 
 def test_a_long_prompt_is_prefilled_in_several_steps(folder: Path) -> None:
     engine = load(folder, prefill_tokens=64)
-    prompt = (WORDS * 3)[:400]
-    assert len(tokenizer()(prompt).input_ids) > 128
+    prompt = prompt_of_tokens(150)
     engine.submit(1, 1, completion(0, prompt, max_tokens=1))
     assert [engine.step(), engine.step()] == [[], []]
     assert texts(body_of(finish(engine)[0])) == [generated(folder, prompt, 1)]
@@ -191,10 +205,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(engine: Engin
 
 
 def test_a_limit_that_does_not_fit_is_refused_but_the_default_is_cut(engine: Engine) -> None:
-    prompt = (WORDS * 10)[:550]
-    tokens = len(tokenizer()(prompt).input_ids)
-    room = 256 - tokens
-    assert 0 < room < 20 or pytest.fail(f"choose another prompt: {tokens} tokens")
+    prompt, room = prompt_of_tokens(247), 9
     refused = run(engine, [completion(0, prompt, max_tokens=room + 1)])[0]["error"]
     assert (refused["code"], refused["param"]) == ("context_length_exceeded", "max_tokens")
     for given in (completion(0, prompt, max_tokens=room), completion(0, prompt, stop="zzz")):
@@ -236,8 +247,8 @@ def test_out_of_memory_halves_the_microbatch_and_fails_no_row(
     monkeypatch.setattr(Forward, "decode", cramped)
     bodies = run(engine, rows)
     assert {i: texts(body) for i, body in bodies.items()} == expected
-    assert sizes[0] == 8
-    assert max(sizes[3:]) <= 3
+    assert sizes[0] > 3
+    assert max(sizes[2:]) <= 3
 
 
 def test_a_row_too_large_even_alone_fails_and_the_engine_goes_on(
@@ -283,14 +294,15 @@ def test_an_error_other_than_memory_condemns_the_engine(
         engine.step()
 
 
-def test_a_bad_endpoint_or_role_order_is_the_rows_fault(engine: Engine) -> None:
+def test_another_endpoint_is_refused(engine: Engine) -> None:
     refused = engine.submit(1, 1, row(0, "/v1/embeddings", {"input": "dog"}))
     assert refused is not None
     assert refused.status == 400
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"), [({"slotz": 3}, "slotz"), ({"dtype": "int8"}, "dtype"), ({"slots": 0}, "slots")]
+    ("settings", "word"),
+    [({"slotz": 3}, "slotz"), ({"dtype": "int8"}, "dtype"), ({"slots": 0}, "slots")],
 )
 def test_a_bad_setting_stops_the_load_with_its_name(
     folder: Path, settings: dict[str, Any], word: str

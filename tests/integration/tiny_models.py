@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from worker.engines.base import Engine
 from worker.engines.protocol import Load, Row, RowResult
-from worker.engines.text import create
+from worker.engines.text import TextEngine, create
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 END = "<|end|>"
@@ -61,6 +61,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
+def say(tokens: Any) -> str:
+    """The text of generated ids, as the engine shows one that was cut at a limit."""
+    return str(tokenizer().decode(tokens, skip_special_tokens=True)).removesuffix("\ufffd")
+
+
 def save(folder: Path, model: PreTrainedModel) -> Path:
     """Writes the model and the tokenizer in the hub's layout."""
     model.save_pretrained(folder)
@@ -74,8 +79,14 @@ def make(folder: Path, model_class: Any, config: Any) -> Path:
     return save(folder, model_class(config))
 
 
-def load(folder: Path, **settings: Any) -> Engine:
-    settings = {"dtype": "float32", "device": "cpu", "slots": 4, "default_max_tokens": 20, **settings}
+def load(folder: Path, **settings: Any) -> TextEngine:
+    settings = {
+        "dtype": "float32",
+        "device": "cpu",
+        "slots": 4,
+        "default_max_tokens": 20,
+        **settings,
+    }
     message = Load(model="tiny", engine="text", source=str(folder), settings=settings)
     return create(message, lambda fraction, detail: None)
 

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+)
 
 from worker.engines.base import EngineFailed
+from worker.engines.continuous import ContinuousScheduler, lane_of
 from worker.engines.forward import Forward, slots_agree
 from worker.engines.inflight import Limits
 from worker.engines.loading import LoadedModel
@@ -17,10 +22,11 @@ from worker.engines.memory import free_bytes
 from worker.engines.slot_cache import SlotCache
 from worker.engines.slot_scheduler import SlotScheduler
 from worker.engines.static_batches import StaticScheduler, padding_is_harmless
+from worker.engines.turns import Lane, Turns
 from worker.engines.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from worker.engines.text import Scheduler, TextSettings
+    from worker.engines.text import TextSettings
 
 log = structlog.get_logger()
 
@@ -33,7 +39,7 @@ _UNKNOWN_CONTEXT = 2048
 class Chosen:
     """A scheduler and the reason for it."""
 
-    scheduler: Scheduler
+    scheduler: Lane
     max_context: int
     why: str
 
@@ -114,8 +120,25 @@ def _in_flight(
     )
     if cells < 2:  # noqa: PLR2004 - a token of prompt and one of output
         raise EngineFailed("bad_settings", f"kv_cache_bytes {budget} holds no row")
-    scheduler = SlotScheduler(forward, vocabulary, limits, cache)
-    return Chosen(scheduler, min(context, cells), "rows are independent in the cache")
+    context = min(context, cells)
+    slots = SlotScheduler(forward, vocabulary, limits, cache)
+    if not _wants_continuous(loaded, settings):
+        return Chosen(slots, context, "rows are independent in the cache")
+    lanes: dict[str, Lane] = {"exact": slots}
+    for name in ("greedy", "sampled"):
+        lanes[name] = ContinuousScheduler(
+            loaded.model, vocabulary, limits, sampled=name == "sampled"
+        )
+    turns = Turns(lanes, lane_of, quota=4 * settings.slots)
+    return Chosen(turns, context, "paged attention; seeds and penalties take the slots")
+
+
+def _wants_continuous(loaded: LoadedModel, settings: TextSettings) -> bool:
+    if settings.scheduler == "continuous":
+        return True
+    # Without flash attention every row attends, masked, over every other row's cache.
+    flash = is_flash_attn_2_available() or is_flash_attn_3_available()
+    return settings.scheduler == "auto" and loaded.device.type == "cuda" and flash
 
 
 def _bytes_per_token(forward: Forward) -> int:

@@ -90,6 +90,12 @@ class SlotScheduler:
         self._prefills = deque(prefill for prefill in self._prefills if prefill.choices)
         self._keep([not gone(choice) for choice in self._active])
 
+    def rest(self) -> None:
+        """Gives the cache back while another scheduler has the model."""
+        self.cache.clear()
+        self.prefixes.clear()
+        give_back(self.forward.device)
+
     def step(self) -> list[Choice]:
         """One forward pass; returns the choices that it finished."""
         try:

@@ -188,6 +188,9 @@ class StaticScheduler:
             self._running.drop(gone)
             self._close_if_over()
 
+    def rest(self) -> None:
+        """Nothing is held between microbatches."""
+
     def step(self) -> list[Choice]:
         if self._running is None:
             if not self._waiting:

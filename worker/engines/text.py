@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import Field
 
 from shared.errors import PressrunError
-from worker.engines.base import Engine, OnProgress
+from worker.engines.base import OnProgress
 from worker.engines.loading import (
     EngineSettings,
     LoadedModel,
@@ -20,7 +19,8 @@ from worker.engines.loading import (
 from worker.engines.protocol import Load, Row, RowResult
 from worker.engines.responses import refusal
 from worker.engines.scheduling import choose_scheduler, model_class
-from worker.engines.text_rows import Choice, Room, TextRow, read_row
+from worker.engines.text_rows import Room, TextRow, read_row
+from worker.engines.turns import Lane
 from worker.engines.vocabulary import Vocabulary
 
 
@@ -43,34 +43,6 @@ class TextSettings(EngineSettings):
     """``auto`` takes the best that the model and the device allow."""
 
 
-class Scheduler(Protocol):
-    """Runs choices; one ``step`` is one bounded unit of work."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def active(self) -> int: ...
-
-    @property
-    def waiting(self) -> int: ...
-
-    @property
-    def resident_bytes(self) -> int:
-        """Memory of its caches."""
-
-    @property
-    def detail(self) -> dict[str, Any]: ...
-
-    def add(self, choices: Sequence[Choice]) -> None: ...
-
-    def drop(self, gone: Callable[[Choice], bool]) -> None:
-        """Forgets the choices for which ``gone`` holds."""
-
-    def step(self) -> list[Choice]:
-        """Returns the choices that finished or failed."""
-
-
 class TextEngine:
     """An ``Engine`` over any scheduler."""
 
@@ -80,7 +52,7 @@ class TextEngine:
         name: str,
         loaded: LoadedModel,
         vocabulary: Vocabulary,
-        scheduler: Scheduler,
+        scheduler: Lane,
         max_context: int,
         settings: TextSettings,
         why: str,
@@ -164,8 +136,12 @@ class TextEngine:
                 results.append(row.result(self._name, self._loaded.fingerprint))
         return results
 
+    def close(self) -> None:
+        """Ends the threads of its scheduler; a process that ends at once need not call it."""
+        self._scheduler.rest()
 
-def create(load: Load, progress: OnProgress) -> Engine:
+
+def create(load: Load, progress: OnProgress) -> TextEngine:
     """Loads a model for text. Raises EngineFailed ``model_load_failed`` or ``bad_settings``."""
     settings = read_settings(TextSettings, load.settings)
     loaded = load_model(model_class, load.source, settings, progress)

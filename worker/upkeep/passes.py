@@ -78,9 +78,12 @@ class Passes:
 
     def _dispatch(self) -> None:
         with autocommit(self._database) as connection:
-            for pool in waiting_pools(connection):
-                if lifecycle.dispatch(connection, pool=pool, window=self._window):
-                    self._ringer.ring(pool)
+            pools = waiting_pools(connection)
+        for pool in pools:
+            with self._database.begin() as connection:
+                moved = lifecycle.dispatch(connection, pool=pool, window=self._window)
+            if moved:
+                self._ringer.ring(pool)
 
     def _stop_due(self) -> None:
         with self._database.begin() as connection:

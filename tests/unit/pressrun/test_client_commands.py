@@ -207,7 +207,7 @@ def test_ctrl_c_leaves_the_batch_running_and_says_so(
         raise KeyboardInterrupt
 
     connected.batches["batch_1"] = [batch("in_progress")]
-    monkeypatch.setattr("pressrun.watching.watch_batch.__kwdefaults__", {"sleep": interrupt})
+    monkeypatch.setattr("time.sleep", interrupt)
     ended = run("batch", "watch", "batch_1")
     assert ended.code == ExitCode.INTERRUPTED
     assert "the batch goes on: pressrun batch watch batch_1" in ended.err

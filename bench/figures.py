@@ -1,0 +1,30 @@
+"""Every figure: its name, what it must reach, and how it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import http_figures, import_figures, noop_figures
+from bench.report import Measurement
+from bench.rig import Rig
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``must_reach`` is a ``bench.report.Target`` in words."""
+
+    name: str
+    must_reach: str
+    measure: Callable[[Rig], Measurement]
+
+
+FIGURES = (
+    Figure("noop_jobs_vs_celery", ">= 1.0", noop_figures.noop_jobs),
+    Figure("start_latency_vs_celery", "<= 4", noop_figures.start_latency),
+    Figure("get_job_vs_bare_route", ">= 0.30", http_figures.get_job),
+    Figure("post_job_vs_delay", ">= 0.8", http_figures.post_job),
+    Figure("get_job_with_million", "<= 1.2", http_figures.get_job_with_million),
+    Figure("api_import_time", "<= 2", import_figures.api_import_time),
+    Figure("api_resident_memory", "<= 150", http_figures.api_resident_memory),
+)

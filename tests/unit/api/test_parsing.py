@@ -1,0 +1,117 @@
+"""What the API reads: malformed input is a 400 that names the field, never a crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from api import parsing
+from api.errors import InvalidFields
+from api.requests import JobRequest
+from shared.errors import InvalidRequest, NotFound
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1, "a": 2}',
+        b"\xff\xfe",
+        b'\xef\xbb\xbf{"a": 1}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b"1" * 5_000,
+        b'"\x00"',
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_is_not_strict_json_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parsing.decode_json(data)
+
+
+def test_a_message_about_broken_json_shows_nothing_of_it() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parsing.decode_json(b'{"secret word": oops}')
+    assert "secret" not in raised.value.message
+    assert "oops" not in raised.value.message
+
+
+def test_canonical_json_ignores_how_it_was_written() -> None:
+    one = parsing.decode_json(b'{"b": 1, "a": {"d": [1, 2], "c": null}}')
+    other = parsing.decode_json(b'{"a":{"c":null,"d":[1,2]},"b":1}')
+    assert parsing.canonical(one) == parsing.canonical(other)
+    assert parsing.canonical(one) != parsing.canonical({"b": 1})
+
+
+def test_every_field_at_fault_is_listed() -> None:
+    with pytest.raises(InvalidFields) as raised:
+        parsing.validate(JobRequest, {"endpoint": 3, "priority": 10, "colour": "purple"})
+    assert {param for param, _ in raised.value.fields} == {
+        "endpoint",
+        "body",
+        "priority",
+        "colour",
+    }
+    assert all("purple" not in message for _, message in raised.value.fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metadata", {str(number): "x" for number in range(17)}),
+        ("metadata", {"k" * 65: "x"}),
+        ("metadata", {"k": "v" * 513}),
+        ("metadata", {"k": 1}),
+        ("metadata", []),
+        ("metadata", {"k": "\ud800"}),
+        ("priority", -1),
+        ("priority", 1.5),
+        ("priority", True),
+        ("priority", "1"),
+        ("expires_in_seconds", 0),
+        ("expires_in_seconds", 30 * 86_400 + 1),
+        ("expires_in_seconds", True),
+        ("expires_in_seconds", "60"),
+        ("endpoint", "\ud800"),
+        ("body", []),
+    ],
+)
+def test_a_bad_value_names_its_field(field: str, value: object) -> None:
+    good = {"endpoint": "/v1/completions", "body": {}}
+    with pytest.raises(InvalidFields) as raised:
+        parsing.validate(JobRequest, good | {field: value})
+    assert (raised.value.param or "").startswith(field)
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3, True])
+def test_a_body_has_to_be_an_object(document: object) -> None:
+    with pytest.raises(InvalidRequest):
+        parsing.validate(JobRequest, document)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1m", 60), ("30m", 1_800), ("24h", 86_400), ("7d", 604_800), ("30d", 2_592_000)],
+)
+def test_completion_windows(text: str, seconds: int) -> None:
+    assert parsing.window_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0h", "31d", "24", "h", "1.5h", "-1h", "24H", "24h ", "٢h", "999999d"]
+)
+def test_a_completion_window_out_of_reason_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parsing.window_seconds(text)
+    assert raised.value.param == "completion_window"
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a\0b", "ü", "x" * 65, "../etc", "a/b", "a\n"])
+def test_what_cannot_be_an_id_does_not_exist(value: str) -> None:
+    with pytest.raises(NotFound):
+        parsing.one_id(value, "job")

@@ -1,0 +1,113 @@
+"""One thread asks for all who wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy.exc import OperationalError
+
+from api.waiting import Waiter
+
+LONG = 30.0
+"""More than any test takes: whoever comes back sooner was woken."""
+
+
+class Ended:
+    """Stands for the table of jobs; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.questions: list[list[str]] = []
+        self.asked = threading.Event()
+
+    def __call__(self, job_ids: list[str]) -> list[str]:
+        self.questions.append(sorted(job_ids))
+        self.asked.set()
+        return [job_id for job_id in job_ids if job_id in self.ids]
+
+
+def start_waiting(waiter: Waiter, *job_ids: str) -> list[threading.Thread]:
+    threads = [threading.Thread(target=waiter.wait, args=(job, LONG)) for job in job_ids]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(LONG / 2)
+        assert not thread.is_alive()
+
+
+def until(condition: object) -> None:
+    deadline = time.monotonic() + LONG / 2
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_those_whose_job_ended_wake_and_one_query_serves_all() -> None:
+    ended = Ended()
+    waiter = Waiter(ended, poll_seconds=0.01)
+    first, second, third = start_waiting(waiter, "a", "b", "b")
+    until(lambda: ["a", "b"] in ended.questions)
+    ended.ids.add("b")
+    join([second, third])
+    assert first.is_alive()
+    ended.ids.add("a")
+    join([first])
+    waiter.close()
+
+
+def test_a_wait_ends_with_its_time() -> None:
+    waiter = Waiter(Ended(), poll_seconds=0.01)
+    waiter.wait("a", 0.02)
+    waiter.close()
+
+
+def test_above_the_cap_nobody_waits() -> None:
+    ended = Ended()
+    waiter = Waiter(ended, poll_seconds=0.01, max_waiting=1)
+    threads = start_waiting(waiter, "a")
+    assert ended.asked.wait(LONG / 2)
+    start = time.monotonic()
+    waiter.wait("b", LONG)
+    assert time.monotonic() - start < LONG / 2
+    waiter.close()
+    join(threads)
+
+
+def test_a_process_that_stops_lets_everybody_go() -> None:
+    ended = Ended()
+    waiter = Waiter(ended, poll_seconds=0.01)
+    threads = start_waiting(waiter, "a", "b")
+    assert ended.asked.wait(LONG / 2)
+    waiter.serve_while(lambda: False)
+    join(threads)
+    waiter.close()
+
+
+def test_a_database_outage_does_not_end_the_thread() -> None:
+    answers = iter([OperationalError("", {}, Exception("down")), None])
+
+    def ask(job_ids: list[str]) -> list[str]:
+        failure = next(answers, None)
+        if failure is not None:
+            raise failure
+        return job_ids
+
+    waiter = Waiter(ask, poll_seconds=0.01)
+    join(start_waiting(waiter, "a"))
+    waiter.close()
+
+
+def test_nothing_is_asked_while_nobody_waits() -> None:
+    ended = Ended()
+    ended.ids.add("a")
+    waiter = Waiter(ended, poll_seconds=0.001)
+    waiter.wait("a", LONG)
+    count = len(ended.questions)
+    time.sleep(0.05)
+    assert len(ended.questions) == count
+    waiter.close()
