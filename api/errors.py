@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from traceback import format_tb
 from typing import Any
 
 import structlog
@@ -156,10 +157,11 @@ def _unexpected_error(error: Exception) -> Response:
         log.warning("database_unavailable", error=type(error).__name__)
         code = DatabaseUnavailable.code
         return problem(request, code, "the database does not answer; try again")
-    # A statement's text and parameters may hold a tenant's words: name the fault, not the data.
-    detail = type(error.orig if isinstance(error, DBAPIError) else error).__name__
-    trace = not isinstance(error, DBAPIError)
+    # Messages of errors, and statements, may hold a tenant's words: log where and what kind.
     log.error(
-        "request_crashed", error=detail, request_id=request_id(request.environ), exc_info=trace
+        "request_crashed",
+        error=type(error.orig if isinstance(error, DBAPIError) else error).__name__,
+        request_id=request_id(request.environ),
+        where="".join(format_tb(error.__traceback__)),
     )
     return problem(request, "internal_error", "something went wrong here; it has been logged")

@@ -31,16 +31,13 @@ def json_body(request: Request, *, max_bytes: int) -> Any:
     """The decoded JSON body. Raises UnsupportedMediaType, PayloadTooLarge or InvalidRequest."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
-    if request.content_length is not None and request.content_length > max_bytes:
-        _refuse_size(max_bytes)
+    request.max_content_length = max_bytes
     try:
-        data = request.stream.read(max_bytes + 1)
+        data = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        _refuse_size(max_bytes)
+        raise PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes") from None
     except (ClientDisconnected, OSError):
         raise InvalidRequest("the body ended before its announced length") from None
-    if len(data) > max_bytes:
-        _refuse_size(max_bytes)
     return decode_json(data)
 
 
@@ -164,10 +161,6 @@ def window_seconds(text: str) -> int:
             param="completion_window",
         )
     return seconds
-
-
-def _refuse_size(max_bytes: int) -> NoReturn:
-    raise PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes")
 
 
 def _refuse_constant(name: str) -> NoReturn:

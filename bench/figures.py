@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import http_figures, import_figures, noop_figures
+from bench import batch_figures, http_figures, import_figures, noop_figures, text_figures
 from bench.report import Measurement
 from bench.rig import Rig
 
@@ -20,11 +20,15 @@ class Figure:
 
 
 FIGURES = (
+    Figure("text_batch_vs_static", ">= 0.70", text_figures.vs_static),
+    Figure("text_batch_vs_one_by_one", ">= 10", text_figures.vs_one_by_one),
     Figure("noop_jobs_vs_celery", ">= 1.0", noop_figures.noop_jobs),
     Figure("start_latency_vs_celery", "<= 4", noop_figures.start_latency),
     Figure("get_job_vs_bare_route", ">= 0.30", http_figures.get_job),
     Figure("post_job_vs_delay", ">= 0.8", http_figures.post_job),
     Figure("get_job_with_million", "<= 1.2", http_figures.get_job_with_million),
+    Figure("fake_rows_vs_script", ">= 0.2", batch_figures.fake_rows),
+    Figure("peak_memory_growth", "<= 1.3", batch_figures.peak_memory),
     Figure("api_import_time", "<= 2", import_figures.api_import_time),
     Figure("api_resident_memory", "<= 150", http_figures.api_resident_memory),
 )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -65,7 +66,7 @@ class Ringer:
             if self._closing or pool in self._waiting or not self._may_wait(pool):
                 self._dropped += 1
                 return
-            self._waiting[pool] = self._rung_at.get(pool, 0.0) + SPACING_SECONDS
+            self._waiting[pool] = self._rung_at.get(pool, -math.inf) + SPACING_SECONDS
             self._ensure_thread()
             self._changed.notify()
 

@@ -26,27 +26,31 @@ from deploy.image_requirements import requirements
 ROOT = Path(__file__).resolve().parents[1]
 RUN_SECONDS = 60
 
-_GUARD = '''
+_GUARD = """
 import importlib.abc, json, os, runpy, sys
 allowed = set(json.loads(sys.argv[1]))
 folders = {name for name in os.listdir(".") if os.path.isdir(name)}
 
 class Guard(importlib.abc.MetaPathFinder):
+    def __init__(self, finders):
+        # Not that of an editable install, which knows folders that the image lacks.
+        self.finders = [f for f in finders if "editable" not in f"{f} {type(f)}"]
+
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         if top in allowed or top in folders or top in sys.stdlib_module_names or top[0] == "_":
-            return None
-        raise ModuleNotFoundError(f"the image has no module {top!r}", name=name)
+            specs = (finder.find_spec(name, path, target) for finder in self.finders)
+            return next((spec for spec in specs if spec is not None), None)
+        return None
 
-# Also takes away the finder of an editable install, which knows folders that the image lacks.
-sys.meta_path[:] = [Guard(), *(f for f in sys.meta_path if "editable" not in f"{f} {type(f)}")]
+sys.meta_path[:] = [Guard(sys.meta_path)]
 sys.path = [os.getcwd(), *(p for p in sys.path[1:] if p)]
 sys.path_importer_cache.clear()
 for name in json.loads(sys.argv[2]):
     __import__(name)
 sys.argv = sys.argv[3:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -201,9 +205,12 @@ def missing_modules(folder: Path, allowed: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module
+    for child in ast.iter_child_nodes(node):
+        yield from _imported(child)

@@ -32,8 +32,8 @@ ADMIN_KEY = "admin-key-of-this-test"
 SIGNING_KEY = "signing-key-of-this-test"
 
 FAST = ModelEntry(id="fake", engine="fake")
-SLOW = ModelEntry(id="fake-slow", engine="fake", settings={"seconds_per_row": 0.5, "capacity": 64})
-"""64 rows at a time, half a second each: 128 rows a second and worker."""
+SLOW = ModelEntry(id="fake-slow", engine="fake", settings={"seconds_per_row": 2.0, "capacity": 64})
+"""A slice takes two seconds, and a worker holds one or two at a time."""
 
 
 class PlantError(Exception):

@@ -141,16 +141,22 @@ class ShardRun:
             case RowResult() as result:
                 return self._failed(json.loads(result.body)["error"])
 
-    def _failed(self, error: dict[str, str]) -> GenerationEnd:
+    def _failed(self, error: dict[str, object]) -> GenerationEnd:
         return GenerationEnd(
             self.held,
             ShardState.FAILED,
             _digest(json.dumps(error).encode()),
-            error_code=error.get("code") or "engine_error",
-            # Postgres has no way to keep a NUL in text.
-            error_message=error.get("message", "").replace("\x00", "\ufffd"),
-            error_param=error.get("param"),
+            error_code=_storable(error.get("code")) or "engine_error",
+            error_message=_storable(error.get("message")) or "",
+            error_param=_storable(error.get("param")),
         )
+
+
+def _storable(value: object) -> str | None:
+    """Postgres has no way to keep a NUL or half a surrogate pair in text."""
+    if value is None:
+        return None
+    return str(value).replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _digest(data: bytes) -> str:

@@ -33,6 +33,8 @@ def stopped_error(stop_reason: str | None) -> RowError:
 
 def response_line(job_id: str, row: RowInput, status: int, body: bytes) -> bytes:
     """A line with the endpoint's answer, good or bad; ``body`` is its JSON."""
+    if b"\n" in body or b"\r" in body:  # only ever between tokens; inside strings JSON escapes them
+        body = body.replace(b"\n", b" ").replace(b"\r", b" ")
     return (
         b'{"id":"batch_req_%(id)s","custom_id":%(custom_id)s,"response":{"status_code":%(status)d,'
         b'"request_id":"req_%(id)s","body":%(body)s},"error":null}\n'
@@ -75,9 +77,14 @@ def job_prefix(tenant_id: str, job_id: str) -> str:
     return f"t/{tenant_id}/j/{job_id}/"
 
 
+def slices_prefix(tenant_id: str, job_id: str) -> str:
+    """The folder of everything that the slices' attempts have stored; temporary."""
+    return job_prefix(tenant_id, job_id) + "s/"
+
+
 def store_lines(store: Store, claim: Claim, name: str, lines: list[bytes]) -> StoredObject | None:
     """Stores a slice's lines as one verified object; None when there are none."""
     if not lines:
         return None
-    prefix = attempt_prefix(claim.tenant_id, claim.job_id, f"s{claim.ordinal}", claim.epoch)
+    prefix = attempt_prefix(claim.tenant_id, claim.job_id, f"s/{claim.ordinal}", claim.epoch)
     return store.put_bytes(prefix + name, b"".join(lines), media_type=MEDIA_TYPE)

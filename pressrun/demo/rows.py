@@ -18,7 +18,7 @@ from typing import Any
 ENDPOINT = "/v1/chat/completions"
 LEAST_ROWS = 24
 TONES = ("friendly", "cheerful", "elegant", "simple")
-NEWS_TEMPLATES = (("headline", "news_headline.txt", 24), ("rewrite", "news_rewrite.txt", 72))
+NEWS_TEMPLATES = (("headline", "news_headline.txt", 32), ("rewrite", "news_rewrite.txt", 72))
 AD_TEMPLATE = "product_ad.txt"
 AD_TOKENS = 64
 SAMPLING = {"temperature": 0.3, "top_p": 0.9, "frequency_penalty": 0.4, "stop": ["\n\n"]}

@@ -15,6 +15,7 @@ from shared.settings import CLIENT_VARIABLES, PREFIX, Settings, SettingsError, l
 
 DRAIN_SECONDS = 10.0
 """Shorter than the servers' default: somebody waits at a terminal."""
+EMBEDDED = "postgresql+psycopg://"
 MODEL_MEMORY_SHARE = 0.7
 
 
@@ -23,12 +24,13 @@ def given_settings() -> dict[str, Any]:
     return EnvSettingsSource(Settings)()
 
 
-def plant_settings(
-    folder: DataFolder, given: dict[str, Any], *, database_url: str, workers: int
-) -> Settings:
-    """The servers' settings, all paths absolute. Raises CommandError that names the variable."""
+def plant_settings(folder: DataFolder, given: dict[str, Any], *, workers: int) -> Settings:
+    """The servers' settings, all paths absolute. Raises CommandError that names the variable.
+
+    ``database_url`` is the operator's, or stands for the embedded one until that has started.
+    """
     chosen: dict[str, Any] = {
-        "database_url": database_url,
+        "database_url": EMBEDDED,
         "broker_url": f"filesystem://{folder.doorbells}",
         "signing_key": kept_secret(folder.signing_key, new_secret),
         "admin_key": kept_secret(folder.admin_key, new_secret),

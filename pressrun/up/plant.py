@@ -95,10 +95,11 @@ class Plant:
         listener = stack.enter_context(listen(options.host, options.port))
         keeper = Guard(lock)
         stack.callback(keeper.close)
+        settings = plant_settings(folder, given, workers=options.workers)
         database = Database(folder.postgres, given.get("database_url"))
         stack.callback(database.stop)
         database.start()
-        settings = plant_settings(folder, given, database_url=database.url, workers=options.workers)
+        settings = settings.model_copy(update={"database_url": database.url})
         environment = server_environment(settings)
         self._load_catalog(settings, keeper, environment)
         engine = make_engine(settings.database_url, process="up", pool_size=1, max_overflow=2)
@@ -155,9 +156,7 @@ class Plant:
             self._children.append(child)
             child.start()
 
-    def _await_api(
-        self, url: str, settings: Settings, engine: Engine, database: Database
-    ) -> None:
+    def _await_api(self, url: str, settings: Settings, engine: Engine, database: Database) -> None:
         while not api_is_ready(url):
             self._keep_going(database)
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else ""

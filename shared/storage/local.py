@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**20
 PARTIAL_FOLDER = ".partial"
 ABANDONED_SECONDS = 24 * 3600.0
 """A partial file that nobody has written to for this long belongs to a dead process."""
-_RENAME_TRIES = 5
+_RENAME_TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
@@ -213,7 +213,8 @@ class LocalWriter:
             except FileNotFoundError:  # someone removed the folder, which was still empty
                 if not tries_left:
                     raise
-        _sync_folder(folder)
+        with contextlib.suppress(FileNotFoundError):  # deleted already, with its folder
+            _sync_folder(folder)
 
 
 def _make_folders(folder: Path, root: Path) -> None:

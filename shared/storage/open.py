@@ -15,7 +15,7 @@ def open_store(settings: Settings) -> Store:
     if settings.storage_dir is not None:
         return LocalStore(settings.storage_dir, settings.signing_key.get_secret_value())
     # Here, since a machine without S3 need not spend the time and memory that boto3 takes.
-    from shared.storage.s3 import S3Store  # noqa: PLC0415
+    from shared.storage.s3 import S3Store
 
     secret = settings.s3_secret_key
     if settings.s3_bucket is None:

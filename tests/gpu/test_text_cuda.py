@@ -50,14 +50,10 @@ def test_a_seed_gives_the_same_text_in_any_company(engine: TextEngine) -> None:
 def test_running_out_of_device_memory_fails_no_row(folder: Path) -> None:
     engine = load(folder, device="cuda", scheduler="in_flight", slots=64, max_context=256)
     rows = [completion(i, PROMPTS[i % 4], max_tokens=200) for i in range(64)]
-    free, total = torch.cuda.mem_get_info()
+    free, _ = torch.cuda.mem_get_info()
     hog = torch.empty(free - 24 * 2**20, dtype=torch.uint8, device="cuda")
-    try:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + hog.nbytes) / total))
-        bodies = run(engine, rows)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-        del hog
+    bodies = run(engine, rows)
+    del hog
     assert all("choices" in body for body in bodies.values())
 
 

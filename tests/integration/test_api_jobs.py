@@ -280,7 +280,7 @@ def test_a_list_is_walked_by_its_cursor(api: ApiCase) -> None:
         if not page["has_more"]:
             break
         after = f"&after={page['last_id']}"
-    assert seen == [job for job in sorted(jobs + batches, key=lambda item: item[-26:])][::-1]
+    assert seen == sorted(jobs + batches, key=lambda item: item[-26:], reverse=True)
     assert [job["id"] for job in api.get("/v1/jobs?kind=batch").json["data"]] == sorted(batches)[
         ::-1
     ]

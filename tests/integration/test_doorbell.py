@@ -351,7 +351,8 @@ def test_an_error_in_on_ring_does_not_end_the_listener(broker_url: str, plant: P
 
 
 def test_a_queue_of_another_shape_is_retried_without_end(broker_url: str, plant: Plant) -> None:
-    with Connection(broker_url) as connection, connection.channel() as channel:
+    with Connection(broker_url) as connection:
+        channel: Any = connection.channel()
         channel.queue_declare(queue=QUEUE, durable=True, auto_delete=False)
         ears = Ears()
         listener = plant.listener(broker_url, ears)
@@ -418,13 +419,9 @@ def _hostile(canary: Path) -> dict[str, tuple[Any, str | None, dict[str, Any]]]:
 
 
 def test_hostile_messages_do_nothing(
-    rabbitmq: RabbitMQ,
-    broker_vhost: str,
-    broker_url: str,
-    plant: Plant,
-    tmp_path: Path,
-    logs: list[Any],
+    rabbitmq: RabbitMQ, broker_vhost: str, plant: Plant, tmp_path: Path, logs: list[Any]
 ) -> None:
+    broker_url = rabbitmq.url_of(broker_vhost)
     ears = Ears()
     listener = plant.listener(broker_url, ears)
     assert listener.wait_ready(READY_SECONDS)

@@ -159,13 +159,13 @@ def test_out_of_memory_splits_and_a_lone_input_fails_its_row(
     original = EmbeddingEngine._embed
 
     def cramped(self: EmbeddingEngine, rows: Any) -> Any:
-        if len(rows) > 1 or len(rows[0]) > 15:
+        if len(rows) > 1 or len(rows[0]) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(self, rows)
 
     monkeypatch.setattr(EmbeddingEngine, "_embed", cramped)
     engine.submit(1, 1, row(0, "/v1/embeddings", {"input": ["a", "dog", "the quick"]}))
-    engine.submit(1, 1, row(1, "/v1/embeddings", {"input": ["a", WORDS[:60]]}))
+    engine.submit(1, 1, row(1, "/v1/embeddings", {"input": ["a", WORDS[:100]]}))
     results = {result.index: result for result in finish(engine)}
     assert results[0].status == 200
     assert results[1].status == 500

@@ -42,11 +42,19 @@ class ContinuousScheduler:
     name = "continuous"
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, limits: Limits, *, sampled: bool
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        limits: Limits,
+        *,
+        token_bytes: int,
+        sampled: bool,
     ) -> None:
+        """``token_bytes`` is what one token holds in the cache, over all layers."""
         self._model = model
         self._vocabulary = vocabulary
         self._limits = limits
+        self._token_bytes = token_bytes
         self._sampled = sampled
         self._pages = max(2, limits.cache_tokens // _PAGE_TOKENS)
         self._manager: ContinuousBatchingManager | None = None
@@ -63,11 +71,7 @@ class ContinuousScheduler:
 
     @property
     def resident_bytes(self) -> int:
-        processor = self._manager.batch_processor if self._manager else None
-        if processor is None:
-            return 0
-        cache = processor.cache
-        return sum(t.nbytes for pages in (cache.key_cache, cache.value_cache) for t in pages)
+        return self._pages * _PAGE_TOKENS * self._token_bytes if self._manager else 0
 
     @property
     def detail(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class ContinuousScheduler:
             name = str(self._number)
             self._open[name] = choice
             sampling = choice.sampling
-            own: dict[str, float] = {}
+            own: dict[str, Any] = {}
             if self._sampled:
                 own = {"temperature": float(sampling.temperature), "top_p": float(sampling.top_p)}
             accepted = manager.add_request(

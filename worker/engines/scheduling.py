@@ -111,7 +111,8 @@ def _in_flight(
 ) -> Chosen:
     budget = settings.kv_cache_bytes or _default_cache_bytes(loaded.device)
     cache = SlotCache(budget)
-    cells = budget // _bytes_per_token(forward)
+    token_bytes = _bytes_per_token(forward)
+    cells = budget // token_bytes
     limits = Limits(
         slots=settings.slots,
         cache_tokens=cells,
@@ -127,7 +128,11 @@ def _in_flight(
     lanes: dict[str, Lane] = {"exact": slots}
     for name in ("greedy", "sampled"):
         lanes[name] = ContinuousScheduler(
-            loaded.model, vocabulary, limits, sampled=name == "sampled"
+            loaded.model,
+            vocabulary,
+            limits,
+            token_bytes=token_bytes,
+            sampled=name == "sampled",
         )
     turns = Turns(lanes, lane_of, quota=4 * settings.slots)
     return Chosen(turns, context, "paged attention; seeds and penalties take the slots")

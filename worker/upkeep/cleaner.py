@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from shared.db import retention
 from shared.db.session import autocommit
 from shared.storage.base import Store
-from worker.outputs import job_prefix
+from worker.outputs import slices_prefix
 
 log = structlog.get_logger()
 
@@ -31,8 +31,8 @@ class Cleaner:
     def _clean_batches(self) -> None:
         with autocommit(self._database) as connection:
             for job in retention.uncleaned_batches(connection):
-                prefix = job_prefix(job.tenant_id, job.job_id)
-                removed = self._store.delete_prefix(prefix + "s")
+                prefix = slices_prefix(job.tenant_id, job.job_id)
+                removed = self._store.delete_prefix(prefix)
                 retention.mark_cleaned(connection, job.job_id)
                 log.info("batch_cleaned", job=job.job_id, objects=removed)
 

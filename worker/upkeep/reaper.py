@@ -46,13 +46,15 @@ class Reaper:
         try:
             with self._database.begin() as connection:
                 expired, alive = lifecycle.expired_sessions(connection)
+                if not self._is_mass(len(expired), alive):
+                    self._held_since = None
                 if expired and self._may_reap(len(expired), alive):
                     dead = lifecycle.declare_dead(connection, expired)
                     log.warning("sessions_declared_dead", count=dead)
             with self._database.begin() as connection:
                 pools = lifecycle.recover_lost(connection)
         except Exception:
-            self._reachable_since = None
+            self._reachable_since = self._held_since = None
             raise
         if self._reachable_since is None:
             self._reachable_since = self._clock()
@@ -62,13 +64,13 @@ class Reaper:
         now = self._clock()
         if self._reachable_since is None or now - self._reachable_since < self._grace:
             return False
-        if expired <= MASS_COUNT or expired <= MASS_SHARE * alive:
-            self._held_since = None
+        if not self._is_mass(expired, alive):
             return True
         if self._held_since is None:
             self._held_since = now
             log.error("mass_expiry", expired=expired, alive=alive)
-        if now - self._held_since < self._ttl:
-            return False
-        self._held_since = None
-        return True
+        return now - self._held_since >= self._ttl
+
+    @staticmethod
+    def _is_mass(expired: int, alive: int) -> bool:
+        return expired > MASS_COUNT and expired > MASS_SHARE * alive

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import blake2b
 
+import msgspec
 import numpy as np
 
 from shared.db.models import Model
@@ -13,7 +15,7 @@ from shared.errors import PressrunError
 from shared.lifecycle import BadLine
 from shared.sharding import Cutter, Slice
 from shared.specs import ENDPOINTS, InferenceSpec, parse_body_json
-from worker.rows import InputLine, decode_line
+from worker.rows import InputLine, decode_line, model_of
 from worker.upkeep.lines import Line, read_lines
 
 BOM = b"\xef\xbb\xbf"
@@ -23,6 +25,11 @@ INPUT_TOKEN_COST = 0.1
 TOKENS_PER_SECOND = {"text": 300.0, "embedding": 5_000.0, "fake": 1e9}
 DEFAULT_TOKENS_PER_SECOND = 300.0
 DEFAULT_NEW_TOKENS = 512
+
+
+MAX_MESSAGE_CHARACTERS = 500
+MAX_PARAM_CHARACTERS = 100
+"""A field's name may be as long as a line, and a thousand bad lines are kept."""
 
 
 class Verdict:
@@ -38,7 +45,13 @@ class Verdict:
     def refuse(self, error: BadLine) -> None:
         self.bad_lines += 1
         if len(self.errors) < self._max_reported:
-            self.errors.append(error)
+            self.errors.append(
+                replace(
+                    error,
+                    message=error.message[:MAX_MESSAGE_CHARACTERS],
+                    param=error.param and error.param[:MAX_PARAM_CHARACTERS],
+                )
+            )
 
 
 class BatchValidator:
@@ -114,6 +127,8 @@ class BatchValidator:
                 raise _Refused("invalid_url", "'url' is no endpoint of this server", "url")
             raise _Refused("url_mismatch", f"'url' must be the batch's {self._endpoint}", "url")
         spec = parse_body_json(row.url, bytes(row.body))
+        if not _names_only(row.body, spec.model):
+            raise _Refused("invalid_request", "'model' is given more than once", "model")
         model = self._models.get(spec.model)
         if model is None or row.url not in model.endpoints:
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {row.url}", "model")
@@ -177,11 +192,11 @@ def parse_line(line: Line, max_bytes: int) -> InputLine:
 
 def _envelope_error(message: str) -> _Refused:
     """From msgspec's sentence to a code; its sentences name the field between backticks."""
-    if "missing required field" in message:
+    if message.startswith("Object missing required field"):
         field = message.split("`")[1]
         return _Refused("missing_required_parameter", f"'{field}' is required", field)
-    if "unknown field" in message:
-        field = message.split("`")[1]
+    if message.startswith("Object contains unknown field"):
+        field = message.split("`", 1)[1].rpartition("`")[0]
         return _Refused("unsupported_parameter", f"'{field}' is not a field of a row", field)
     if message.startswith("Expected") and "`$." in message:
         field = message.split("`$.")[1].rstrip("`")
@@ -189,6 +204,14 @@ def _envelope_error(message: str) -> _Refused:
     if message.startswith("Expected"):
         return _Refused("invalid_request", "the line is not a JSON object")
     return _Refused("invalid_json_line", "the line is not valid JSON")
+
+
+def _names_only(body: msgspec.Raw, model: str) -> bool:
+    """Whether workers, who read nothing else of the body, will find the same model in it."""
+    try:
+        return model_of(body) == model
+    except ValueError:
+        return False
 
 
 def expected_seconds(spec: InferenceSpec, model: Model) -> float:

@@ -57,9 +57,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def connected(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> FakeServer:
+def connected(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """The server, with the environment that points commands to it."""
     monkeypatch.setenv("PRESSRUN_URL", server.url)
     monkeypatch.setenv("PRESSRUN_API_KEY", KEY)

@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_state: FakeServer
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
 
     def do_GET(self) -> None:
@@ -131,7 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         for verb, pattern, answer in _ROUTES:
             match = re.fullmatch(pattern, parts.path)
             if verb == method and match:
-                return answer(self, state, seen, *match.groups())
+                answer(self, state, seen, *match.groups())
+                return None
         return self._error(404, "not_found")
 
     def _is_authorised(self, path: str) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -91,15 +92,35 @@ def test_the_key_does_not_follow_a_redirect_to_another_server(
 @pytest.mark.parametrize(
     ("last", "code", "words"),
     [
-        (batch("failed", errors={"data": [
-            {"code": "duplicate_custom_id", "message": "twice", "line": 7, "param": None}
-        ]}), ExitCode.FAILED, "line 7: twice (duplicate_custom_id)"),
+        (
+            batch(
+                "failed",
+                errors={
+                    "data": [
+                        {
+                            "code": "duplicate_custom_id",
+                            "message": "twice",
+                            "line": 7,
+                            "param": None,
+                        }
+                    ]
+                },
+            ),
+            ExitCode.FAILED,
+            "line 7: twice (duplicate_custom_id)",
+        ),
         (batch("expired"), ExitCode.FAILED, "ended expired"),
         (batch("cancelled"), ExitCode.FAILED, "ended cancelled"),
-        (batch("completed", request_counts={"total": 2, "completed": 0, "failed": 2}),
-         ExitCode.FAILED, "all 2 rows"),
-        (batch("completed", request_counts={"total": 2, "completed": 2, "failed": 0}),
-         ExitCode.OK, ""),
+        (
+            batch("completed", request_counts={"total": 2, "completed": 0, "failed": 2}),
+            ExitCode.FAILED,
+            "all 2 rows",
+        ),
+        (
+            batch("completed", request_counts={"total": 2, "completed": 2, "failed": 0}),
+            ExitCode.OK,
+            "",
+        ),
     ],
 )
 def test_the_exit_code_is_the_batchs_fate(
@@ -134,7 +155,7 @@ def test_a_jobs_body_comes_from_anywhere(
 ) -> None:
     body = '{"model": "fake", "prompt": "hä"}'
     Path("body.json").write_text(body)
-    monkeypatch.setattr("sys.stdin", Path("body.json").open())
+    monkeypatch.setattr("sys.stdin", StringIO(body))
     source = {"text": body, "@file": "@body.json", "-": "-"}[form]
     connected.jobs["job_1"] = [job("queued")]
     ended = run("job", "submit", "--endpoint", "/v1/completions", "--body", source)

@@ -1,0 +1,157 @@
+"""Text batches through the whole plant, against bare transformers on the same weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.batches import Batch, run_batch
+from bench.machine import ROOT
+from bench.report import Measurement, median
+from bench.rig import Rig, child_environment, logged
+from shared.models_catalog import ModelEntry
+from tests.plant import Plant
+
+MODEL = "smollm2"
+STATIC_ROWS = (32, 64, 128)
+LEAST_NEW, MOST_NEW = 16, 128
+NEW_TOKENS = (LEAST_NEW + MOST_NEW) // 2
+"""The mean of the batch: equal for every row of a static microbatch, which is its best case."""
+BATCH_SECONDS = 600.0
+SUBJECTS = (
+    "a lighthouse keeper", "the first winter on Mars", "a baker who cannot taste", "two rivers",
+    "an old violin", "the last train home", "a city under glass", "a letter that came late",
+)  # fmt: skip
+
+
+class BareText:
+    """``bench.bare_text`` in its own process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, **question: Any) -> Any:
+        """Raises RuntimeError when the process has died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"bare transformers ended with {self._process.wait()}")
+        return json.loads(line)
+
+
+@contextmanager
+def bare_text(rig: Rig) -> Iterator[BareText]:
+    """It ends when its standard input does: also when we are killed."""
+    log = (rig.folder("bare-text") / "log").open("wb")
+    with log, subprocess.Popen(
+        [sys.executable, "-m", "bench.bare_text", str(rig.text_model)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        cwd=ROOT,
+        env=child_environment() | {"HF_HUB_OFFLINE": "1"},
+    ) as process:
+        try:
+            yield BareText(process)
+        finally:
+            process.kill()
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Chat rows, greedy, whose lengths are spread evenly over 16 to 128 new tokens."""
+    made = []
+    for number in range(count):
+        # A step coprime to the span visits every length before any twice.
+        length = LEAST_NEW + (number * 41) % (MOST_NEW - LEAST_NEW + 1)
+        told = "Take your time, and describe every detail. " * (number % 3)
+        content = f"Write a very long story about {SUBJECTS[number % len(SUBJECTS)]}. {told}"
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": f"{content}(Version {number})"}],
+            "max_tokens": length,
+            "temperature": 0,
+        }
+        made.append(
+            {
+                "custom_id": f"row-{number}",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": body,
+            }
+        )
+    return made
+
+
+def vs_static(rig: Rig) -> Measurement:
+    """The plant's tokens a second over the best static microbatch of bare ``generate``."""
+    measured = _measure(rig)
+    return _figure(measured, max(STATIC_ROWS, key=lambda n: measured["rates"].get(f"static_{n}", 0)))
+
+
+def vs_one_by_one(rig: Rig) -> Measurement:
+    """The plant's tokens a second over one row at a time on bare ``generate``."""
+    return _figure(_measure(rig), 1)
+
+
+def _figure(measured: dict[str, Any], size: int) -> Measurement:
+    rates = measured["rates"]
+    other = "one_by_one" if size == 1 else f"static_{size}"
+    sides = {"plant": rates["plant"], other: rates[other]}
+    return Measurement(
+        rates["plant"] / rates[other], {"unit": "tokens/s", "sides": sides, **measured}
+    )
+
+
+@cache
+def _measure(rig: Rig) -> dict[str, Any]:
+    """Both figures are of one run: each round a batch, every static size, one row alone."""
+    count = 32 if rig.quick else 128
+    sizes = (32,) if rig.quick else STATIC_ROWS
+    entry = ModelEntry(id=MODEL, engine="text", source=str(rig.text_model))
+    file = _input_file(rig, rows(count))
+    samples: dict[str, list[float]] = {}
+    batches: list[Batch] = []
+    with rig.plant(models=(entry,), settings={"LOG_LEVEL": "INFO"}) as plant, bare_text(rig) as bare:
+        plant.start()
+        run_batch(plant, _input_file(rig, rows(4)), BATCH_SECONDS)  # loads the model
+        dtype = _dtype(plant)
+        for _ in range(rig.rounds):
+            batches.append(run_batch(plant, file, BATCH_SECONDS))
+            samples.setdefault("plant", []).append(batches[-1].tokens / batches[-1].seconds)
+            for size in (1, *sizes):
+                name = "one_by_one" if size == 1 else f"static_{size}"
+                rate = bare.ask(dtype=dtype, rows=size, new_tokens=NEW_TOKENS)
+                samples.setdefault(name, []).append(rate)
+        differing = bare.ask(agreement=4 if rig.quick else 12)
+    return {
+        "rates": {name: median(found) for name, found in samples.items()},
+        "samples": samples,
+        "rows": count,
+        "tokens_per_batch": [batch.tokens for batch in batches],
+        "tokens_wanted": sum(row["body"]["max_tokens"] for row in rows(count)),
+        "phases_s": batches[-1].phases,
+        "bare_new_tokens_per_row": NEW_TOKENS,
+        "dtype": dtype,
+        "greedy_rows_that_differ_in_a_microbatch": differing,
+    }
+
+
+def _dtype(plant: Plant) -> str:
+    """What the plant's engine chose on this machine: bare transformers runs in the same."""
+    return str(logged(plant, "text-0", "engine_ready")[-1]["detail"]["dtype"])
+
+
+def _input_file(rig: Rig, lines: list[dict[str, Any]]) -> Path:
+    path = rig.folder("input") / "input.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path

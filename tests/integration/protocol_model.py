@@ -1,0 +1,205 @@
+"""The protocol in plain Python: what the database should hold after every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+from shared.lifecycle import Held, ReleaseReason
+
+WINDOW = 2
+TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
+BUDGET = {ReleaseReason.ERROR: ("error_n", 3), ReleaseReason.CRASHED: ("crash_n", 2)}
+MAX_LOSSES = 5
+
+
+@dataclass
+class ModelJob:
+    id: str
+    tenant: str
+    kind: str
+    stage: str
+    state: str = "queued"
+    stop: str | None = None
+    shards_open: int = 1
+    usage: int = 0
+    """Usage rows: one for each of its shards that succeeded in generating."""
+
+    @property
+    def open(self) -> bool:
+        return self.state not in TERMINAL
+
+
+@dataclass
+class ModelShard:
+    id: int
+    job: ModelJob
+    pool: str
+    stage: str
+    state: str
+    seq: int | None = None
+    epoch: int = 0
+    session: str | None = None
+    error_n: int = 0
+    crash_n: int = 0
+    lost_n: int = 0
+    preempt_n: int = 0
+    fenced_n: int = 0
+    suspect: bool = False
+    sha256: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.state in {"queued", "ready"}
+
+    def held_by(self, session: str, epoch: int) -> bool:
+        return self.state == "running" and (self.session, self.epoch) == (session, epoch)
+
+
+@dataclass
+class Model:
+    """Jobs, shards and sessions; a session is ``alive``, ``expired`` or ``dead``."""
+
+    jobs: dict[str, ModelJob] = field(default_factory=dict)
+    shards: dict[int, ModelShard] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    draining: set[str] = field(default_factory=set)
+    _seq: count[int] = field(default_factory=count)
+
+    # --- waiting --------------------------------------------------------------------------
+
+    def submit(self, shard_id: int, job: ModelJob, pool: str) -> None:
+        others = [s for s in self._of(pool, job.tenant) if s.waits]
+        room = all(s.state == "ready" for s in others) and len(others) < WINDOW
+        self.jobs[job.id] = job
+        self.shards[shard_id] = ModelShard(
+            shard_id, job, pool, job.stage, "ready" if room else "queued",
+            next(self._seq) if room else None,
+        )  # fmt: skip
+
+    def dispatch(self, pool: str) -> int:
+        picked: list[tuple[int, int]] = []
+        for tenant in {s.job.tenant for s in self.shards.values()}:
+            mine = self._of(pool, tenant)
+            free = max(0, WINDOW - sum(s.state == "ready" for s in mine))
+            queued = sorted(s.id for s in mine if s.state == "queued")
+            picked += list(enumerate(queued[:free]))
+        for _, shard_id in sorted(picked):
+            self.shards[shard_id].state = "ready"
+            self.shards[shard_id].seq = next(self._seq)
+        return len(picked)
+
+    def claim(self, session: str, pools: Iterable[str], limit: int) -> list[ModelShard]:
+        if self.sessions[session] != "alive" or session in self.draining:
+            return []
+        line = [s for s in self.shards.values() if s.state == "ready" and s.pool in pools]
+        taken = sorted(line, key=lambda s: s.seq or 0)[:limit]
+        for shard in taken:
+            shard.state, shard.session = "running", session
+            shard.epoch += 1
+            shard.job.state = "running"
+        return taken
+
+    def _of(self, pool: str, tenant: str) -> list[ModelShard]:
+        return [s for s in self.shards.values() if s.pool == pool and s.job.tenant == tenant]
+
+    # --- ends -----------------------------------------------------------------------------
+
+    def commit(self, session: str, held: Held, state: str, sha256: str | None) -> bool:
+        """Whether the commit is accepted, and, through the shard's state, whether it was new."""
+        shard = self.shards[held.shard_id]
+        if not shard.held_by(session, held.epoch):
+            mine = (
+                (shard.session, shard.epoch) == (session, held.epoch)
+                and shard.state == state
+                and shard.sha256 == sha256
+            )
+            shard.fenced_n += not mine
+            return mine
+        shard.state, shard.sha256 = state, sha256
+        if shard.stage == "generate" and (shard.job.kind == "batch" or state == "succeeded"):
+            shard.job.usage += 1
+        if shard.job.kind == "generate":
+            self._end(shard.job, (shard.job.stop or state) if state == "cancelled" else state)
+        elif shard.stage == "generate":
+            self._count_down(shard.job)
+        elif shard.stage == "assemble":
+            self._end(shard.job, shard.job.stop or "succeeded")
+        return True
+
+    def validated(self, job: ModelJob, slice_ids: list[int]) -> None:
+        job.stage, job.shards_open = "generate", len(slice_ids)
+        for shard_id in slice_ids:
+            self.shards[shard_id] = ModelShard(shard_id, job, "text", "generate", "queued")
+
+    def assembling(self, shard_id: int, job: ModelJob) -> None:
+        """The database opened the assembly that ``awaits_assembly`` asks for."""
+        self.shards[shard_id] = ModelShard(
+            shard_id, job, "upkeep", "assemble", "ready", next(self._seq)
+        )
+
+    def awaits_assembly(self) -> list[ModelJob]:
+        begun = {s.job.id for s in self.shards.values() if s.stage == "assemble"}
+        return [job for job in self.jobs.values() if job.stage == "assemble" and job.id not in begun]
+
+    def release(self, session: str, held: Held, reason: ReleaseReason) -> str | None:
+        shard = self.shards[held.shard_id]
+        if not shard.held_by(session, held.epoch):
+            shard.fenced_n += 1
+            return None
+        spent = False
+        if reason in BUDGET:
+            column, budget = BUDGET[reason]
+            setattr(shard, column, getattr(shard, column) + 1)
+            spent = getattr(shard, column) >= budget
+        shard.preempt_n += reason == ReleaseReason.PREEMPTED
+        shard.suspect |= reason in {ReleaseReason.SUSPECT, ReleaseReason.CRASHED}
+        self._leave(shard, spent)
+        return shard.state
+
+    def recover(self) -> None:
+        for shard in list(self.shards.values()):
+            if shard.state == "running" and self.sessions[shard.session or ""] == "dead":
+                shard.suspect |= shard.lost_n >= 1
+                shard.lost_n += 1
+                self._leave(shard, shard.lost_n >= MAX_LOSSES)
+
+    def stop(self, job: ModelJob) -> bool:
+        if not job.open or job.stop or job.stage == "assemble":
+            return False
+        job.stop = "cancelled"
+        self.sweep()
+        return True
+
+    def sweep(self) -> None:
+        for shard in list(self.shards.values()):
+            if shard.job.open and shard.job.stop and shard.waits and shard.stage != "assemble":
+                self._close(shard, "cancelled")
+
+    def _leave(self, shard: ModelShard, spent: bool) -> None:
+        """``running`` ended without a commit."""
+        if shard.job.stop and shard.stage != "assemble":
+            self._close(shard, "cancelled")
+        elif spent:
+            self._close(shard, "failed")
+        else:
+            shard.state = "ready"
+            if shard.job.kind == "generate":
+                shard.job.state = "queued"
+
+    def _close(self, shard: ModelShard, state: str) -> None:
+        shard.state = state
+        if shard.job.kind == "batch" and shard.stage == "generate":
+            self._count_down(shard.job)
+        else:
+            self._end(shard.job, (shard.job.stop or state) if state == "cancelled" else state)
+
+    def _count_down(self, job: ModelJob) -> None:
+        job.shards_open -= 1
+        if job.shards_open == 0:
+            job.stage, job.shards_open = "assemble", 1
+
+    @staticmethod
+    def _end(job: ModelJob, state: str) -> None:
+        job.state, job.shards_open = state, 0

@@ -1,0 +1,273 @@
+"""Any order of claims, heartbeats, deaths, recoveries, commits, stops: the database does what the
+model says, epochs only grow, nothing leaves a terminal state, usage is counted once.
+
+``PRESSRUN_TEST_PROTOCOL=soak`` runs many more and longer stories.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from shared import lifecycle
+from shared.lifecycle import Claim, ReleaseReason
+from shared.states import ShardState
+from tests.integration.protocol import OTHER, TENANT, Plant
+from tests.integration.protocol_model import TERMINAL, WINDOW, Model, ModelJob
+
+PROFILES = {"ci": (30, 40), "soak": (1_000, 80)}
+POOLS = ["text", "upkeep"]
+MAX_SESSIONS = 4
+MAX_JOBS = 8
+PICK = st.integers(0, 1_000)
+SHAS = ["a" * 64, "b" * 64]
+ASSEMBLED = "f" * 64 + "+"
+
+
+class Protocol(RuleBasedStateMachine):
+    """Several workers, zombies among them; single jobs of two tenants, and one batch."""
+
+    plant: Plant
+
+    @initialize()
+    def begin(self) -> None:
+        self.plant.sql("TRUNCATE tenants, sessions, jobs, shards, events, usage, files CASCADE")
+        for tenant in (TENANT, OTHER):
+            self.plant.tenant(tenant)
+        self.model = Model()
+        self.attempts: list[tuple[str, Claim]] = []
+        self.seen: dict[int, tuple[str, int]] = {}
+        self.new_session()
+
+    # --- tenants --------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.jobs) < MAX_JOBS)
+    @rule(tenant=st.sampled_from([TENANT, TENANT, OTHER]))
+    def submit(self, tenant: str) -> None:
+        job_id = self.plant.generation(tenant, window=WINDOW)
+        self._submitted(ModelJob(job_id, tenant, "generate", "generate"), "text")
+
+    @precondition(lambda self: all(job.kind != "batch" for job in self.model.jobs.values()))
+    @rule()
+    def submit_batch(self) -> None:
+        self._submitted(ModelJob(self.plant.batch(), TENANT, "batch", "validate"), "upkeep")
+
+    def _submitted(self, job: ModelJob, pool: str) -> None:
+        (shard,) = self.plant.shards(job.id)
+        self.model.submit(shard.id, job, pool)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(pick=PICK)
+    def stop(self, pick: int) -> None:
+        job = choose(list(self.model.jobs.values()), pick)
+        assert self.plant.stop(job.id, job.tenant) == self.model.stop(job)
+
+    # --- workers --------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.sessions) < MAX_SESSIONS)
+    @rule()
+    def new_session(self) -> None:
+        session = self.plant.session(f"w{len(self.model.sessions)}")
+        self.model.sessions[session] = "alive"
+
+    @rule(pick=PICK, limit=st.integers(1, 3))
+    def claim(self, pick: int, limit: int) -> None:
+        session = choose(list(self.model.sessions), pick)
+        claims = self.plant.claim(session, pools=POOLS, max_shards=limit)
+        expected = self.model.claim(session, POOLS, limit)
+        assert [(c.shard_id, c.epoch) for c in claims] == [(s.id, s.epoch) for s in expected]
+        self.attempts += [(session, claim) for claim in claims]
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=PICK, sha256=st.sampled_from(SHAS), state=st.sampled_from(["succeeded"] * 3 + ["cancelled"]))
+    def commit(self, pick: int, sha256: str, state: str) -> None:
+        """Of any attempt there ever was: by its holder, by a zombie, again."""
+        session, claim = choose(self.attempts, -1 - pick)
+        self._commit(session, claim, sha256, state)
+
+    def _commit(self, session: str, claim: Claim, sha256: str, state: str) -> None:
+        held, shard = claim.held, self.model.shards[claim.shard_id]
+        new = shard.held_by(session, held.epoch)
+        if claim.stage == "validate":
+            accepted = self.plant.finish_validation(session, held, slices=3)
+            assert accepted == self.model.commit(session, held, "succeeded", None)
+            if new:
+                ids = [s.id for s in self.plant.shards(claim.job_id) if s.stage == "generate"]
+                self.model.validated(shard.job, ids)
+        elif claim.stage == "assemble":
+            accepted = self.plant.finish_assembly(session, held)
+            assert accepted == self.model.commit(session, held, "succeeded", ASSEMBLED)
+        elif claim.kind == "batch":
+            accepted = self.plant.finish_slice(
+                session, claim, sha256=sha256, state=ShardState(state)
+            )
+            assert accepted == self.model.commit(session, held, state, sha256)
+        else:
+            accepted = self.plant.finish(session, held, sha256, state=ShardState(state))
+            again = shard.state if not new and shard.sha256 == sha256 else state
+            assert accepted == self.model.commit(session, held, again, sha256)
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=PICK, reason=st.sampled_from(list(ReleaseReason)))
+    def release(self, pick: int, reason: ReleaseReason) -> None:
+        session, claim = choose(self.attempts, -1 - pick)
+        state = self.plant.release(session, claim.held, reason, code="why")
+        assert state == self.model.release(session, claim.held, reason)
+
+    @rule(pick=PICK)
+    def heartbeat(self, pick: int) -> None:
+        session = choose(list(self.model.sessions), pick)
+        with self.plant.connection() as connection:
+            alive = lifecycle.heartbeat(connection, session, ttl_seconds=600)
+        assert alive == (self.model.sessions[session] != "dead")
+        if alive:
+            self.model.sessions[session] = "alive"
+
+    @rule(pick=PICK)
+    def drain(self, pick: int) -> None:
+        session = choose(list(self.model.sessions), pick)
+        with self.plant.connection() as connection:
+            lifecycle.drain_session(connection, session)
+        self.model.draining.add(session)
+
+    # --- upkeep ---------------------------------------------------------------------------
+
+    @rule(pick=PICK)
+    def expire_session(self, pick: int) -> None:
+        session = choose(list(self.model.sessions), pick)
+        self.plant.expire_session(session)
+        if self.model.sessions[session] == "alive":
+            self.model.sessions[session] = "expired"
+
+    @rule(pick=PICK)
+    def declare_dead(self, pick: int) -> None:
+        session = choose(list(self.model.sessions), pick)
+        expired = self.model.sessions[session] == "expired"
+        assert self.plant.declare_dead(session) == expired
+        if expired:
+            self.model.sessions[session] = "dead"
+
+    @rule()
+    def recover(self) -> None:
+        self.plant.recover()
+        self.model.recover()
+
+    @rule()
+    def sweep(self) -> None:
+        self.plant.sweep()
+        self.model.sweep()
+
+    @rule(pool=st.sampled_from(POOLS))
+    def dispatch(self, pool: str) -> None:
+        assert self.plant.dispatch(pool, window=WINDOW) == self.model.dispatch(pool)
+
+    # --- what always holds ----------------------------------------------------------------
+
+    @invariant()
+    def database_is_as_the_model_says(self) -> None:
+        rows = self.plant.sql("SELECT * FROM shards ORDER BY id")
+        for job in self.model.awaits_assembly():
+            (row,) = [r for r in rows if r.job_id == job.id and r.stage == "assemble"]
+            self.model.assembling(row.id, job)
+        assert [facts(row) for row in rows] == [
+            facts(shard) | {"session_id": shard.session, "output_sha256": shard.sha256}
+            for _, shard in sorted(self.model.shards.items())
+        ]
+        jobs = self.plant.sql("SELECT id, state, stage, stop_reason, shards_open FROM jobs")
+        assert {tuple(row) for row in jobs} == {
+            (job.id, job.state, job.stage, job.stop, job.shards_open)
+            for job in self.model.jobs.values()
+        }
+        for row in rows:
+            self._moved_forward(row)
+
+    def _moved_forward(self, row: Any) -> None:
+        """Said without the model: epochs never fall, and a terminal state is for good."""
+        state, epoch = self.seen.get(row.id, ("queued", 0))
+        assert row.epoch >= epoch
+        assert state not in TERMINAL or (row.state, row.epoch) == (state, epoch)
+        self.seen[row.id] = (row.state, row.epoch)
+
+    @invariant()
+    def each_job_ends_once_and_is_counted_once(self) -> None:
+        usage = dict(tuple(r) for r in self.plant.sql("SELECT job_id, count(*) FROM usage GROUP BY 1"))
+        assert usage == {job.id: job.usage for job in self.model.jobs.values() if job.usage}
+        ends = self.plant.sql(
+            "SELECT job_id, count(*) FROM events WHERE type ~"
+            " '[.](succeeded|completed|failed|cancelled|expired)$' GROUP BY 1"
+        )
+        assert {tuple(row) for row in ends} == {
+            (job.id, 1) for job in self.model.jobs.values() if not job.open
+        }
+
+    def teardown(self) -> None:
+        """A healthy worker and upkeep bring every job to its end."""
+        if not hasattr(self, "model"):
+            return
+        for session, state in self.model.sessions.items():
+            self.plant.lose(session)
+            self.model.sessions[session] = "dead" if state != "dead" else state
+        self.model.recover()
+        healer = self.plant.session("healer")
+        self.model.sessions[healer] = "alive"
+        for _ in range(20):
+            self.sweep()
+            for pool in POOLS:
+                self.dispatch(pool)
+            self.database_is_as_the_model_says()
+            claims = self.plant.claim(healer, pools=POOLS)
+            assert len(claims) == len(self.model.claim(healer, POOLS, 64))
+            for claim in claims:
+                self._commit(healer, claim, SHAS[0], "succeeded")
+        self.database_is_as_the_model_says()
+        self.each_job_ends_once_and_is_counted_once()
+        assert not any(job.open for job in self.model.jobs.values())
+
+
+def choose(items: list[Any], pick: int) -> Any:
+    return items[pick % len(items)]
+
+
+def facts(shard: Any) -> dict[str, Any]:
+    names = "id state epoch error_n crash_n lost_n preempt_n fenced_n suspect".split()
+    values = {name: getattr(shard, name) for name in names}
+    if hasattr(shard, "output_sha256"):
+        values |= {"session_id": shard.session_id, "output_sha256": shard.output_sha256}
+    return values
+
+
+@pytest.mark.timeout(7_200)
+def test_the_database_follows_the_model(database_url: str) -> None:
+    examples, steps = PROFILES[os.environ.get("PRESSRUN_TEST_PROTOCOL", "ci")]
+    plant = Plant(database_url)
+
+    class Machine(Protocol):
+        pass
+
+    Machine.plant = plant
+    try:
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        plant.close()

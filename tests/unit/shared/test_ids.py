@@ -1,0 +1,41 @@
+"""Identifiers: visible prefix, in order of time, never twice."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from shared import ids
+
+MAKERS = {
+    ids.new_job_id: "job_",
+    ids.new_batch_id: "batch_",
+    ids.new_file_id: "file-",
+    ids.new_tenant_id: "ten_",
+    ids.new_key_id: "key_",
+    ids.new_session_id: "ses_",
+    ids.new_artifact_id: "art_",
+}
+
+
+@pytest.mark.parametrize(("make", "prefix"), MAKERS.items())
+def test_an_id_is_its_prefix_and_26_plain_characters(make: object, prefix: str) -> None:
+    made = make()  # type: ignore[operator]
+    assert re.fullmatch(prefix + "[0-9a-hjkmnp-tv-z]{26}", made)
+
+
+def test_later_ids_sort_after_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for millisecond in [0, 1, 31, 32, 1_000, 1_760_000_000_000, 2**48 - 1]:
+        monkeypatch.setattr(ids.time, "time", lambda at=millisecond: at / 1000)
+        made.append(ids.new_id(""))
+    assert made == sorted(made)
+    assert {len(each) for each in made} == {ids.LENGTH}
+
+
+def test_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids.time, "time", lambda: 1_760_000_000.0)
+    made = {ids.new_job_id() for _ in range(10_000)}
+    assert len(made) == 10_000
+    assert len({each[:14] for each in made}) == 1  # prefix and time
