@@ -222,34 +222,6 @@ class Model(Shape):
     endpoints: list[str]
 
 
-class Tenant(Shape):
-    """An account that owns jobs, files and keys."""
-
-    id: str
-    object: Literal["tenant"]
-    name: str
-    created_at: UnixSeconds
-    disabled: bool
-
-
-class Key(Shape):
-    """An API key, without the key."""
-
-    id: str
-    object: Literal["api_key"]
-    name: str
-    prefix: str
-    created_at: UnixSeconds
-    expires_at: UnixSeconds | None
-    revoked_at: UnixSeconds | None
-
-
-class NewKey(Key):
-    """An API key with the key itself, which is shown this once."""
-
-    key: str
-
-
 class Health(Shape):
     """The process answers."""
 
@@ -301,15 +273,3 @@ class ModelList(Page):
     """All models."""
 
     data: list[Model]
-
-
-class TenantList(Page):
-    """A page of tenants."""
-
-    data: list[Tenant]
-
-
-class KeyList(Page):
-    """A page of keys."""
-
-    data: list[Key]

@@ -15,7 +15,7 @@ from shared.db.jobs import JobRow
 from shared.db.models import Model
 from shared.db.tenants import TenantRow
 from shared.ids import ALPHABET, LENGTH
-from shared.states import JobState, Stage, StopReason, is_terminal
+from shared.states import JobState, Stage, is_terminal
 
 Object = dict[str, Any]
 
@@ -24,18 +24,6 @@ _TERMINAL = {str(state) for state in JobState if is_terminal(state)}
 _TIME_CHARACTERS = 10
 _QUEUED_SHARDS_A_SECOND = 10
 _BATCH_RETRY_SECONDS = 5
-
-_BATCH_STATUS = {
-    JobState.SUCCEEDED: "completed",
-    JobState.FAILED: "failed",
-    JobState.CANCELLED: "cancelled",
-    JobState.EXPIRED: "expired",
-}
-_STAGE_STATUS = {
-    Stage.VALIDATE: "validating",
-    Stage.GENERATE: "in_progress",
-    Stage.ASSEMBLE: "finalizing",
-}
 
 
 def has_ended(state: str) -> bool:
@@ -78,17 +66,17 @@ def accepted_seconds(item_id: str) -> int | None:
     return number // 1000
 
 
-def _created_at(item_id: str, stored: float) -> int:
+def created_at_of(item_id: str, stored: float) -> int:
     accepted = accepted_seconds(item_id)
     return int(stored) if accepted is None else accepted
 
 
-def _expires_at(item_id: str, stored: float, expires: float | None) -> int | None:
+def expires_at_of(item_id: str, stored: float, expires: float | None) -> int | None:
     """The whole life after the moment shown, whatever the clocks of database and API say."""
-    return None if expires is None else _created_at(item_id, stored) + round(expires - stored)
+    return None if expires is None else created_at_of(item_id, stored) + round(expires - stored)
 
 
-def _seconds(moment: float | None) -> int | None:
+def seconds_of(moment: float | None) -> int | None:
     return None if moment is None else int(moment)
 
 
@@ -154,11 +142,11 @@ def job(row: JobRow) -> Object:
         "progress": _progress(row),
         "error": _job_error(row),
         "artifacts": _artifacts(row),
-        "usage": _usage(row),
-        "created_at": _created_at(row.id, row.created_at),
-        "started_at": _seconds(row.started_at),
-        "ended_at": _seconds(row.ended_at),
-        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
+        "usage": usage_of(row),
+        "created_at": created_at_of(row.id, row.created_at),
+        "started_at": seconds_of(row.started_at),
+        "ended_at": seconds_of(row.ended_at),
+        "expires_at": expires_at_of(row.id, row.created_at, row.expires_at),
         "timings": {
             "queued_seconds": _between(row.created_at, row.started_at),
             "running_seconds": _between(row.started_at, row.ended_at),
@@ -210,79 +198,11 @@ def _artifacts(row: JobRow) -> list[Object]:
     ]
 
 
-def _usage(row: JobRow) -> Object:
+def usage_of(row: JobRow) -> Object:
     return {
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,
         "total_tokens": row.input_tokens + row.output_tokens,
-    }
-
-
-def batch(row: JobRow) -> Object:
-    """An OpenAI batch."""
-    status = _batch_status(row)
-    ended = _seconds(row.ended_at)
-    cancelled = row.stop_reason == StopReason.CANCELLED
-    return {
-        "id": row.id,
-        "object": "batch",
-        "endpoint": row.endpoint,
-        "errors": _batch_errors(row),
-        "input_file_id": row.input_file_id,
-        "completion_window": (row.batch_spec or {}).get("completion_window", ""),
-        "status": status,
-        "output_file_id": row.output_file_id,
-        "error_file_id": row.error_file_id,
-        "created_at": _created_at(row.id, row.created_at),
-        "in_progress_at": _seconds(row.in_progress_at),
-        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
-        "finalizing_at": _seconds(row.finalizing_at),
-        "completed_at": ended if status == "completed" else None,
-        "failed_at": ended if status == "failed" else None,
-        "expired_at": ended if status == "expired" else None,
-        "cancelling_at": _seconds(row.cancel_requested_at) if cancelled else None,
-        "cancelled_at": ended if status == "cancelled" else None,
-        "request_counts": {
-            "total": row.rows_total,
-            "completed": row.rows_completed,
-            "failed": row.rows_failed,
-        },
-        "usage": _batch_usage(row),
-        "metadata": row.metadata,
-    }
-
-
-def _batch_status(row: JobRow) -> str:
-    if row.state in _TERMINAL:
-        return _BATCH_STATUS[JobState(row.state)]
-    if row.stop_reason == StopReason.CANCELLED:
-        return "cancelling"
-    return _STAGE_STATUS[Stage(row.stage)]
-
-
-def _batch_errors(row: JobRow) -> Object | None:
-    if row.state != JobState.FAILED:
-        return None
-    listed = row.errors or [{"code": row.error_code, "message": row.error_message}]
-    data = [
-        {
-            "code": item.get("code") or "internal_error",
-            "message": item.get("message") or "",
-            "param": item.get("param"),
-            "line": item.get("line"),
-        }
-        for item in listed
-    ]
-    return {"object": "list", "data": data}
-
-
-def _batch_usage(row: JobRow) -> Object | None:
-    if row.state not in _TERMINAL or row.state == JobState.FAILED:
-        return None
-    return {
-        **_usage(row),
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
     }
 
 
@@ -302,8 +222,8 @@ def file(row: FileRow) -> Object:
         "id": row.id,
         "object": "file",
         "bytes": row.bytes,
-        "created_at": _created_at(row.id, row.created_at),
-        "expires_at": _expires_at(row.id, row.created_at, row.expires_at),
+        "created_at": created_at_of(row.id, row.created_at),
+        "expires_at": expires_at_of(row.id, row.created_at, row.expires_at),
         "filename": row.filename,
         "purpose": row.purpose,
         "status": "processed",
@@ -337,6 +257,6 @@ def key(row: KeyRow) -> Object:
         "name": row.name,
         "prefix": row.prefix,
         "created_at": int(row.created_at),
-        "expires_at": _seconds(row.expires_at),
-        "revoked_at": _seconds(row.revoked_at),
+        "expires_at": seconds_of(row.expires_at),
+        "revoked_at": seconds_of(row.revoked_at),
     }

@@ -27,7 +27,8 @@ from shared.errors import (
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 LEAST_LIFE_SECONDS = 3_600
 MOST_LIFE_SECONDS = 2_592_000
-MAX_BOUNDARY_CHARACTERS = 70
+MAX_BOUNDARY_CHARACTERS = 200
+"""RFC 2046 allows 70, which some clients exceed by a few."""
 MAX_FORM_BYTES = 2**20
 """Werkzeug holds its read buffer to the same limit, so this is larger than ``BUFFER_BYTES``."""
 MAX_PARTS = 16

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN_SECONDS = 60
 
 _GUARD = """
-import importlib.abc, json, os, runpy, sys
+import importlib.abc, importlib.metadata, json, os, runpy, sys
 allowed = set(json.loads(sys.argv[1]))
 folders = {name for name in os.listdir(".") if os.path.isdir(name)}
 
@@ -42,6 +42,8 @@ class Guard(importlib.abc.MetaPathFinder):
             specs = (finder.find_spec(name, path, target) for finder in self.finders)
             return next((spec for spec in specs if spec is not None), None)
         return None
+
+    find_distributions = staticmethod(importlib.metadata.MetadataPathFinder.find_distributions)
 
 sys.meta_path[:] = [Guard(sys.meta_path)]
 sys.path = [os.getcwd(), *(p for p in sys.path[1:] if p)]

@@ -35,6 +35,8 @@ GROUP_LIMIT = 256
 STORAGE_TRIES = 8
 """Tries to store a slice before it is given back with ``error_n`` charged (about five minutes)."""
 
+UNFORESEEN_PAUSE_SECONDS = 5.0
+
 Result = TypeVar("Result")
 
 
@@ -72,7 +74,7 @@ class Commits:
 
     def slice(self, run: ShardRun) -> None:
         """Stores and commits a slice of a batch."""
-        self._threads.submit(self._carry, run.held, lambda: self._commit_slice(run))
+        self._threads.submit(self._carry, run, lambda: self._commit_slice(run))
 
     def release(
         self,
@@ -88,7 +90,7 @@ class Commits:
         def give_back() -> None:
             self._release(run, reason, code, message, delay_seconds)
 
-        self._threads.submit(self._carry, run.held, give_back)
+        self._threads.submit(self._carry, run, give_back)
 
     def close(self, timeout: float) -> None:
         """Waits for what is under way, up to ``timeout`` seconds, then lets go of it."""
@@ -97,13 +99,22 @@ class Commits:
         self._closing.set()
         self._threads.shutdown(wait=True)
 
-    def _carry(self, held: Held, work: Callable[[], None]) -> None:
+    def _carry(self, run: ShardRun, work: Callable[[], None]) -> None:
+        held = run.held
         try:
-            work()
+            try:
+                work()
+            except Stale:
+                raise
+            except Exception:
+                # Held under a live lease, it would otherwise wait for this worker's end.
+                log.exception("commit_failed", shard=held.shard_id, epoch=held.epoch)
+                why = ("internal_error", "the result could not be stored")
+                self._release(run, ReleaseReason.ERROR, *why, UNFORESEEN_PAUSE_SECONDS)
         except Stale:
             log.warning("stale_shard_dropped", shard=held.shard_id, epoch=held.epoch)
         except Exception:
-            log.exception("commit_failed", shard=held.shard_id, epoch=held.epoch)
+            log.exception("shard_not_released", shard=held.shard_id, epoch=held.epoch)
         finally:
             self._on_closed(held)
 

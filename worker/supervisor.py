@@ -98,10 +98,13 @@ class Supervisor:
         self._mailbox.wake()
 
     def drain(self) -> None:
-        """Claim no more; finish within ``drain_seconds`` or give back. Safe in signal handlers."""
-        if self._drain_by is None:
-            self._drain_by = time.monotonic() + self._drain_seconds
-            self._mailbox.wake()
+        """Claim no more; finish within ``drain_seconds`` or give back, the second time at once.
+
+        Safe in signal handlers.
+        """
+        patience = self._drain_seconds if self._drain_by is None else 0.0
+        self._drain_by = time.monotonic() + patience
+        self._mailbox.wake()
 
     def session_lost(self) -> None:
         self._session_lost = True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Response, request
 
 from api import parsing, rendering
+from api.admin_objects import Key, KeyList, NewKey, Tenant, TenantList
 from api.auth import hash_key, new_key, visible_prefix
-from api.objects import Key, KeyList, NewKey, Tenant, TenantList
 from api.requests import KeyRequest, TenantRequest
 from api.routes.replies import json_reply
 from api.routing import AFTER, LIMIT, RouteTable

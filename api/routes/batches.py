@@ -8,7 +8,7 @@ from flask import Response, request
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from api import parsing, rendering
+from api import batch_rendering, parsing, rendering
 from api.limits import DEFAULT_PRIORITY
 from api.objects import Batch, BatchList
 from api.requests import BatchRequest
@@ -92,7 +92,7 @@ def _submit(
         )
         row = _get(connection, tenant_id, batch_id)
     services.bell.ring(UPKEEP_POOL)
-    return rendering.batch(row)
+    return batch_rendering.batch(row)
 
 
 def _require_input(connection: Connection, tenant_id: str, file_id: str) -> None:
@@ -113,7 +113,7 @@ def list_batches(services: Services, tenant_id: str) -> Response:
     after = parsing.cursor(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(connection, tenant_id, kinds=["batch"], after=after, limit=limit + 1)
-    return json_reply(rendering.page([rendering.batch(row) for row in rows], limit))
+    return json_reply(rendering.page([batch_rendering.batch(row) for row in rows], limit))
 
 
 @routes.get("/v1/batches/<batch_id>", answers={200: Batch})
@@ -127,13 +127,13 @@ def cancel_batch(services: Services, tenant_id: str, batch_id: str) -> Response:
     """Asks a batch to stop; rows that are done are kept. Asking again changes nothing."""
     parsing.one_id(batch_id, "batch")
     row, _, _ = cancel_job(services, tenant_id, batch_id, kind="batch")
-    return json_reply(rendering.batch(row))
+    return json_reply(batch_rendering.batch(row))
 
 
 def _show(services: Services, tenant_id: str, batch_id: str) -> rendering.Object:
     parsing.one_id(batch_id, "batch")
     with services.autocommit.connect() as connection:
-        return rendering.batch(_get(connection, tenant_id, batch_id))
+        return batch_rendering.batch(_get(connection, tenant_id, batch_id))
 
 
 def _get(connection: Connection, tenant_id: str, batch_id: str) -> JobRow:

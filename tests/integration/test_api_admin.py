@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from api import objects
+from api import admin_objects, objects
 from tests.integration.api_case import ADMIN, ApiCase, api_fixture, make_settings
 
 __all__ = ["api_fixture"]
@@ -14,11 +14,11 @@ __all__ = ["api_fixture"]
 def make_key(api: ApiCase, **body: object) -> tuple[str, dict[str, object]]:
     """A new tenant's keys address, and a key of it."""
     tenant = api.client.post("/v1/admin/tenants", json={"name": "t"}, headers=ADMIN).json
-    objects.Tenant.model_validate(tenant)
+    admin_objects.Tenant.model_validate(tenant)
     path = f"/v1/admin/tenants/{tenant['id']}/keys"
     key = api.client.post(path, json=body, headers=ADMIN)
     assert key.status_code == 201
-    objects.NewKey.model_validate(key.json)
+    admin_objects.NewKey.model_validate(key.json)
     return path, key.json
 
 
@@ -35,7 +35,7 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(api: ApiCase) -> None:
     path, key = make_key(api, name="laptop")
     assert works(api, key["key"])
     listed = api.client.get(path, headers=ADMIN).json
-    objects.KeyList.model_validate(listed)
+    admin_objects.KeyList.model_validate(listed)
     (entry,) = listed["data"]
     assert "key" not in entry
     assert (entry["name"], entry["prefix"]) == ("laptop", str(key["key"])[:14])
@@ -92,7 +92,7 @@ def test_tenants_are_listed(api: ApiCase) -> None:
     for _ in range(3):
         api.new_tenant()
     first = api.client.get("/v1/admin/tenants?limit=3", headers=ADMIN).json
-    objects.TenantList.model_validate(first)
+    admin_objects.TenantList.model_validate(first)
     path = f"/v1/admin/tenants?limit=3&after={first['last_id']}"
     rest = api.client.get(path, headers=ADMIN).json
     assert (len(first["data"]), len(rest["data"]), rest["has_more"]) == (3, 1, False)

@@ -16,6 +16,7 @@ from worker.engines.protocol import Load
 log = structlog.get_logger()
 
 MEMORY_SHARE = 0.7
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 QUARANTINE_IDLE_SECONDS = 30.0
 LOAD_OVERHEAD = 1.5
 """Expected memory of a model that was not loaded yet, over the size of its weights."""
@@ -35,7 +36,7 @@ class EnginePool:
         threads: int | None,
         scratch: Path,
     ) -> None:
-        self._budget = memory_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+        self._budget = memory_bytes or int(machine_memory() * MEMORY_SHARE)
         self._environment = dict(environment)
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
@@ -103,6 +104,16 @@ class EnginePool:
         log.info("engine_evicted", model=key[0], quarantine=key[1])
         self._children[key].kill()
         self.forget(key)
+
+
+def machine_memory() -> int:
+    """Bytes this process may use: the machine's, or its container's when that is less."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = CONTAINER_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def expected_bytes(model: Model) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api import objects, rendering
+from api import batch_rendering, objects, rendering
 from shared.db.jobs import JobRow
 from shared.ids import new_batch_id, new_file_id, new_job_id
 
@@ -37,7 +37,7 @@ def a_row(**changed: Any) -> JobRow:
 
 
 def batch(**changed: Any) -> dict[str, Any]:
-    shown = rendering.batch(a_row(**changed))
+    shown = batch_rendering.batch(a_row(**changed))
     objects.Batch.model_validate(shown)
     return shown
 

@@ -29,7 +29,6 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("PRESSRUN_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
     folder = tmp_path / "with a space"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -42,8 +41,9 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line; returns its exit code and streams."""
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line, which sleeps no second; returns its exit code and streams."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     def call(*arguments: str) -> Ended:
         capfd.readouterr()
