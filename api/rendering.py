@@ -84,6 +84,39 @@ def _between(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else round(max(0.0, end - start), 3)
 
 
+_FRESH_JOB = JobRow(
+    id="",
+    kind="generate",
+    state=JobState.QUEUED,
+    stage=Stage.GENERATE,
+    stop_reason=None,
+    endpoint="",
+    model=None,
+    batch_spec=None,
+    metadata=None,
+    input_file_id=None,
+    output_file_id=None,
+    error_file_id=None,
+    error_code=None,
+    error_message=None,
+    error_param=None,
+    errors=None,
+    rows_total=1,
+    rows_completed=0,
+    rows_failed=0,
+    input_tokens=0,
+    output_tokens=0,
+    created_at=0.0,
+    started_at=None,
+    in_progress_at=None,
+    finalizing_at=None,
+    cancel_requested_at=None,
+    ended_at=None,
+    expires_at=None,
+    queue_position=None,
+)
+
+
 def new_job(
     job_id: str,
     *,
@@ -94,36 +127,13 @@ def new_job(
 ) -> str:
     """The body of a single generation that was accepted this moment."""
     accepted = accepted_seconds(job_id) or 0
-    row = JobRow(
+    row = _FRESH_JOB._replace(
         id=job_id,
-        kind="generate",
-        state=JobState.QUEUED,
-        stage=Stage.GENERATE,
-        stop_reason=None,
         endpoint=endpoint,
         model=model,
-        batch_spec=None,
         metadata=metadata,
-        input_file_id=None,
-        output_file_id=None,
-        error_file_id=None,
-        error_code=None,
-        error_message=None,
-        error_param=None,
-        errors=None,
-        rows_total=1,
-        rows_completed=0,
-        rows_failed=0,
-        input_tokens=0,
-        output_tokens=0,
         created_at=accepted,
-        started_at=None,
-        in_progress_at=None,
-        finalizing_at=None,
-        cancel_requested_at=None,
-        ended_at=None,
         expires_at=None if expires_in_seconds is None else accepted + expires_in_seconds,
-        queue_position=None,
     )
     return job_with_result(row, None)
 

@@ -79,9 +79,7 @@ class Plant:
             )
         return job_id
 
-    def batch(
-        self, tenant: str = TENANT, *, priority: int = 0, expires_in: float = 86_400
-    ) -> str:
+    def batch(self, tenant: str = TENANT, *, priority: int = 0, expires_in: float = 86_400) -> str:
         job_id, file_id = new_batch_id(), new_file_id()
         self.sql(
             "INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key)"
@@ -164,9 +162,7 @@ class Plant:
     ) -> bool:
         cuts = [Slice(n, n * 100, n * 100 + 100, n * rows + 1, rows) for n in range(slices)]
         with self.engine.begin() as connection:
-            return lifecycle.finish_validation(
-                connection, session_id, held, slices=cuts, pool=pool
-            )
+            return lifecycle.finish_validation(connection, session_id, held, slices=cuts, pool=pool)
 
     def finish_assembly(self, session_id: str, held: Held, *, file_id: str | None = None) -> bool:
         stored = StoredObject(f"final/{held.shard_id}/{held.epoch}", "f" * 64, 10)

@@ -141,7 +141,9 @@ class Model:
 
     def awaits_assembly(self) -> list[ModelJob]:
         begun = {s.job.id for s in self.shards.values() if s.stage == "assemble"}
-        return [job for job in self.jobs.values() if job.stage == "assemble" and job.id not in begun]
+        return [
+            job for job in self.jobs.values() if job.stage == "assemble" and job.id not in begun
+        ]
 
     def release(self, session: str, held: Held, reason: ReleaseReason) -> str | None:
         shard = self.shards[held.shard_id]

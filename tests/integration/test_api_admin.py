@@ -124,3 +124,19 @@ def test_a_broker_that_is_down_only_degrades(api: ApiCase, tmp_path: object) -> 
         assert degraded.submit()
     finally:
         degraded.close()
+
+
+def test_lost_connections_cost_at_most_one_answer(api: ApiCase) -> None:
+    job_id = api.submit()
+    with api.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    first = api.get(f"/v1/jobs/{job_id}")
+    assert first.status_code in {200, 503}
+    if first.status_code == 503:
+        assert first.json["error"]["code"] == "database_unavailable"
+    assert api.get(f"/v1/jobs/{job_id}").status_code == 200

@@ -38,7 +38,12 @@ def test_a_batch_from_submission_to_its_files(plant: Plant) -> None:
     assert plant.dispatch() == 3
     first, second, third = plant.claim()
     assert [c.ordinal for c in (first, second, third)] == [0, 1, 2]
-    assert (second.byte_start, second.byte_end, second.first_line, second.row_count) == (100, 200, 3, 2)
+    assert (second.byte_start, second.byte_end, second.first_line, second.row_count) == (
+        100,
+        200,
+        3,
+        2,
+    )
     assert plant.finish_slice("w1", first)
     assert plant.finish_slice("w1", first)
     assert not plant.finish_slice("w1", first, sha256="d" * 64)
@@ -46,7 +51,12 @@ def test_a_batch_from_submission_to_its_files(plant: Plant) -> None:
     assert plant.job(job_id).stage == "generate"
     assert plant.finish_slice("w1", third)
     job = plant.job(job_id)
-    assert (job.stage, job.shards_open, job.rows_completed, job.rows_failed) == ("assemble", 1, 5, 1)
+    assert (job.stage, job.shards_open, job.rows_completed, job.rows_failed) == (
+        "assemble",
+        1,
+        5,
+        1,
+    )
 
     last = plant.claim_one()
     assert plant.finish_assembly("w1", last.held)
@@ -63,7 +73,10 @@ def test_a_batch_from_submission_to_its_files(plant: Plant) -> None:
 def test_a_rejected_batch_fails_with_its_bad_lines(plant: Plant) -> None:
     job_id = plant.batch()
     claim = plant.claim_one(plant.session())
-    errors = [BadLine("invalid_json_line", "no JSON \x00 \ud800", 3), BadLine("empty_file", "empty")]
+    errors = [
+        BadLine("invalid_json_line", "no JSON \x00 \ud800", 3),
+        BadLine("empty_file", "empty"),
+    ]
     for _ in range(2):  # the answer to the first one was lost
         with plant.engine.begin() as connection:
             assert lifecycle.reject_batch(
@@ -117,7 +130,9 @@ def test_a_batch_fails_when_its_own_stage_does(plant: Plant, stage: str) -> None
     for _ in range(MAX_ERRORS):
         claim = plant.claim_one(pools=["upkeep"])
         assert claim.stage == stage
-        plant.release("w1", claim.held, ReleaseReason.ERROR, code="storage_unavailable", message="s")
+        plant.release(
+            "w1", claim.held, ReleaseReason.ERROR, code="storage_unavailable", message="s"
+        )
     job = plant.job(job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "storage_unavailable")
     assert plant.events(job_id)[-1] == "batch.failed"

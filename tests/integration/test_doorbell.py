@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 from shared.doorbell import RING_TASK, Ringer, doorbell_queue, make_celery
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.tcp_proxy import TcpProxy
+from worker.doorbell_consumer import DoorbellConsumer
 from worker.doorbell_listener import Listener
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,14 @@ def test_a_doorbell_is_heard_in_milliseconds(
     record_property("median_ms", round(median * 1000, 2))
     print(f"p50 {median * 1000:.1f} ms, p95 {sorted(took)[47] * 1000:.1f} ms")
     assert median < 0.5  # far from any poll, however busy the machine is
+
+
+def test_the_broker_is_answered_before_the_loop_sleeps_again() -> None:
+    """Left to the loop, answers wait for up to ten seconds, and the next bell behind them."""
+    answered: list[int] = []
+    consumer = DoorbellConsumer.__new__(DoorbellConsumer)
+    consumer.call_soon_ack(answered.append, 1)
+    assert answered == [1]
 
 
 def test_the_queue_is_declared_as_it_should_be(

@@ -34,7 +34,12 @@ def test_a_submitted_job_is_ready_for_the_next_claim(plant: Plant) -> None:
     assert plant.job(job_id).state == JobState.QUEUED
     claim = plant.claim_one(plant.session())
     assert (claim.job_id, claim.tenant_id, claim.epoch) == (job_id, TENANT, 1)
-    assert (claim.kind, claim.stage, claim.endpoint, claim.model) == ("generate", "generate", CHAT, "m")
+    assert (claim.kind, claim.stage, claim.endpoint, claim.model) == (
+        "generate",
+        "generate",
+        CHAT,
+        "m",
+    )
     assert json.loads(claim.spec) == BODY
     job = plant.job(job_id)
     assert job.state == JobState.RUNNING
@@ -128,7 +133,9 @@ def test_twenty_claiming_threads_get_each_of_500_shards_once(plant: Plant) -> No
         return taken
 
     with ThreadPoolExecutor(20) as threads:
-        taken = [item for part in threads.map(take_all, map("w{}".format, range(20))) for item in part]
+        taken = [
+            item for part in threads.map(take_all, map("w{}".format, range(20))) for item in part
+        ]
         # A thread may have found nothing while others held what they did not take.
         taken += take_rest(plant)
     assert Counter(shard for shard, _ in taken).most_common(1)[0][1] == 1

@@ -94,14 +94,16 @@ def test_revisions_form_one_line() -> None:
 def index_definitions(engine: Engine) -> set[str]:
     with engine.connect() as connection:
         rows = connection.execute(
-            text("SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
-                 " AND tablename <> 'alembic_version'")
+            text(
+                "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
+                " AND tablename <> 'alembic_version'"
+            )
         )
         return set(rows.scalars())
 
 
 def wait_for_advisory_waiter(engine: Engine) -> None:
-    """Returns once somebody stands in line for an advisory lock; the test's timeout is the limit."""
+    """Returns once somebody stands in line for it; the test's timeout is the limit."""
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not connection.execute(waiting).scalar():

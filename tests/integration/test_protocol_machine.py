@@ -33,6 +33,9 @@ MAX_SESSIONS = 4
 MAX_JOBS = 8
 PICK = st.integers(0, 1_000)
 SHAS = ["a" * 64, "b" * 64]
+SHARD_FACTS = [
+    "id", "state", "epoch", "error_n", "crash_n", "lost_n", "preempt_n", "fenced_n", "suspect",
+]  # fmt: skip
 ASSEMBLED = "f" * 64 + "+"
 
 
@@ -91,7 +94,11 @@ class Protocol(RuleBasedStateMachine):
         self.attempts += [(session, claim) for claim in claims]
 
     @precondition(lambda self: self.attempts)
-    @rule(pick=PICK, sha256=st.sampled_from(SHAS), state=st.sampled_from(["succeeded"] * 3 + ["cancelled"]))
+    @rule(
+        pick=PICK,
+        sha256=st.sampled_from(SHAS),
+        state=st.sampled_from(["succeeded"] * 3 + ["cancelled"]),
+    )
     def commit(self, pick: int, sha256: str, state: str) -> None:
         """Of any attempt there ever was: by its holder, by a zombie, again."""
         session, claim = choose(self.attempts, -1 - pick)
@@ -202,7 +209,9 @@ class Protocol(RuleBasedStateMachine):
 
     @invariant()
     def each_job_ends_once_and_is_counted_once(self) -> None:
-        usage = dict(tuple(r) for r in self.plant.sql("SELECT job_id, count(*) FROM usage GROUP BY 1"))
+        usage = dict(
+            tuple(r) for r in self.plant.sql("SELECT job_id, count(*) FROM usage GROUP BY 1")
+        )
         assert usage == {job.id: job.usage for job in self.model.jobs.values() if job.usage}
         ends = self.plant.sql(
             "SELECT job_id, count(*) FROM events WHERE type ~"
@@ -241,8 +250,7 @@ def choose(items: list[Any], pick: int) -> Any:
 
 
 def facts(shard: Any) -> dict[str, Any]:
-    names = "id state epoch error_n crash_n lost_n preempt_n fenced_n suspect".split()
-    values = {name: getattr(shard, name) for name in names}
+    values = {name: getattr(shard, name) for name in SHARD_FACTS}
     if hasattr(shard, "output_sha256"):
         values |= {"session_id": shard.session_id, "output_sha256": shard.output_sha256}
     return values

@@ -115,9 +115,7 @@ def test_a_claim_that_commits_after_its_session_was_declared_dead_is_recovered(
     job_id = plant.generation()
     plant.session()
     with plant.engine.begin() as slow:
-        claims = lifecycle.claim(
-            slow, session_id="w1", pools=["text"], max_shards=1, max_rows=10
-        )
+        claims = lifecycle.claim(slow, session_id="w1", pools=["text"], max_shards=1, max_rows=10)
         assert len(claims) == 1
         plant.expire_session("w1")
         assert plant.declare_dead("w1") == 1

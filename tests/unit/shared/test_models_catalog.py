@@ -17,7 +17,12 @@ def catalog(tmp_path: Path) -> Path:
 def test_entries_with_their_defaults(catalog: Path) -> None:
     catalog.write_text('[[models]]\nid = "tiny"\nengine = "text"\nsource = "hub/tiny"\n')
     (entry,) = read_catalog(catalog)
-    assert (entry.id, entry.engine, entry.source, entry.pool) == ("tiny", "text", "hub/tiny", "text")
+    assert (entry.id, entry.engine, entry.source, entry.pool) == (
+        "tiny",
+        "text",
+        "hub/tiny",
+        "text",
+    )
     assert entry.served_endpoints() == ["/v1/chat/completions", "/v1/completions"]
     assert entry.settings == {}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.sharding import MAX_BYTES, MAX_ROWS, TARGET_SECONDS, Cutter, Slice
 from worker.rows import slice_rows
 from worker.upkeep.lines import read_lines
+import itertools
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,7 @@ def files(draw: st.DrawFn) -> list[RowAt]:
     return rows
 
 
-@given(
-    files(), st.integers(1, 20), st.integers(1, 2_000), st.floats(0.5, 100, allow_nan=False)
-)
+@given(files(), st.integers(1, 20), st.integers(1, 2_000), st.floats(0.5, 100, allow_nan=False))
 def test_slices_tile_the_rows_within_their_bounds(
     rows: list[RowAt], max_rows: int, max_bytes: int, target_seconds: float
 ) -> None:
@@ -66,7 +65,7 @@ def test_slices_tile_the_rows_within_their_bounds(
             assert part.byte_end - part.byte_start <= max_bytes
             assert sum(row.seconds for row in mine[1:]) + mine[0].seconds <= target_seconds * 1.001
     assert left == []
-    for before, after in zip(slices, slices[1:], strict=False):
+    for before, after in itertools.pairwise(slices):
         assert before.byte_end <= after.byte_start
 
 
@@ -75,7 +74,7 @@ def test_slices_are_as_large_as_they_may_be(rows: list[RowAt]) -> None:
     """No two neighbours would have fitted into one."""
     slices = cut(Cutter(10, 1_000, 60.0), rows)
     left = list(rows)
-    for before, after in zip(slices, slices[1:], strict=False):
+    for before, after in itertools.pairwise(slices):
         mine, left = left[: before.row_count], left[before.row_count :]
         first = left[0]
         assert (

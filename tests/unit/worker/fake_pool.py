@@ -8,7 +8,16 @@ from typing import Any
 
 from shared.db.models import Model
 from worker.engines.child import ChildDied
-from worker.engines.protocol import Cancelled, Fatal, FromEngine, Load, Ready, Row, RowResult, RowsDone
+from worker.engines.protocol import (
+    Cancelled,
+    Fatal,
+    FromEngine,
+    Load,
+    Ready,
+    Row,
+    RowResult,
+    RowsDone,
+)
 from worker.execution import ShardRun
 
 SIGKILL = -9
@@ -114,7 +123,9 @@ class FakePool:
         self._children.pop(key, None)
 
     def capacity(self) -> int:
-        return max((child.ready.capacity for child in self._children.values() if child.ready), default=0)
+        return max(
+            (child.ready.capacity for child in self._children.values() if child.ready), default=0
+        )
 
     def retire_quarantine(self) -> None:
         pass

@@ -75,7 +75,9 @@ def test_an_answer_counts_once_and_never_after_the_row_has_ended(store: LocalSto
 def test_usage_is_kept_by_endpoint_and_model(store: LocalStore) -> None:
     rows = [
         RowInput(n, n + 1, str(n), endpoint, model, BODY)
-        for n, (endpoint, model) in enumerate([(CHAT, "a"), (CHAT, "b"), (EMBEDDINGS, "a"), (CHAT, "a")])
+        for n, (endpoint, model) in enumerate(
+            [(CHAT, "a"), (CHAT, "b"), (EMBEDDINGS, "a"), (CHAT, "a")]
+        )
     ]
     run = ShardRun(make_claim(1, kind="batch"), "w1", rows)
     for index in range(4):

@@ -40,7 +40,9 @@ class Bench:
             return None
         return Model(model_id, "text", "fake", "", [CHAT], {}, "us", 0)
 
-    def batch(self, shard_id: int = 1, rows: int = 3, *, model: str = "m", **fields: Any) -> ShardRun:
+    def batch(
+        self, shard_id: int = 1, rows: int = 3, *, model: str = "m", **fields: Any
+    ) -> ShardRun:
         claim = make_claim(shard_id, kind="batch", row_count=rows, **fields)
         return self._begin(ShardRun(claim, "w1", make_rows(rows, model=model)))
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.upkeep.lines import Line, read_lines
+import itertools
 
 TEXTS = st.lists(st.sampled_from([b"a", b"bc" * 5, b"\n", b"\r\n", b"\xff", b"\x00", b" "])).map(
     b"".join
@@ -22,7 +23,7 @@ def lines(chunks: list[bytes], max_bytes: int = 1_000) -> list[Line]:
 @given(TEXTS | st.binary(max_size=60), st.lists(st.integers(0, 60)), st.integers(0, 12))
 def test_any_chunking_gives_the_same_lines(data: bytes, cuts: list[int], max_bytes: int) -> None:
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    chunks = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(edges)]
     chunks.insert(len(chunks) // 2, b"")
     found = lines(chunks, max_bytes)
 

@@ -28,7 +28,7 @@ def test_rows_keep_their_lines_and_their_bodies_byte_for_byte() -> None:
 
 
 def test_a_slice_that_is_cut_wrongly_is_refused() -> None:
-    with pytest.raises(ValueError, match="truncated|malformed"):
+    with pytest.raises(ValueError, match=r"truncated|malformed"):
         slice_rows([line("a")[:-3]], first_line=1)
 
 

@@ -55,6 +55,17 @@ def test_a_good_file_has_slices_and_no_errors() -> None:
 
 
 BODY = json.dumps(row()["body"])
+MISSING, UNKNOWN = "missing_required_parameter", "unsupported_parameter"
+
+
+def with_parameter(name: str, value: object) -> bytes:
+    return json.dumps(row(body=row()["body"] | {name: value})).encode()
+
+
+def with_text(old: str, new: str) -> bytes:
+    return json.dumps(row()).replace(old, new).encode()
+
+
 BAD_LINES: dict[str, tuple[bytes, str, str | None]] = {
     "no json": (b"hello", "invalid_json_line", None),
     "cut off": (json.dumps(row()).encode()[:-2], "invalid_json_line", None),
@@ -70,8 +81,8 @@ BAD_LINES: dict[str, tuple[bytes, str, str | None]] = {
     "list": (b"[]", "invalid_request", None),
     "number": (b"1", "invalid_request", None),
     "too long": (b" " * 4_096 + json.dumps(row()).encode(), "line_too_long", None),
-    "no custom_id": (b'{"method":"POST","url":"/v1","body":{}}', "missing_required_parameter", "custom_id"),
-    "no body": (b'{"custom_id":"a","method":"POST","url":"/v1"}', "missing_required_parameter", "body"),
+    "no custom_id": (b'{"method":"POST","url":"/v1","body":{}}', MISSING, "custom_id"),
+    "no body": (b'{"custom_id":"a","method":"POST","url":"/v1"}', MISSING, "body"),
     "custom_id is a number": (json.dumps(row(7)).encode(), "invalid_request", "custom_id"),
     "custom_id is empty": (json.dumps(row("")).encode(), "invalid_request", "custom_id"),
     "custom_id is too long": (json.dumps(row("x" * 513)).encode(), "invalid_request", "custom_id"),
@@ -86,21 +97,16 @@ BAD_LINES: dict[str, tuple[bytes, str, str | None]] = {
     "model of another endpoint": (json.dumps(row(model="e")).encode(), "model_not_found", "model"),
     "body is a list": (json.dumps(row(body=[])).encode(), "invalid_request", None),
     "no messages": (json.dumps(row(body={"model": "m"})).encode(), "invalid_request", "messages"),
-    "unknown parameter": (
-        json.dumps(row(body=row()["body"] | {"tools": []})).encode(), "unsupported_parameter", "tools"),
-    "stream": (
-        json.dumps(row(body=row()["body"] | {"stream": True})).encode(), "streaming_unsupported", "stream"),
-    "temperature": (
-        json.dumps(row(body=row()["body"] | {"temperature": 9})).encode(), "invalid_request", "temperature"),
+    "unknown parameter": (with_parameter("tools", []), UNKNOWN, "tools"),
+    "stream": (with_parameter("stream", True), "streaming_unsupported", "stream"),
+    "temperature": (with_parameter("temperature", 9), "invalid_request", "temperature"),
     "huge number": (
-        json.dumps(row()).replace('"model"', '"seed": ' + "9" * 3_000 + ', "model"').encode(),
-        "invalid_request", "seed"),
+        with_text('"model"', '"seed": ' + "9" * 3_000 + ', "model"'), "invalid_request", "seed"),
     "infinity": (
-        json.dumps(row()).replace('"model"', '"temperature": 1e999, "model"').encode(),
-        "invalid_request", "temperature"),
+        with_text('"model"', '"temperature": 1e999, "model"'), "invalid_request", "temperature"),
     "NaN": (json.dumps(row(body=float("nan"))).encode(), "invalid_json_line", None),
     "model twice, once not text": (
-        json.dumps(row()).replace('"model"', '"model": 3, "model"').encode(), "invalid_request", "model"),
+        with_text('"model"', '"model": 3, "model"'), "invalid_request", "model"),
 }  # fmt: skip
 
 
@@ -187,7 +193,11 @@ def test_a_file_without_rows_is_refused(data: bytes) -> None:
 
 
 def test_windows_newlines_blank_lines_and_a_missing_last_newline_are_fine() -> None:
-    data = b"\r\n" + jsonl(row("a"), row("b")).replace(b"\n", b"\r\n\r\n") + json.dumps(row("c")).encode()
+    data = (
+        b"\r\n"
+        + jsonl(row("a"), row("b")).replace(b"\n", b"\r\n\r\n")
+        + json.dumps(row("c")).encode()
+    )
     verdict = validate(data)
     assert found(verdict) == []
     (part,) = verdict.slices
