@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.figures import FIGURES, Figure
-from bench.machine import machine, sentence
+from bench.machine import in_words, machine
 from bench.report import (
     Measurement,
     ReportError,
@@ -111,7 +111,7 @@ def _write_docs(console: Console) -> int:
     results = read_results(RESULTS)
     if not results:
         raise ReportError(f"there is no {RESULTS}: run python -m bench first")
-    PAGE.write_text(put_in_page(PAGE.read_text(), results, machine=sentence(results[-1].detail)))
+    PAGE.write_text(put_in_page(PAGE.read_text(), results, machine=in_words(results)))
     console.print(f"wrote {PAGE}")
     return 0
 

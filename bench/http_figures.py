@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kombu import Connection
@@ -20,6 +21,7 @@ from tests.plant import Plant
 
 SUBMISSION = json.dumps({"endpoint": CHAT, "body": BODY})
 JOB_SECONDS = 60
+_JSON = {"Content-Type": "application/json"}
 SERVED_REQUESTS = 1_000
 """By each API process before its memory is read."""
 
@@ -51,9 +53,6 @@ def _finished_job(plant: Plant) -> str:
     if job["state"] != "succeeded":
         raise RuntimeError(f"the job to look at is {job['state']}")
     return job_id
-
-
-_JSON = {"Content-Type": "application/json"}
 
 
 def _seconds(rig: Rig) -> float:
@@ -99,18 +98,18 @@ def post_job(rig: Rig) -> Measurement:
     return _ratio(samples, over="celery", jobs_committed=committed, workers="none on either side")
 
 
-def _rates(
-    rig: Rig, folder: Path, sides: dict[str, tuple[int, Request]]
-) -> dict[str, list[float]]:
+def _rates(rig: Rig, folder: Path, sides: dict[str, tuple[int, Request]]) -> dict[str, list[float]]:
     """Requests a second of every side, after a second of each that counts for nothing."""
     for port, request in sides.values():
         rate(port, request, seconds=1.0, folder=folder)
 
-    def measured(port: int, request: Request) -> float:
-        return rate(port, request, seconds=_seconds(rig), folder=folder)
-
+    seconds = _seconds(rig)
     return interleave(
-        rig.rounds, {name: lambda side=side: measured(*side) for name, side in sides.items()}
+        rig.rounds,
+        {
+            name: partial(rate, port, request, seconds=seconds, folder=folder)
+            for name, (port, request) in sides.items()
+        },
     )
 
 
@@ -155,9 +154,7 @@ def get_job_with_million(rig: Rig) -> Measurement:
         for side in requests:
             p50_ms(side)
         rounds = max(3, 2 * rig.rounds)
-        samples = interleave(
-            rounds, {"many": lambda: p50_ms("many"), "few": lambda: p50_ms("few")}
-        )
+        samples = interleave(rounds, {"many": lambda: p50_ms("many"), "few": lambda: p50_ms("few")})
         shards = large.scalar("SELECT count(*) FROM shards")
     sides = {name: median(times) for name, times in samples.items()}
     return Measurement(

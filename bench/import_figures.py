@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 from bench.machine import ROOT
 from bench.report import Measurement, interleave
@@ -17,9 +18,7 @@ print(time.perf_counter() - began)
 """
 API = "import api.wsgi"
 LIBRARIES = "import flask, sqlalchemy, celery"
-CLASSES = (
-    "from flask import Flask\nfrom sqlalchemy import create_engine\nfrom celery import Celery"
-)
+CLASSES = "from flask import Flask\nfrom sqlalchemy import create_engine\nfrom celery import Celery"
 
 
 def api_import_time(rig: Rig) -> Measurement:
@@ -38,7 +37,7 @@ def api_import_time(rig: Rig) -> Measurement:
         _seconds(each, settings)  # compiles and reads what is not in memory yet
     samples = interleave(
         3 if rig.quick else 11,
-        {name: lambda each=each: _seconds(each, settings) for name, each in statements.items()},
+        {name: partial(_seconds, each, settings) for name, each in statements.items()},
     )
     sides = {name: min(times) for name, times in samples.items()}
     return Measurement(

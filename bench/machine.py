@@ -6,12 +6,15 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from bench.report import Result
 
 PACKAGES = (
     "flask", "gunicorn", "celery", "kombu", "sqlalchemy", "psycopg", "torch", "transformers",
@@ -33,15 +36,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def sentence(detail: dict[str, Any]) -> str:
-    """A machine in words, from the detail of a result."""
-    found = detail.get("machine", {})
+def in_words(results: Sequence[Result]) -> str:
+    """Where results are from: a sentence for each run that they were measured in."""
+    runs: dict[str, list[str]] = {}
+    for result in results:
+        runs.setdefault(_sentence(result.detail.get("machine", {})), []).append(result.name)
+    if len(runs) == 1:
+        return next(iter(runs))
+    return "\n\n".join(f"{sentence} ({', '.join(names)})" for sentence, names in runs.items())
+
+
+def _sentence(found: dict[str, Any]) -> str:
     versions = found.get("versions", {})
     used = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     return (
-        f"Measured {found.get('measured_at', 'at an unknown time')} on {found.get('cores', '?')} "
-        f"cores ({found.get('processor', 'unknown processor')}, {found.get('memory_gib', '?')} "
-        f"GiB), Python {found.get('python', '?')}, {used}."
+        f"Measured {found.get('measured_at', 'at an unknown time')} at commit "
+        f"{found.get('commit', '?')} on {found.get('cores', '?')} cores "
+        f"({found.get('processor', 'unknown processor')}, {found.get('memory_gib', '?')} GiB) with "
+        f"Python {found.get('python', '?')}, {used}."
     )
 
 

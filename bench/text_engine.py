@@ -1,9 +1,11 @@
 """How fast the text engine is against bare transformers, and how far microbatches move text.
 
     python -m bench.text_engine throughput MODEL_DIRECTORY
+    python -m bench.text_engine throughput MODEL_DIRECTORY --one-thread
     python -m bench.text_engine agreement MODEL_DIRECTORY
 
-Machines are shared, so the contenders take turns and ratios are of their best rounds.
+The contenders take turns and ratios are of their best rounds. On a machine that is busy with
+other work ``--one-thread`` counts CPU seconds of one thread instead of the clock's.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from worker.engines.base import Engine
 from worker.engines.protocol import Load, Row, RowResult
 from worker.engines.text import create
 
+Clock = Callable[[], float]
 CHAT = "/v1/chat/completions"
 SUBJECTS = (
     "a lighthouse keeper", "the first winter on Mars", "a baker who cannot taste", "two rivers",
@@ -84,10 +88,10 @@ def load(model: str, **settings: Any) -> Engine:
     return create(message, lambda fraction, detail: None)
 
 
-def in_flight_rate(engine: Engine, rows: int) -> float:
-    started = time.perf_counter()
+def in_flight_rate(engine: Engine, rows: int, clock: Clock = time.perf_counter) -> float:
+    started = clock()
     results = serve(engine, bodies(rows))
-    taken = time.perf_counter() - started
+    taken = clock() - started
     return sum(result.output_tokens for result in results.values()) / taken
 
 
@@ -100,13 +104,13 @@ class Bare:
         self._model.generation_config.eos_token_id = None
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
 
-    def rate(self, rows: int, new_tokens: int) -> float:
+    def rate(self, rows: int, new_tokens: int, clock: Clock = time.perf_counter) -> float:
         """Static microbatch of equal prompts and equal lengths: its best case."""
         prompt = self._tokenizer.apply_chat_template(
             bodies(1)[0]["messages"], add_generation_prompt=True, return_dict=False
         )
         ids = torch.tensor([prompt] * rows)
-        started = time.perf_counter()
+        started = clock()
         with torch.inference_mode():
             self._model.generate(
                 ids,
@@ -115,11 +119,16 @@ class Bare:
                 do_sample=False,
                 pad_token_id=0,
             )
-        return rows * new_tokens / (time.perf_counter() - started)
+        return rows * new_tokens / (clock() - started)
 
 
-def throughput(model: str, rows: int = 128, rounds: int = 3) -> Throughput:
-    """Measures all contenders ``rounds`` times in turn."""
+def throughput(
+    model: str, rows: int = 128, rounds: int = 3, one_thread: bool = False
+) -> Throughput:
+    """Measures all contenders ``rounds`` times in turn, by the clock or by CPU seconds."""
+    clock = time.process_time if one_thread else time.perf_counter
+    if one_thread:
+        torch.set_num_threads(1)
     engine = load(model)
     dtype = engine.detail["dtype"]
     bare = Bare(model, dtype)
@@ -130,10 +139,10 @@ def throughput(model: str, rows: int = 128, rounds: int = 3) -> Throughput:
     in_flight_rate(engine, 8)
     bare.rate(8, 8)
     for _ in range(rounds):
-        flights.append(in_flight_rate(engine, rows))
-        singles.append(bare.rate(1, new_tokens))
+        flights.append(in_flight_rate(engine, rows, clock))
+        singles.append(bare.rate(1, new_tokens, clock))
         for size, rates in statics.items():
-            rates.append(bare.rate(size, new_tokens))
+            rates.append(bare.rate(size, new_tokens, clock))
     best_static = {size: max(rates) for size, rates in statics.items()}
     return Throughput(
         rows=rows,
@@ -169,10 +178,13 @@ def main() -> None:
     parser.add_argument("what", choices=["throughput", "agreement"])
     parser.add_argument("model", type=Path)
     parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one-thread", action="store_true")
     given = parser.parse_args()
     model = str(given.model)
     if given.what == "throughput":
-        print(json.dumps(asdict(throughput(model, given.rows or 128)), indent=2))
+        found = throughput(model, given.rows or 128, given.rounds, given.one_thread)
+        print(json.dumps(asdict(found), indent=2))
     else:
         print(json.dumps(agreement(model, given.rows or 32), indent=2))
 

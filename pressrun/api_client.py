@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class ApiClient:
                 headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
                 timeout=TIMEOUT,
                 follow_redirects=True,
+                trust_env=not is_loopback(self.url),  # a proxy knows nothing of this machine
             )
         except (httpx2.InvalidURL, UnicodeError, ValueError):
             raise CommandError(f"{url!r} or its key can't be used", ExitCode.USAGE) from None
@@ -139,6 +141,15 @@ class ApiClient:
         raise CommandError(
             f"{self.url} does not answer as a Pressrun server does", ExitCode.UNREACHABLE
         )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is one of this machine alone."""
+    try:
+        host = httpx2.URL(url).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (httpx2.InvalidURL, ValueError):
+        return False
 
 
 def refusal(response: httpx2.Response) -> CommandError:

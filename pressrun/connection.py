@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-import httpx2
 import typer
 
-from pressrun.api_client import ApiClient
+from pressrun.api_client import ApiClient, is_loopback
 from pressrun.exit_codes import CommandError, ExitCode
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -67,7 +65,7 @@ def resolve_url(url: str | None) -> str:
 
 def _local_key(address: str, name: str, option: str) -> str:
     # A key of this machine must not reach another one because somebody typed its address.
-    key = _read(LOCAL_DATA / name) if _is_loopback(address) else None
+    key = _read(LOCAL_DATA / name) if is_loopback(address) else None
     if key is None:
         variable = "PRESSRUN_" + name.replace("-", "_").upper()
         raise CommandError(f"no key for {address}: give {option} or set {variable}", ExitCode.USAGE)
@@ -79,11 +77,3 @@ def _read(path: Path) -> str | None:
         return path.read_text().strip() or None
     except (OSError, UnicodeError):
         return None
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        host = httpx2.URL(address).host
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except (httpx2.InvalidURL, ValueError):
-        return False

@@ -65,7 +65,6 @@ class Worker:
             memory_bytes=settings.model_memory_bytes,
             environment=engine_environment(os.environ, offline=settings.hub_offline),
             threads=settings.engine_threads,
-            scratch=settings.scratch_dir,
         )
         self._chores = self._make_chores() if "upkeep" in self._pools else None
         self._passes = self._make_passes() if "upkeep" in self._pools else None

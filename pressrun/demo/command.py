@@ -55,10 +55,17 @@ def demo(
             terminal.note("starting a server (the first time takes a minute or two)")
             extra = ["--with-fake", "--no-starter-models"] if model == FAKE else []
             url, api_key = stack.enter_context(local_server(_data_for(model), terminal, extra))
+            stack.push(_explain_interruption)
         client = stack.enter_context(ApiClient(url, api_key))
         results = _run(client, output, rows, model, terminal)
     _show(results, output, terminal)
     _check(results)
+
+
+def _explain_interruption(kind: object, error: BaseException | None, trace: object) -> None:
+    """The server goes down with the demo, so "the batch goes on" would be wrong."""
+    if isinstance(error, CommandError) and error.exit_code is ExitCode.INTERRUPTED:
+        raise CommandError("interrupted; the server was stopped", ExitCode.INTERRUPTED) from None
 
 
 def _data_for(model: str) -> Path:

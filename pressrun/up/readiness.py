@@ -19,9 +19,10 @@ POOL = "text"
 def api_is_ready(url: str) -> bool:
     """Whether the API answers and reaches its database."""
     try:
-        return httpx2.get(f"{url}/readyz", timeout=PROBE_SECONDS).status_code == httpx2.codes.OK
+        answer = httpx2.get(f"{url}/readyz", timeout=PROBE_SECONDS, trust_env=False)
     except httpx2.HTTPError:
         return False
+    return answer.status_code == httpx2.codes.OK
 
 
 def database_time(engine: Engine) -> datetime:

@@ -8,18 +8,25 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.cli_plant import (
     PlantProcess,
+    environment,
     plant,
     processes_of,
     run_cli,
     wait_until_gone,
 )
+
+if TYPE_CHECKING:
+    from tests.services.swift import S3Bucket
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -193,15 +200,46 @@ def test_a_wrong_setting_is_named(data: Path, settings: dict[str, str], words: s
     assert wait_until_gone(data, 1.0) == []
 
 
-def test_a_given_database_is_used_instead_of_an_embedded_one(
-    data: Path, empty_database_url: str
+def test_given_services_are_used_instead_of_embedded_ones(
+    data: Path, empty_database_url: str, broker_url: str, s3_bucket: S3Bucket
 ) -> None:
-    with plant(data, database_url=empty_database_url) as process:
+    services = {
+        "database_url": empty_database_url,
+        "broker_url": broker_url,
+        "s3_bucket": s3_bucket.name,
+        "s3_endpoint": s3_bucket.endpoint_url,
+        "s3_access_key": s3_bucket.access_key,
+        "s3_secret_key": s3_bucket.secret_key,
+        "s3_region": s3_bucket.region,
+    }
+    with plant(data, **services) as process:
         process.wait_ready()
-        run_job(process)
         assert "postgres" not in process.children()
-        assert not (data / "postgres").exists()
+        done = process.cli("demo", "--model", "fake", "--output", "out")
+        assert done.returncode == 0, done.stderr
         assert process.stop() == 0
+    assert len((data.parent / "out" / "output.jsonl").read_text().splitlines()) == 24
+    assert not (data / "postgres").exists()
+    assert [path for path in (data / "doorbells").rglob("*") if path.is_file()] == []
+    assert [path for path in (data / "artifacts").rglob("*") if path.is_file()] == []
+
+
+def test_nothing_survives_kill_9_of_the_demo(data: Path) -> None:
+    folder = data.parent
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "pressrun", "demo", "--model", "fake"],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr is not None
+    assert any("postgres_started" in line for line in demo.stderr)
+    demo.kill()
+    demo.wait()
+    assert wait_until_gone(folder, GONE_SECONDS * 2) == []
 
 
 def test_a_port_that_is_taken_is_a_clear_error(data: Path) -> None:

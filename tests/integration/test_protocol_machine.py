@@ -52,7 +52,11 @@ class Protocol(RuleBasedStateMachine):
         self.model = Model()
         self.attempts: list[tuple[str, Claim]] = []
         self.seen: dict[int, tuple[str, int]] = {}
-        self.new_session()
+        for _ in range(2):
+            self.new_session()
+            self.submit(TENANT)
+        self.submit(OTHER)
+        self.submit_batch()
 
     # --- tenants --------------------------------------------------------------------------
 
@@ -84,6 +88,11 @@ class Protocol(RuleBasedStateMachine):
     def new_session(self) -> None:
         session = self.plant.session(f"w{len(self.model.sessions)}")
         self.model.sessions[session] = "alive"
+
+    @rule(pick=PICK, limit=st.integers(1, 3))
+    def claim_again(self, pick: int, limit: int) -> None:
+        """Twice as likely as other rules: there is no story without claims."""
+        self.claim(pick, limit)
 
     @rule(pick=PICK, limit=st.integers(1, 3))
     def claim(self, pick: int, limit: int) -> None:
@@ -166,6 +175,14 @@ class Protocol(RuleBasedStateMachine):
         if expired:
             self.model.sessions[session] = "dead"
 
+    @rule(pick=PICK)
+    def vanish(self, pick: int) -> None:
+        """All that the reaper does about a worker, which may come back as a zombie."""
+        session = choose(list(self.model.sessions), pick)
+        self.plant.lose(session)
+        self.model.sessions[session] = "dead"
+        self.model.recover()
+
     @rule()
     def recover(self) -> None:
         self.plant.recover()
@@ -225,10 +242,8 @@ class Protocol(RuleBasedStateMachine):
         """A healthy worker and upkeep bring every job to its end."""
         if not hasattr(self, "model"):
             return
-        for session, state in self.model.sessions.items():
-            self.plant.lose(session)
-            self.model.sessions[session] = "dead" if state != "dead" else state
-        self.model.recover()
+        for pick in range(len(self.model.sessions)):
+            self.vanish(pick)
         healer = self.plant.session("healer")
         self.model.sessions[healer] = "alive"
         for _ in range(20):

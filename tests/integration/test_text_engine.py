@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.integration.tiny_models import (
     WORDS,
@@ -15,6 +14,7 @@ from tests.integration.tiny_models import (
     chat,
     completion,
     finish,
+    generated,
     load,
     make,
     row,
@@ -47,22 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
     return load(folder)
-
-
-def generated(folder: Path, prompt: str, new_tokens: int) -> str:
-    """What plain ``generate`` says of one row alone."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    words = tokenizer()
-    ids = words(prompt, return_tensors="pt").input_ids
-    out = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=0,
-    )
-    return say(out[0, ids.shape[1] :])
 
 
 def prompt_of_tokens(count: int) -> str:
@@ -227,57 +211,6 @@ def test_a_cancelled_shard_frees_its_slots_before_the_next_step(
     results = finish(engine)
     assert [result.shard for result in results] == [2]
     assert texts(body_of(results[0])) == [generated(folder, "dog", 6)]
-
-
-def test_out_of_memory_halves_the_microbatch_and_fails_no_row(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = load(folder, slots=8)
-    rows = [completion(i, PROMPTS[i % 6], max_tokens=10, temperature=1, seed=i) for i in range(8)]
-    expected = {i: texts(body) for i, body in run(engine, rows).items()}
-    original = Forward.decode
-    sizes: list[int] = []
-
-    def cramped(self: Forward, tokens: Any, positions: Any, cache: Any) -> Any:
-        sizes.append(len(tokens))
-        if len(tokens) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, tokens, positions, cache)
-
-    monkeypatch.setattr(Forward, "decode", cramped)
-    bodies = run(engine, rows)
-    assert {i: texts(body) for i, body in bodies.items()} == expected
-    assert sizes[0] > 3
-    assert max(sizes[2:]) <= 3
-
-
-def test_a_row_too_large_even_alone_fails_and_the_engine_goes_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = load(folder)
-    original = Forward.decode
-
-    def refusing(self: Forward, tokens: Any, positions: Any, cache: Any) -> Any:
-        if max(positions) > 60:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")
-        return original(self, tokens, positions, cache)
-
-    monkeypatch.setattr(Forward, "decode", refusing)
-    bodies = run(engine, [completion(0, "dog", max_tokens=9), completion(1, "dog", max_tokens=90)])
-    assert bodies[1]["error"]["code"] == "out_of_memory"
-    assert texts(bodies[0]) == [generated(folder, "dog", 9)]
-
-
-def test_the_cache_budget_limits_rows_and_context(folder: Path) -> None:
-    one_token = 2 * 2 * 2 * 8 * 4
-    engine = load(folder, kv_cache_bytes=one_token * 100)
-    assert engine.detail["max_context"] == 100
-    for index in range(4):
-        engine.submit(1, 1, completion(index, "dog", max_tokens=40))
-    engine.step()
-    assert 1 <= engine.active_rows < 4
-    assert len(finish(engine)) == 4
-    assert engine.resident_bytes > 0
 
 
 def test_an_error_other_than_memory_condemns_the_engine(

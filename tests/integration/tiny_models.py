@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from worker.engines.base import Engine
 from worker.engines.protocol import Load, Row, RowResult
@@ -64,6 +64,22 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def say(tokens: Any) -> str:
     """The text of generated ids, as the engine shows one that was cut at a limit."""
     return str(tokenizer().decode(tokens, skip_special_tokens=True)).removesuffix("\ufffd")
+
+
+def generated(folder: Path, prompt: str, new_tokens: int) -> str:
+    """What plain ``generate`` says of one row alone."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    words = tokenizer()
+    ids = words(prompt, return_tensors="pt").input_ids
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=0,
+    )
+    return say(out[0, ids.shape[1] :])
 
 
 def save(folder: Path, model: PreTrainedModel) -> Path:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from worker.engines.base import EngineFailed, OnProgress
 
@@ -77,6 +78,7 @@ def load_model(
         torch.set_num_threads(settings.threads)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _dtype(settings.dtype, device)
+    logging.disable_progress_bar()
     progress(0.05, f"reading {source}")
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)

@@ -21,6 +21,9 @@ QUARANTINE_IDLE_SECONDS = 30.0
 LOAD_OVERHEAD = 1.5
 """Expected memory of a model that was not loaded yet, over the size of its weights."""
 
+CATALOG_SETTINGS = frozenset({"tokens_per_second"})
+"""What the catalog says of a model that its engine need not know."""
+
 ChildKey = tuple[str, bool]
 """(model id, whether it is the quarantine engine)."""
 
@@ -34,13 +37,11 @@ class EnginePool:
         memory_bytes: int | None,
         environment: Mapping[str, str],
         threads: int | None,
-        scratch: Path,
     ) -> None:
         self._budget = memory_bytes or int(machine_memory() * MEMORY_SHARE)
         self._environment = dict(environment)
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
-        self._scratch = scratch
         self._children: dict[ChildKey, EngineChild] = {}
         self._used: dict[ChildKey, float] = {}
 
@@ -85,8 +86,7 @@ class EnginePool:
             self.forget(key)
 
     def _load(self, model: Model) -> Load:
-        settings = dict(model.settings)
-        settings.setdefault("scratch", str(self._scratch))
+        settings = {k: v for k, v in model.settings.items() if k not in CATALOG_SETTINGS}
         return Load(model=model.id, engine=model.engine, source=model.source, settings=settings)
 
     def _make_room(self, wanted: int) -> bool:

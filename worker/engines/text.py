@@ -27,8 +27,8 @@ from worker.engines.vocabulary import Vocabulary
 class TextSettings(EngineSettings):
     """The text engine's options in the model catalog."""
 
-    slots: int = Field(default=64, ge=1, le=4096)
-    """Most choices in one microbatch."""
+    slots: int = Field(default=128, ge=1, le=4096)
+    """Most choices in one microbatch; the cache's bytes may allow fewer."""
     refill_at: int | None = Field(default=None, ge=1)
     """Free slots before waiting rows join; an eighth of ``slots``."""
     prefill_tokens: int = Field(default=2048, ge=64)

@@ -102,7 +102,7 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(ReportError, match="results.json"):
+    with pytest.raises(ReportError, match=r"results\.json"):
         read_results(path)
 
 

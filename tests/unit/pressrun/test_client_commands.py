@@ -235,6 +235,14 @@ def test_ctrl_c_leaves_the_batch_running_and_says_so(
     assert connected.requests("POST", "/v1/batches/batch_1/cancel") == []
 
 
+def test_a_proxy_is_not_asked_for_this_machine(
+    connected: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert run("models", "list").code == ExitCode.OK
+
+
 def test_a_local_server_needs_no_options(server: FakeServer, run: Run) -> None:
     Path(".pressrun").mkdir()
     assert run("models", "list").code == ExitCode.USAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,10 @@ MAKERS = {
 }
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr("shared.ids.time", SimpleNamespace(time=lambda: seconds))
+
+
 @pytest.mark.parametrize(("make", "prefix"), MAKERS.items())
 def test_an_id_is_its_prefix_and_26_plain_characters(make: object, prefix: str) -> None:
     made = make()  # type: ignore[operator]
@@ -28,14 +33,14 @@ def test_an_id_is_its_prefix_and_26_plain_characters(make: object, prefix: str) 
 def test_later_ids_sort_after_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for millisecond in [0, 1, 31, 32, 1_000, 1_760_000_000_000, 2**48 - 1]:
-        monkeypatch.setattr(ids.time, "time", lambda at=millisecond: at / 1000)
+        set_clock(monkeypatch, millisecond / 1000)
         made.append(ids.new_id(""))
     assert made == sorted(made)
     assert {len(each) for each in made} == {ids.LENGTH}
 
 
 def test_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids.time, "time", lambda: 1_760_000_000.0)
+    set_clock(monkeypatch, 1_760_000_000.0)
     made = {ids.new_job_id() for _ in range(10_000)}
     assert len(made) == 10_000
     assert len({each[:14] for each in made}) == 1  # prefix and time

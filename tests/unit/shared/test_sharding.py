@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from shared.sharding import MAX_BYTES, MAX_ROWS, TARGET_SECONDS, Cutter, Slice
 from worker.rows import slice_rows
 from worker.upkeep.lines import read_lines
-import itertools
 
 
 @dataclass(frozen=True)

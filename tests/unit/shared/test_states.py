@@ -13,6 +13,7 @@ from shared.states import (
     TRANSITIONS,
     JobState,
     ShardState,
+    State,
     StopReason,
     guard,
     is_terminal,
@@ -64,7 +65,8 @@ def test_terminal_states_are_these() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_state_is_reachable_and_leads_to_an_end(kind: type[JobState]) -> None:
-    reached, edge = {kind.QUEUED}, [kind.QUEUED]
+    reached: set[State] = {kind.QUEUED}
+    edge: list[State] = [kind.QUEUED]
     while edge:
         for target in TRANSITIONS[kind][edge.pop()]:
             if target not in reached:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ class FakeChild:
         self.pipe = object()
         self.ready = Ready(capacity, 0) if ready else None
         self.state = "ready" if ready else "loading"
-        self.last_heard = time.monotonic()
+        self.last_heard = 0.0
         self.rows_in_flight: dict[tuple[int, int], set[int]] = {}
         self.submitted: list[tuple[int, int]] = []
         self.cancelled: list[tuple[int, int]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Iterator
 
@@ -9,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.upkeep.lines import Line, read_lines
-import itertools
 
 TEXTS = st.lists(st.sampled_from([b"a", b"bc" * 5, b"\n", b"\r\n", b"\xff", b"\x00", b" "])).map(
     b"".join
