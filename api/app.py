@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flask import Response
@@ -27,6 +26,7 @@ from shared.doorbell import Ringer
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
+from shared.version import VERSION
 
 EXTENSION = "pressrun"
 """Where an app keeps its services: ``app.extensions[EXTENSION]``."""
@@ -44,7 +44,7 @@ def create_app(
     sweep_abandoned(settings.scratch_dir)
     app = OpenAPI(
         __name__,
-        info=Info(title="Pressrun", version=_version(), description=_DESCRIPTION),
+        info=Info(title="Pressrun", version=VERSION, description=_DESCRIPTION),
         security_schemes=SECURITY_SCHEMES,  # type: ignore[arg-type]
         # Views validate by themselves; these keep the library's own 422 out of the document.
         validation_error_status=400,
@@ -108,13 +108,6 @@ _DESCRIPTION = (
     "models speak OpenAI's wire format. Every problem is `application/problem+json` with an "
     "`error` member that OpenAI's SDKs read; every response carries `x-request-id`."
 )
-
-
-def _version() -> str:
-    try:
-        return version("pressrun")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _document(app: OpenAPI) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from shared.lifecycle import Held, ReleaseReason
 
@@ -12,6 +13,9 @@ WINDOW = 2
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
 BUDGET = {ReleaseReason.ERROR: ("error_n", 3), ReleaseReason.CRASHED: ("crash_n", 2)}
 MAX_LOSSES = 5
+SHARD_FACTS = [
+    "id", "state", "epoch", "error_n", "crash_n", "lost_n", "preempt_n", "fenced_n", "suspect",
+]  # fmt: skip
 
 
 @dataclass
@@ -205,3 +209,10 @@ class Model:
     @staticmethod
     def _end(job: ModelJob, state: str) -> None:
         job.state, job.shards_open = state, 0
+
+
+def facts(shard: Any) -> dict[str, Any]:
+    values = {name: getattr(shard, name) for name in SHARD_FACTS}
+    if hasattr(shard, "output_sha256"):
+        values |= {"session_id": shard.session_id, "output_sha256": shard.output_sha256}
+    return values

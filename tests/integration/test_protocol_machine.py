@@ -25,17 +25,14 @@ from shared import lifecycle
 from shared.lifecycle import Claim, ReleaseReason
 from shared.states import ShardState
 from tests.integration.protocol import OTHER, TENANT, Plant
-from tests.integration.protocol_model import TERMINAL, WINDOW, Model, ModelJob
+from tests.integration.protocol_model import TERMINAL, WINDOW, Model, ModelJob, facts
 
-PROFILES = {"ci": (30, 40), "soak": (1_000, 80)}
+PROFILES = {"ci": (60, 40), "soak": (1_000, 80)}
 POOLS = ["text", "upkeep"]
 MAX_SESSIONS = 4
 MAX_JOBS = 8
 PICK = st.integers(0, 1_000)
 SHAS = ["a" * 64, "b" * 64]
-SHARD_FACTS = [
-    "id", "state", "epoch", "error_n", "crash_n", "lost_n", "preempt_n", "fenced_n", "suspect",
-]  # fmt: skip
 ASSEMBLED = "f" * 64 + "+"
 
 
@@ -89,10 +86,27 @@ class Protocol(RuleBasedStateMachine):
         session = self.plant.session(f"w{len(self.model.sessions)}")
         self.model.sessions[session] = "alive"
 
-    @rule(pick=PICK, limit=st.integers(1, 3))
-    def claim_again(self, pick: int, limit: int) -> None:
-        """Twice as likely as other rules: there is no story without claims."""
-        self.claim(pick, limit)
+    @rule(pick=PICK, back=st.sampled_from([*ReleaseReason, "vanish", "keep"]))
+    def work(self, pick: int, back: str) -> None:
+        """A good session claims, and perhaps loses what it got: there is no story without."""
+        sessions = list(self.model.sessions)
+        good = [n for n, name in enumerate(sessions) if self._is_good(name)]
+        if not good:
+            good = [len(sessions)]
+            self.new_session()
+        chosen, before = choose(good, pick), len(self.attempts)
+        for pool in POOLS:
+            self.dispatch(pool)
+        self.claim(chosen, 2)
+        if back == "vanish":
+            self.vanish(chosen)
+        elif back != "keep":
+            for _ in self.attempts[before:]:
+                self.release(-1 - before, ReleaseReason(back))
+                before += 1
+
+    def _is_good(self, session: str) -> bool:
+        return self.model.sessions[session] == "alive" and session not in self.model.draining
 
     @rule(pick=PICK, limit=st.integers(1, 3))
     def claim(self, pick: int, limit: int) -> None:
@@ -262,13 +276,6 @@ class Protocol(RuleBasedStateMachine):
 
 def choose(items: list[Any], pick: int) -> Any:
     return items[pick % len(items)]
-
-
-def facts(shard: Any) -> dict[str, Any]:
-    values = {name: getattr(shard, name) for name in SHARD_FACTS}
-    if hasattr(shard, "output_sha256"):
-        values |= {"session_id": shard.session_id, "output_sha256": shard.output_sha256}
-    return values
 
 
 @pytest.mark.timeout(7_200)
