@@ -192,14 +192,15 @@ class Commits:
                 log.warning("zombie_commits_refused", shards=[item.shard_id for item in zombies])
         except Stale:
             log.warning("stale_shards_dropped", shards=[item.shard_id for item in held])
-        except SQLAlchemyError as error:
+        except Exception as error:
+            # Not an outage: one of the results is at fault, or this code is.
             self._commit_one_by_one(session_id, ends, error)
             return
         for item in held:
             self._on_closed(item)
 
     def _commit_one_by_one(
-        self, session_id: str, ends: Sequence[GenerationEnd], error: SQLAlchemyError
+        self, session_id: str, ends: Sequence[GenerationEnd], error: Exception
     ) -> None:
         """A statement that the database refuses for one result must not hold up the others."""
         if len(ends) > 1:

@@ -1,19 +1,18 @@
-"""Running claimed shards in engine children: placing rows, taking results, judging crashes."""
+"""Running claimed shards in engine children: who is in, what they answer, when they stop."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
-from shared.db.models import Model
 from shared.lifecycle import Claim, Held, ReleaseReason, Watched
 from shared.states import StopReason
 from worker.commits import Commits
+from worker.crashes import CRASHED, HUNG, Crashes
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.pool import ChildKey, EnginePool
 from worker.engines.protocol import (
@@ -23,24 +22,16 @@ from worker.engines.protocol import (
     FromEngine,
     Loading,
     Ready,
-    Row,
     RowsDone,
 )
 from worker.execution import ShardRun
-from worker.outputs import RowError
-from worker.quarantine import Quarantine
-from worker.rows import RowInput
+from worker.placement import ModelLookup, Placement
 
 log = structlog.get_logger()
 
 CANCEL_GRACE_SECONDS = 10.0
-LOAD_RETRY_SECONDS = 5.0
 DEFAULT_CAPACITY = 128
 """Rows to claim before any engine has said how many it wants."""
-CRASH = RowError("engine_crashed", "the engine crashed twice with this row alone in it")
-HANG = RowError("engine_hung", "the engine hung or crashed twice with this row alone in it")
-
-ModelLookup = Callable[[str], Model | None]
 
 
 class Generation:
@@ -57,13 +48,12 @@ class Generation:
     ) -> None:
         self._engines = engines
         self._commits = commits
-        self._models = models
+        self._placement = Placement(engines, models, on_failed=self.end_if_done)
+        self._crashes = Crashes(self._placement, self)
         self._idle_seconds = idle_engine_seconds
         self._load_seconds = load_engine_seconds
         self._runs: dict[Held, ShardRun] = {}
         self._reading: dict[Held, tuple[Claim, str]] = {}
-        self._unplaced: list[tuple[ShardRun, str, list[int]]] = []
-        self._quarantine: dict[str, Quarantine] = defaultdict(Quarantine)
         self._cancelling: dict[Held, float] = {}
         self._hung: set[int] = set()
 
@@ -109,58 +99,23 @@ class Generation:
         for row in run.rows.values():
             by_model[row.model].append(row.index)
         for model, indexes in by_model.items():
-            self._place(run, model, indexes)
+            self._placement.place(run, model, indexes)
 
     def unreadable(self, run: ShardRun, code: str, message: str) -> None:
         """The shard's rows could not be read: give it back."""
         self._reading.pop(run.held, None)
         self._runs[run.held] = run
-        self._give_back(run, ReleaseReason.ERROR, code=code, message=message, delay_seconds=2.0)
-
-    def _place(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:
-        if run.solo:
-            for index in indexes:
-                self._quarantine[model_id].add(run, index)
-            self._test_suspects(model_id)
-            return
-        try:
-            model = self._models(model_id)
-        except SQLAlchemyError as error:
-            log.warning("models_not_read", error=type(error).__name__)
-            self._unplaced.append((run, model_id, indexes))
-            return
-        if model is None:
-            for index in indexes:
-                run.fail_row(index, RowError("model_not_found", f"no model named {model_id!r}"))
-            self._end_if_done(run)
-            return
-        child = self._engines.get(model)
-        if child is None or not self._submit(child, run, indexes):
-            self._unplaced.append((run, model_id, indexes))
-
-    @staticmethod
-    def _submit(child: EngineChild, run: ShardRun, indexes: list[int]) -> bool:
-        """False when the child is dead: that is judged when its pipe is read."""
-        rows = [_to_engine(run.rows[index]) for index in indexes if index in run.unfinished]
-        if not child.rows_in_flight:
-            child.last_heard = time.monotonic()  # its idle clock starts with the work
-        try:
-            child.submit(run.held.shard_id, run.held.epoch, rows)
-        except ChildDied:
-            return False
-        return True
+        self.give_back(run, ReleaseReason.ERROR, code=code, message=message, delay_seconds=2.0)
 
     # --- what engines say -----------------------------------------------------------------
 
     def receive(self) -> None:
         """Takes every message that has arrived, and notices children that are gone."""
         for key, child in self._engines.children():
-            in_flight = dict(child.rows_in_flight)
             try:
                 for message in child.receive():
                     self._heed(child, message)
             except ChildDied as death:
-                in_flight = {**in_flight, **child.rows_in_flight}
                 self._engines.forget(key)
                 self._bury(key, child, death)
 
@@ -175,8 +130,8 @@ class Generation:
                         run.take(result)
                         ended.add(held)
                 for held in ended:
-                    self._end_if_done(self._runs[held])
-                self._test_suspects(child.load.model)
+                    self.end_if_done(self._runs[held])
+                self._placement.test_suspects(child.load.model)
             case Cancelled(shard, epoch):
                 self._end_if_drained(Held(shard, epoch))
             case Ready(capacity, resident_bytes, detail):
@@ -190,7 +145,8 @@ class Generation:
             case Loading() | Beat() | Fatal():
                 pass
 
-    def _end_if_done(self, run: ShardRun) -> None:
+    def end_if_done(self, run: ShardRun) -> None:
+        """Hands the shard over for its commit once every row has ended."""
         if run.done and not run.ending:
             self._end(run)
 
@@ -203,10 +159,21 @@ class Generation:
         else:
             self._commits.generation(run)
 
-    def _give_back(self, run: ShardRun, reason: ReleaseReason, **why: object) -> None:
+    def give_back(
+        self,
+        run: ShardRun,
+        reason: ReleaseReason,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        delay_seconds: float = 0.0,
+    ) -> None:
+        """Hands the shard over for its release, unless it has ended."""
         if not run.ending:
             run.ending = True
-            self._commits.release(run, reason, **why)  # type: ignore[arg-type]
+            self._commits.release(
+                run, reason, code=code, message=message, delay_seconds=delay_seconds
+            )
 
     def closed(self, held: Held) -> None:
         """The shard is committed, given back or lost: off the books."""
@@ -260,9 +227,9 @@ class Generation:
         for run in list(self._runs.values()):
             if run.is_batch and run.stop_reason is not None:
                 self._end_if_drained(run.held)
-            self._give_back(run, ReleaseReason.PREEMPTED)
+            self.give_back(run, ReleaseReason.PREEMPTED)
         for claim, session_id in self._reading.values():
-            self._give_back(ShardRun(claim, session_id, []), ReleaseReason.PREEMPTED)
+            self.give_back(ShardRun(claim, session_id, []), ReleaseReason.PREEMPTED)
         self._engines.kill_all()
 
     def abandon_all(self) -> None:
@@ -272,7 +239,7 @@ class Generation:
                 run.ending = True
                 self.closed(run.held)
         self._reading.clear()
-        self._unplaced.clear()
+        self._placement.forget_waiting()
         for key, child in self._engines.children():
             if child.rows_in_flight:
                 child.kill()
@@ -290,12 +257,7 @@ class Generation:
             child.kill()
         if hung:
             self.receive()
-        unplaced, self._unplaced = self._unplaced, []
-        for run, model_id, indexes in unplaced:
-            if not run.ending:
-                self._place(run, model_id, indexes)
-        for model_id in list(self._quarantine):
-            self._test_suspects(model_id)
+        self._placement.retry()
         self._engines.retire_quarantine()
 
     def _is_hung(self, child: EngineChild, now: float) -> bool:
@@ -329,71 +291,16 @@ class Generation:
         ]
         if child.ready is None:
             fatal = death.fatal or Fatal("model_load_failed", f"{key[0]}: {death}")
-            self._load_failed(victims, fatal)
+            self._crashes.load_failed(victims, fatal)
             return
         for run, indexes in victims:
             if run.stop_reason is not None:
                 self._end_if_drained(run.held)
             elif key[1]:
-                self._judge(run, indexes[0], HANG if hung else CRASH)
+                self._crashes.alone(run, indexes[0], HUNG if hung else CRASHED)
             else:
-                self._strike(run, key[0], indexes)
-        self._test_suspects(key[0])
-
-    def _load_failed(self, victims: list[tuple[ShardRun, list[int]]], fatal: Fatal) -> None:
-        for run, _ in victims:
-            self._give_back(
-                run,
-                ReleaseReason.ERROR,
-                code=fatal.code,
-                message=fatal.message,
-                delay_seconds=LOAD_RETRY_SECONDS,
-            )
-
-    def _strike(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:
-        """Rows that were in company when the engine crashed: again, or alone at the second time."""
-        again = [index for index in indexes if not run.strike(index)]
-        for index in set(indexes) - set(again):
-            self._quarantine[model_id].add(run, index)
-        if again:
-            self._place(run, model_id, again)
-
-    def _judge(self, run: ShardRun, index: int, error: RowError) -> None:
-        """A crash with one row alone in the engine counts against that row only."""
-        model_id = run.rows[index].model
-        self._quarantine[model_id].current = None
-        if not run.is_batch:
-            self._give_back(run, ReleaseReason.CRASHED, code=error.code, message=error.message)
-            return
-        if not run.solo_crash(index):
-            self._quarantine[model_id].add(run, index)
-            return
-        run.fail_row(index, error)
-        self._end_if_done(run)
-        for suspect in self._quarantine[model_id].acquit_all():
-            suspect.run.clear(suspect.index)
-            self._place(suspect.run, model_id, [suspect.index])
-
-    def _test_suspects(self, model_id: str) -> None:
-        quarantine = self._quarantine.get(model_id)
-        if quarantine is None or (suspect := quarantine.next()) is None:
-            return
-        try:
-            model = self._models(model_id)
-        except SQLAlchemyError:
-            quarantine.put_back()
-            return
-        if model is None:
-            suspect.run.fail_row(suspect.index, RowError("model_not_found", "the model is gone"))
-            self._end_if_done(suspect.run)
-            return
-        child = self._engines.get(model, quarantine=True)
-        if child is None or not self._submit(child, suspect.run, [suspect.index]):
-            quarantine.put_back()
-
-
-def _to_engine(row: RowInput) -> Row:
-    return Row(row.index, row.endpoint, row.body)
+                self._crashes.in_company(run, key[0], indexes)
+        self._placement.test_suspects(key[0])
 
 
 def _key(held: Held) -> tuple[int, int]:

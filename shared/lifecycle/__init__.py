@@ -7,7 +7,7 @@ commits. All comparisons of time use the database's clock. Lock order is shards,
 
 from __future__ import annotations
 
-from shared.lifecycle.claim import Claim, claim, dispatch, queue_position
+from shared.lifecycle.claim import Claim, claim, dispatch
 from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import (
     GenerationEnd,
@@ -63,7 +63,6 @@ __all__ = [
     "finish_validation",
     "heartbeat",
     "open_session",
-    "queue_position",
     "recover_lost",
     "reject_batch",
     "release",

@@ -110,18 +110,6 @@ SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
  ORDER BY c.priority, c.ready_seq
 """)
 
-_POSITION = text("""
-SELECT (SELECT count(*) FROM shards o
-         WHERE o.pool = s.pool AND o.state = 'ready'
-           AND (s.state = 'queued' OR (o.priority, o.ready_seq) < (s.priority, s.ready_seq)))
-     + CASE WHEN s.state = 'ready' THEN 0 ELSE
-       (SELECT count(*) FROM shards o
-         WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id AND o.state = 'queued'
-           AND (o.priority, o.id) < (s.priority, s.id)) END
-  FROM shards s WHERE s.job_id = :job AND s.state IN ('queued', 'ready')
- ORDER BY s.ordinal LIMIT 1
-""")
-
 
 def dispatch(connection: Connection, *, pool: str, window: int) -> int:
     """Moves waiting shards into the ready window, tenants taking turns; returns how many.
@@ -157,13 +145,3 @@ def claim(
         },
     )
     return [Claim(*row) for row in rows]
-
-
-def queue_position(connection: Connection, job_id: str) -> int | None:
-    """How many shards will be claimed before this job's first one; None when none waits.
-
-    Counts the ready line of the pool and the tenant's own waiting shards; shards of other tenants
-    that enter the window meanwhile are not foreseen.
-    """
-    position: int | None = connection.execute(_POSITION, {"job": job_id}).scalar()
-    return position

@@ -44,6 +44,10 @@ UPDATE shards s
        error_code = :code, error_message = :message,
        not_before = clock_timestamp()
                     + make_interval(secs => CAST(:delay AS double precision)),
+       ended_at = CASE WHEN :reason = 'error' AND s.error_n + 1 >= {MAX_ERRORS}
+                         OR :reason = 'crashed' AND s.crash_n + 1 >= {MAX_CRASHES}
+                         OR j.stop_reason IS NOT NULL AND s.stage <> 'assemble'
+                       THEN clock_timestamp() END,
        rows_completed = 0, rows_failed = 0
   FROM jobs j
  WHERE j.id = s.job_id AND s.id = :id AND {FENCE}

@@ -10,7 +10,7 @@ from shared import lifecycle
 from shared.lifecycle import ReleaseReason
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
 from shared.states import JobState, ShardState, StopReason
-from tests.integration.protocol import OTHER, Plant
+from tests.integration.protocol import Plant
 
 
 @pytest.fixture
@@ -124,13 +124,3 @@ def test_a_closed_session_leaves_its_shards_to_the_next_recovery(plant: Plant) -
         lifecycle.close_session(connection, "w1")
     assert plant.recover() == ["text"]
     assert plant.shard(claim.shard_id).lost_n == 1
-
-
-def test_the_queue_position_counts_what_goes_first(plant: Plant) -> None:
-    jobs = [plant.generation(window=2) for _ in range(4)] + [plant.generation(OTHER, window=2)]
-    with plant.connection() as connection:
-        positions = [lifecycle.queue_position(connection, job) for job in jobs]
-        assert positions == [0, 1, 3, 4, 2]  # two ready of ours, one ready of theirs, then ours
-        plant.session()
-        plant.claim(max_shards=1)
-        assert lifecycle.queue_position(connection, jobs[0]) is None

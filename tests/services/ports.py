@@ -25,7 +25,7 @@ def reserve_port() -> int:
     """
     highest = _first_ephemeral_port() - 1
     for _ in range(500):
-        port = random.randint(_LOWEST, highest)  # noqa: S311 - not a secret
+        port = random.randint(_LOWEST, highest)
         if _reserve(port):
             if _can_be_bound(port):
                 return port

@@ -25,6 +25,7 @@ class Bench:
         self.now = 1_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr("worker.generation.time", clock)
+        monkeypatch.setattr("worker.placement.time", clock)
         engines: Any = self.pool
         commits: Any = self.commits
         self.generation = Generation(

@@ -1,0 +1,81 @@
+"""What the death of an engine child means for the rows that were in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from shared.lifecycle import ReleaseReason
+from worker.engines.protocol import Fatal
+from worker.execution import ShardRun
+from worker.outputs import RowError
+from worker.placement import Placement
+
+LOAD_RETRY_SECONDS = 5.0
+CRASHED = RowError("engine_crashed", "the engine crashed twice with this row alone in it")
+HUNG = RowError("engine_hung", "the engine hung or crashed twice with this row alone in it")
+
+Victims = Sequence[tuple[ShardRun, list[int]]]
+"""Runs, each with the indexes of its rows that were in the engine."""
+
+
+class Endings(Protocol):
+    """How a run leaves this worker."""
+
+    def end_if_done(self, run: ShardRun) -> None: ...
+
+    def give_back(
+        self,
+        run: ShardRun,
+        reason: ReleaseReason,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        delay_seconds: float = 0.0,
+    ) -> None: ...
+
+
+class Crashes:
+    """Finds the row that brings an engine down, without blaming its neighbours.
+
+    One crash in company is an accident: everything runs again. After two, rows are suspects and
+    run alone; two crashes alone convict a row and acquit the others.
+    """
+
+    def __init__(self, placement: Placement, endings: Endings) -> None:
+        self._placement = placement
+        self._endings = endings
+
+    def load_failed(self, victims: Victims, why: Fatal) -> None:
+        """The model never got ready; its shards go back, charged with a handled error."""
+        for run, _ in victims:
+            self._endings.give_back(
+                run,
+                ReleaseReason.ERROR,
+                code=why.code,
+                message=why.message,
+                delay_seconds=LOAD_RETRY_SECONDS,
+            )
+
+    def in_company(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:
+        """The engine died with these rows and maybe others in it."""
+        again = [index for index in indexes if not run.strike(index)]
+        self._placement.suspect(run, model_id, sorted(set(indexes) - set(again)))
+        if again:
+            self._placement.place(run, model_id, again)
+
+    def alone(self, run: ShardRun, index: int, error: RowError) -> None:
+        """The quarantine engine died with this row alone in it."""
+        model_id = run.rows[index].model
+        self._placement.tested(model_id)
+        if not run.is_batch:
+            self._endings.give_back(
+                run, ReleaseReason.CRASHED, code=error.code, message=error.message
+            )
+            return
+        if not run.solo_crash(index):
+            self._placement.suspect(run, model_id, [index])
+            return
+        run.fail_row(index, error)
+        self._endings.end_if_done(run)
+        self._placement.acquit(model_id)
