@@ -15,6 +15,9 @@ from shared.settings import CLIENT_VARIABLES, PREFIX, Settings, SettingsError, l
 
 DRAIN_SECONDS = 10.0
 """Shorter than the servers' default: somebody waits at a terminal."""
+HEARTBEAT_SECONDS = 2.0
+SESSION_TTL_SECONDS = 10.0
+"""On one machine no network is in the way, and after a `kill -9` work comes back sooner."""
 EMBEDDED = "postgresql+psycopg://"
 MODEL_MEMORY_SHARE = 0.7
 
@@ -37,6 +40,8 @@ def plant_settings(folder: DataFolder, given: dict[str, Any], *, workers: int) -
         "models_file": folder.models_file,
         "scratch_dir": folder.scratch,
         "drain_seconds": DRAIN_SECONDS,
+        "heartbeat_seconds": HEARTBEAT_SECONDS,
+        "session_ttl_seconds": SESSION_TTL_SECONDS,
     }
     if "s3_bucket" not in given:
         chosen["storage_dir"] = folder.artifacts

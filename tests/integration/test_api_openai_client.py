@@ -75,7 +75,7 @@ def _await_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as reply:  # noqa: S310
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as reply:
                 assert reply.status == 200
             return
         except (urllib.error.URLError, ConnectionError):
@@ -166,12 +166,12 @@ def test_errors_are_the_clients_own(live: LiveServer) -> None:
 
 
 def _request(live: LiveServer, path: str, body: object = None) -> dict[str, object]:
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         live.url + path,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {live.key}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return dict(json.load(reply))
 
 

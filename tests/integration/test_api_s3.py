@@ -40,7 +40,7 @@ def test_a_file_is_fetched_from_the_bucket_by_a_signed_url(api: ApiCase) -> None
     assert found.status_code == 302
     url = found.headers["Location"]
     assert url.startswith(api.settings.s3_endpoint or "")
-    with urllib.request.urlopen(url, timeout=30) as reply:  # noqa: S310
+    with urllib.request.urlopen(url, timeout=30) as reply:
         assert reply.read() == CONTENT
         assert reply.headers["Content-Disposition"].startswith("attachment")
 
