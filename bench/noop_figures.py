@@ -108,38 +108,12 @@ def _rate(submit_all: Callable[[], object], count: Callable[[], int], jobs: int)
 
 def noop_jobs(rig: Rig) -> Measurement:
     """Jobs a second, submit to terminal, over ``delay()`` to result."""
-    jobs = 500 if rig.quick else 4_000
-    with _both(rig) as (plant, client, celery):
-        noop = celery.app.tasks["plain.noop"]
-        posted = Request(
-            "POST",
-            "/v1/jobs",
-            {"Authorization": f"Bearer {plant.api_key}"},
-            json.dumps({"endpoint": CHAT, "body": BODY}),
-        )
-        with rig.plain_flask(broker_url=celery.broker_url, result_url=celery.result_url) as port:
-            task = Request("POST", "/tasks", body=json.dumps(BODY))
-            samples = interleave(
-                rig.rounds,
-                {
-                    "plant": lambda: _rate(
-                        lambda: [client.submit() for _ in range(jobs)], client.ended, jobs
-                    ),
-                    "celery": lambda: _rate(
-                        lambda: [noop.delay(BODY) for _ in range(jobs)], celery.results, jobs
-                    ),
-                    "plant_over_http": lambda: _rate(
-                        lambda: send(plant.port, [posted], connections=CONNECTIONS, count=jobs),
-                        client.ended,
-                        jobs,
-                    ),
-                    "celery_over_http": lambda: _rate(
-                        lambda: send(port, [task], connections=CONNECTIONS, count=jobs),
-                        celery.results,
-                        jobs,
-                    ),
-                },
-            )
+    jobs = 500 if rig.quick else 3_000
+    with (
+        _both(rig) as (plant, client, celery),
+        rig.plain_flask(broker_url=celery.broker_url, result_url=celery.result_url) as port,
+    ):
+        samples = interleave(rig.rounds, _sides(jobs, plant, client, celery, port))
     sides = {name: median(rates) for name, rates in samples.items()}
     return Measurement(
         sides["plant"] / sides["celery"],
@@ -153,6 +127,32 @@ def noop_jobs(rig: Rig) -> Measurement:
             "celery": "1 worker, prefork 2",
         },
     )
+
+
+def _sides(
+    jobs: int, plant: Plant, client: Client, celery: PlainCelery, flask_port: int
+) -> dict[str, Callable[[], float]]:
+    """Jobs a second of each system, submitted by calls and through HTTP."""
+    noop = celery.app.tasks["plain.noop"]
+    authorization = {"Authorization": f"Bearer {plant.api_key}"}
+    job = Request("POST", "/v1/jobs", authorization, json.dumps({"endpoint": CHAT, "body": BODY}))
+    task = Request("POST", "/tasks", body=json.dumps(BODY))
+
+    def post(port: int, request: Request) -> None:
+        send(port, [request], connections=CONNECTIONS, count=jobs)
+
+    def plant_rate(submit_all: Callable[[], object]) -> float:
+        return _rate(submit_all, client.ended, jobs)
+
+    def celery_rate(submit_all: Callable[[], object]) -> float:
+        return _rate(submit_all, celery.results, jobs)
+
+    return {
+        "plant": lambda: plant_rate(lambda: [client.submit() for _ in range(jobs)]),
+        "celery": lambda: celery_rate(lambda: [noop.delay(BODY) for _ in range(jobs)]),
+        "plant_over_http": lambda: plant_rate(lambda: post(plant.port, job)),
+        "celery_over_http": lambda: celery_rate(lambda: post(flask_port, task)),
+    }
 
 
 def start_latency(rig: Rig) -> Measurement:
