@@ -85,9 +85,7 @@ class Authenticator:
         self._tenants.clear()
 
     def _is_admin(self, key: str) -> bool:
-        return self._admin_hash is not None and hmac.compare_digest(
-            hash_key(key), self._admin_hash
-        )
+        return self._admin_hash is not None and hmac.compare_digest(hash_key(key), self._admin_hash)
 
     def _find(self, key: str) -> str | None:
         if not is_well_formed(key):

@@ -8,8 +8,6 @@ from typing import Literal
 
 import structlog
 
-from shared.doorbell import make_celery
-
 log = structlog.get_logger()
 
 BrokerState = Literal["ok", "degraded", "off"]
@@ -38,14 +36,17 @@ class BrokerProbe:
             return self._state
 
     def _connect(self) -> BrokerState:
-        connection = make_celery(self._broker_url).connection_for_write(
-            connect_timeout=CONNECT_SECONDS
-        )
+        from shared.doorbell_celery import make_celery
+
         try:
-            connection.ensure_connection(max_retries=0)
-        except Exception as error:  # transports raise whatever they like
+            connection = make_celery(self._broker_url).connection_for_write(
+                connect_timeout=CONNECT_SECONDS
+            )
+            try:
+                connection.ensure_connection(max_retries=0)
+            finally:
+                connection.release()
+        except Exception as error:  # transports raise whatever they like, also for a wrong URL
             log.warning("broker_degraded", error=type(error).__name__)
             return "degraded"
-        finally:
-            connection.release()
         return "ok"

@@ -13,7 +13,8 @@ UnixSeconds = Annotated[int, Field(description="Unix time in seconds")]
 class Shape(BaseModel):
     """A JSON object with exactly these members."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Only the OpenAPI document reads them: none is built before somebody asks for it.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class ErrorForSdk(Shape):
@@ -87,9 +88,10 @@ class Job(Shape):
     model: str | None
     metadata: dict[str, str] | None
     progress: Annotated[float, Field(ge=0, le=1)]
-    queue_position: Annotated[
-        int, Field(description="Shards ahead in line; 1000 stands for 1000 or more")
-    ] | None = None
+    queue_position: (
+        Annotated[int, Field(description="Shards ahead in line; 1000 stands for 1000 or more")]
+        | None
+    ) = None
     error: JobError | None
     result: dict[str, Any] | None = Field(
         default=None, description="The response body of the endpoint"

@@ -31,13 +31,17 @@ def json_body(request: Request, *, max_bytes: int) -> Any:
     """The decoded JSON body. Raises UnsupportedMediaType, PayloadTooLarge or InvalidRequest."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
-    request.max_content_length = max_bytes
+    # One more than may come: a body without an announced length is cut there, without an error.
+    request.max_content_length = max_bytes + 1
+    too_large = PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes")
     try:
         data = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes") from None
+        raise too_large from None
     except (ClientDisconnected, OSError):
         raise InvalidRequest("the body ended before its announced length") from None
+    if len(data) > max_bytes:
+        raise too_large
     return decode_json(data)
 
 
@@ -105,17 +109,13 @@ def cursor(request: Request) -> str | None:
     return value
 
 
-def integer(
-    request: Request, name: str, *, default: int, least: int, most: int
-) -> int:
+def integer(request: Request, name: str, *, default: int, least: int, most: int) -> int:
     """A whole number from the query."""
     value = request.args.get(name)
     if value is None:
         return default
     if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not least <= int(value) <= most:
-        raise InvalidRequest(
-            f"'{name}' must be a whole number from {least} to {most}", param=name
-        )
+        raise InvalidRequest(f"'{name}' must be a whole number from {least} to {most}", param=name)
     return int(value)
 
 

@@ -33,9 +33,7 @@ class ResponseHeaders:
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         number = "req_" + secrets.token_hex(12)
         environ[_ENVIRON_KEY] = number
         added = [("x-request-id", number), *SECURITY_HEADERS]

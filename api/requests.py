@@ -18,7 +18,7 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 class RequestBody(BaseModel):
     """A JSON body. Unknown members are refused by name, types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class JobRequest(RequestBody):
@@ -28,9 +28,12 @@ class JobRequest(RequestBody):
     body: Annotated[dict[str, Any], Field(description="The body this endpoint takes")]
     metadata: Metadata | None = None
     priority: Annotated[int, Field(ge=0, le=9, description="Lower runs first")] = DEFAULT_PRIORITY
-    expires_in_seconds: Annotated[
-        float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Give up after this long")
-    ] | None = None
+    expires_in_seconds: (
+        Annotated[
+            float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Give up after this long")
+        ]
+        | None
+    ) = None
 
 
 class OutputExpiresAfter(RequestBody):

@@ -1,53 +1,26 @@
 """Routes as data: the address, who may call, what goes in and what comes out.
 
-One table a resource; registering it binds each view to the services, puts authentication before
-it, and documents it. Documentation and enforcement can't part, being made of the same entry.
+One table a resource. ``register`` binds each view to the services and puts authentication before
+it; ``api.document`` describes the same entries, so documentation and enforcement can't part.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flask import Response, request
-from flask_openapi.blueprint import APIBlueprint
-from flask_openapi.models.tag import Tag
-from flask_openapi.openapi import OpenAPI
+from flask import Flask, Response, request
 from pydantic import BaseModel
 
-from api.errors import STATUS
-from api.objects import Problem
 from api.services import Services
-from shared.errors import (
-    DatabaseUnavailable,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    PressrunError,
-    Unauthenticated,
-    UnsupportedMediaType,
-)
+from shared.errors import PressrunError
 
 Access = Literal["tenant", "admin", "open"]
 View = Callable[..., Response]
 Schema = dict[str, Any]
 Answer = type[BaseModel] | str
 """A JSON shape, or what an answer without one is."""
-
-_SECURITY: dict[Access, list[dict[str, list[Any]]]] = {
-    "tenant": [{"tenantKey": []}],
-    "admin": [{"adminKey": []}],
-    "open": [],
-}
-SECURITY_SCHEMES = {
-    "tenantKey": {"type": "http", "scheme": "bearer", "description": "A tenant's `pr_live_…` key"},
-    "adminKey": {"type": "http", "scheme": "bearer", "description": "The administrator's key"},
-}
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_PATH_PARAMETER = re.compile(r"<(?:[^<:]+:)?(\w+)>")
 
 
 def query(name: str, description: str, **schema: Any) -> Schema:
@@ -85,77 +58,20 @@ class Route:
     body_type: str = "application/json"
     body_required: bool = True
 
-    def register(self, blueprint: APIBlueprint, services: Services) -> None:
-        decorate = getattr(blueprint, self.method)
-        decorate(
-            self.rule,
-            endpoint=self.view.__name__,
-            operation_id=self.view.__name__,
-            security=_SECURITY[self.access],
-            responses=self._responses(),
-            openapi_extensions={"parameters": [*self._path_parameters(), *self.parameters]},
-            **self._request_body(blueprint),
-        )(_bind(self.view, self.access, services))
 
-    def _request_body(self, blueprint: APIBlueprint) -> dict[str, Any]:
-        if self.body is None:
-            return {}
-        schema = _add_schema(blueprint, self.body, mode="validation")
-        content = {self.body_type: {"schema": schema}}
-        return {"request_body": {"content": content, "required": self.body_required}}
-
-    def _responses(self) -> dict[str, Any]:
-        answers: dict[str, Any] = {
-            str(status): {"description": answer} if isinstance(answer, str) else answer
-            for status, answer in self.answers.items()
-        }
-        by_status: dict[int, list[str]] = {}
-        for error in self._all_errors():
-            by_status.setdefault(STATUS[error.code], []).append(f"`{error.code}`")
-        for status, codes in sorted(by_status.items()):
-            answers[str(status)] = {"description": ", ".join(codes), "content": _PROBLEM}
-        answers["default"] = {"description": "Any other problem", "content": _PROBLEM}
-        return answers
-
-    def _all_errors(self) -> list[type[PressrunError]]:
-        errors: list[type[PressrunError]] = [InvalidRequest]
-        if self.access != "open":
-            errors += [Unauthenticated, Forbidden, DatabaseUnavailable]
-        if self.body is not None:
-            errors += [PayloadTooLarge, UnsupportedMediaType]
-        if _PATH_PARAMETER.search(self.rule):
-            errors.append(NotFound)
-        return list(dict.fromkeys([*errors, *self.errors]))
-
-    def _path_parameters(self) -> list[Schema]:
-        return [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in _PATH_PARAMETER.findall(self.rule)
-        ]
-
-
-def _add_schema(
-    blueprint: APIBlueprint, model: type[BaseModel], *, mode: Literal["validation"]
-) -> Schema:
-    schema = model.model_json_schema(mode=mode, ref_template="#/components/schemas/{model}")
-    blueprint.components_schemas.update(schema.pop("$defs", {}))
-    blueprint.components_schemas[model.__name__] = schema
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
-def _bind(view: View, access: Access, services: Services) -> Callable[[], Response]:
+def _bind(view: View, access: Access, services: Services) -> Callable[..., Response]:
     auth = services.auth
 
-    def call_for_tenant() -> Response:
+    def call_for_tenant(**found: str) -> Response:
         tenant_id = auth.tenant(request.headers.get("Authorization"))
-        return view(services, tenant_id, **(request.view_args or {}))
+        return view(services, tenant_id, **found)
 
-    def call_for_admin() -> Response:
+    def call_for_admin(**found: str) -> Response:
         auth.require_admin(request.headers.get("Authorization"))
-        return view(services, **(request.view_args or {}))
+        return view(services, **found)
 
-    def call() -> Response:
-        return view(services, **(request.view_args or {}))
+    def call(**found: str) -> Response:
+        return view(services, **found)
 
     bound = {"tenant": call_for_tenant, "admin": call_for_admin, "open": call}[access]
     bound.__name__, bound.__doc__ = view.__name__, view.__doc__
@@ -188,10 +104,11 @@ class RouteTable:
 
         return add
 
-    def register(self, app: OpenAPI, services: Services) -> None:
-        tag = Tag(name=self.tag, description=self.description)
-        blueprint = APIBlueprint(self.tag.lower(), __name__, abp_tags=[tag])
-        _add_schema(blueprint, Problem, mode="validation")
+    def register(self, app: Flask, services: Services) -> None:
         for route in self.routes:
-            route.register(blueprint, services)
-        app.register_api(blueprint)
+            app.add_url_rule(
+                route.rule,
+                endpoint=route.view.__name__,
+                view_func=_bind(route.view, route.access, services),
+                methods=[route.method.upper()],
+            )

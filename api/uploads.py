@@ -134,9 +134,7 @@ def _receive(
 def _purpose(fields: Any) -> str:
     purpose = str(fields.get("purpose", ""))
     if purpose not in PURPOSES:
-        raise InvalidRequest(
-            f"'purpose' must be one of {', '.join(PURPOSES)}", param="purpose"
-        )
+        raise InvalidRequest(f"'purpose' must be one of {', '.join(PURPOSES)}", param="purpose")
     return purpose
 
 

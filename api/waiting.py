@@ -8,7 +8,6 @@ from threading import Condition, Event, Thread
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.limits import MAX_WAITING_REQUESTS
 from shared.db.jobs import find_ended
@@ -106,7 +105,7 @@ class Waiter:
     def _ask(self, job_ids: list[str]) -> list[str]:
         try:
             return self._find_ended(job_ids)
-        except SQLAlchemyError as error:
+        except Exception as error:  # without this thread, nobody is told of any end
             # Those who wait read the job themselves when their time is up, and answer for it.
             log.warning("waiter_query_failed", error=type(error).__name__)
             return []

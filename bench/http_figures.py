@@ -16,7 +16,7 @@ from bench.noop_figures import BODY, CHAT
 from bench.plain import plain_celery
 from bench.report import Measurement, interleave, median
 from bench.rig import Rig, api_workers
-from shared.doorbell import doorbell_queue
+from shared.doorbell_celery import doorbell_queue
 from tests.plant import Plant
 
 SUBMISSION = json.dumps({"endpoint": CHAT, "body": BODY})

@@ -1,6 +1,6 @@
 """Doorbells: "this pool may have work". Ringing never waits, and a bell may be lost: workers poll.
 
-``Ringer`` is for those who make work; ``make_celery`` is what it and the listener share.
+``Ringer`` is for those who make work; ``doorbell_celery`` is what it and the listener share.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import time
 import weakref
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.backoff import delay_seconds
-from shared.doorbell_celery import (
-    RING_TASK,
-    doorbell_queue,
-    is_pool_name,
-    make_celery,
-)
-from shared.doorbell_publisher import Publisher
+from shared.pools import is_pool_name
 
-__all__ = ["RING_TASK", "RingCounts", "Ringer", "doorbell_queue", "make_celery"]
+if TYPE_CHECKING:
+    from shared.doorbell_publisher import Publisher
 
 SPACING_SECONDS = 0.01
+BUSY_SPACING_SECONDS = 0.1
+BUSY_RINGS = 3
+"""So many rings while one waits: work keeps coming, and workers look again by themselves."""
 MOST_POOLS = 64
 BACKOFF_BASE_SECONDS = 0.1
 BACKOFF_CAP_SECONDS = 5.0
@@ -65,8 +64,11 @@ class Ringer:
         with self._changed:
             if self._closing or pool in self._waiting or not self._may_wait(pool):
                 self._dropped += 1
+                self._merged[pool] = self._merged.get(pool, 0) + 1
                 return
-            self._waiting[pool] = self._rung_at.get(pool, -math.inf) + SPACING_SECONDS
+            busy = self._merged.pop(pool, 0) >= BUSY_RINGS
+            spacing = BUSY_SPACING_SECONDS if busy else SPACING_SECONDS
+            self._waiting[pool] = self._rung_at.get(pool, -math.inf) + spacing
             self._ensure_thread()
             self._changed.notify()
 
@@ -91,6 +93,7 @@ class Ringer:
         self._changed = threading.Condition()
         self._waiting: dict[str, float] = {}  # pool → not before, on the monotonic clock
         self._rung_at: dict[str, float] = {}
+        self._merged: dict[str, int] = {}  # pool → rings since one of them began to wait
         self._paused_until = 0.0
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -146,6 +149,9 @@ class Ringer:
     def _publish(self, pool: str, failures: int) -> bool:
         try:
             if self._publisher is None:
+                # Here, on the ringer's thread: Celery takes a while to import.
+                from shared.doorbell_publisher import Publisher
+
                 self._publisher = Publisher(self._broker_url)
             self._publisher.publish(pool)
         except Exception as error:

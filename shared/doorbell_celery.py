@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,11 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from shared.doorbell_folder import MOST_WAITING, TTL_SECONDS, folder_options
+from shared.pools import is_pool_name
 
 RING_TASK = "pressrun.ring"
 EXCHANGE = "pressrun.doorbell"
 FOLDER_SCHEME = "filesystem://"
-_POOL = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
-
-
-def is_pool_name(pool: str) -> bool:
-    """Whether a queue can be named after it: lower case, 32 characters at most."""
-    return _POOL.match(pool) is not None
 
 
 def doorbell_queue(pool: str) -> Queue:

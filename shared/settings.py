@@ -155,7 +155,12 @@ class Settings(BaseSettings):
     download_url_seconds: Annotated[
         int, Field(ge=1, le=604_800, description="Life of a presigned download URL.")
     ] = 900
-    log_level: Annotated[str, Field(description="DEBUG, INFO, WARNING or ERROR.")] = "INFO"
+    log_level: Annotated[
+        str,
+        Field(
+            pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR."
+        ),
+    ] = "INFO"
     log_format: Annotated[
         str, Field(pattern="^(json|console)$", description="`json` or `console`.")
     ] = "json"
@@ -188,4 +193,9 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("; ".join(problems)) from None
     if (settings.storage_dir is None) == (settings.s3_bucket is None):
         raise SettingsError("set exactly one of PRESSRUN_STORAGE_DIR and PRESSRUN_S3_BUCKET")
+    if settings.session_ttl_seconds <= 2 * settings.heartbeat_seconds:
+        # Else every lease ends by itself, and work runs again and again until it is given up.
+        raise SettingsError(
+            "PRESSRUN_SESSION_TTL_SECONDS must be more than twice PRESSRUN_HEARTBEAT_SECONDS"
+        )
     return settings

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 MAX_ROWS = 256
 MAX_BYTES = 8 * 2**20
+MAX_RESULTS = 8_192
+"""Vectors: a row may ask for 2,048, and a worker holds a shard's results until it is done."""
 TARGET_SECONDS = 60.0
 """Aim of a shard's duration; with the estimate off by two either way it still takes 30-120 s."""
 
@@ -36,28 +38,35 @@ class Cutter:
     max_rows: int = MAX_ROWS
     max_bytes: int = MAX_BYTES
     target_seconds: float = TARGET_SECONDS
+    max_results: int = MAX_RESULTS
     _ordinal: int = 0
     _start: int = 0
     _end: int = 0
     _line: int = 1
     _rows: int = 0
     _seconds: float = 0.0
+    _results: int = 0
 
-    def add(self, *, line: int, byte_start: int, byte_end: int, seconds: float) -> Slice | None:
+    def add(
+        self, *, line: int, byte_start: int, byte_end: int, seconds: float, results: int = 1
+    ) -> Slice | None:
         """Takes the row on ``line``; returns the slice before it when the row would overfill it.
 
-        ``seconds`` is the row's share of an engine's time when it works at full load.
+        ``seconds`` is the row's share of an engine's time when it works at full load, ``results``
+        how many texts or vectors it asks for.
         """
         full = self._rows > 0 and (
             self._rows >= self.max_rows
             or byte_end - self._start > self.max_bytes
             or self._seconds + seconds > self.target_seconds
+            or self._results + results > self.max_results
         )
         done = self._cut() if full else None
         if self._rows == 0:
             self._start, self._line = byte_start, line
         self._rows += 1
         self._seconds += seconds
+        self._results += results
         self._end = byte_end
         return done
 
@@ -70,4 +79,5 @@ class Cutter:
         self._ordinal += 1
         self._rows = 0
         self._seconds = 0.0
+        self._results = 0
         return done

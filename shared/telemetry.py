@@ -6,6 +6,7 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict
 
 
 def configure_logging(level: str, log_format: str, *, process: str) -> None:
@@ -17,9 +18,15 @@ def configure_logging(level: str, log_format: str, *, process: str) -> None:
     )
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+    def name_process(_logger: object, _method: str, event: EventDict) -> EventDict:
+        # A processor, since context variables are each thread's own.
+        return {"process": process, **event}
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            name_process,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -29,4 +36,3 @@ def configure_logging(level: str, log_format: str, *, process: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process)

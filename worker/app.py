@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 DATABASE_CONNECTIONS = 12
 """One for each thread that may use one: loop, heartbeat, commits, readers, chores, passes."""
+AUTOCOMMIT_CONNECTIONS = 2
+"""For the loop's claims and watches, and for commits of single generations."""
 COMMIT_GRACE_SECONDS = 5.0
 
 
@@ -48,6 +50,12 @@ class Worker:
         self._database: Engine = make_engine(
             settings.database_url, process="worker", pool_size=DATABASE_CONNECTIONS
         )
+        self._autocommit: Engine = make_engine(
+            settings.database_url,
+            process="worker",
+            pool_size=AUTOCOMMIT_CONNECTIONS,
+            always_autocommit=True,
+        )
         self._store: Store = open_store(settings)
         self._ringer = Ringer(settings.broker_url)
         self._mailbox = Mailbox()
@@ -59,7 +67,12 @@ class Worker:
             on_lost=self._session_lost,
         )
         self._commits = Commits(
-            self._database, self._store, self._session, self._ringer, on_closed=self._closed
+            self._database,
+            self._autocommit,
+            self._store,
+            self._session,
+            self._ringer,
+            on_closed=self._closed,
         )
         self._engines = EnginePool(
             memory_bytes=settings.model_memory_bytes,
@@ -70,6 +83,7 @@ class Worker:
         self._passes = self._make_passes() if "upkeep" in self._pools else None
         self.supervisor = Supervisor(
             database=self._database,
+            autocommit=self._autocommit,
             store=self._store,
             session=self._session,
             mailbox=self._mailbox,
@@ -85,6 +99,7 @@ class Worker:
             window=settings.ready_window,
             poll_seconds=settings.poll_seconds,
             drain_seconds=settings.drain_seconds,
+            congested=self._commits.congested,
         )
         self._listener = Listener(
             settings.broker_url,
@@ -117,6 +132,7 @@ class Worker:
         self._ringer.close(timeout=1.0)
         with suppress(OSError):
             self._mailbox.close()
+        self._autocommit.dispose()
         self._database.dispose()
         log.info("worker_stopped")
 

@@ -7,6 +7,7 @@ or until the fence proves that this worker no longer holds the shard.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -19,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
 from shared.backoff import delays
-from shared.db.session import autocommit, is_outage
+from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import StorageFull, StorageUnavailable
 from shared.lifecycle import GenerationEnd, Held, ReleaseReason
@@ -32,8 +33,14 @@ log = structlog.get_logger()
 
 GROUP_LIMIT = 256
 """Single generations committed in one statement."""
-STORAGE_TRIES = 8
-"""Tries to store a slice before it is given back with ``error_n`` charged (about five minutes)."""
+GROUP_BYTES = 16 * 2**20
+"""A group that is larger than this goes as it is: Postgres takes no statement of a gigabyte."""
+STORAGE_PATIENCE_SECONDS = 600.0
+"""For how long a slice is offered to a store that fails, before it is given back with ``error_n``
+charged, so that one that can't be stored at all does not hold up the others for ever."""
+STORAGE_PAUSE_CAP_SECONDS = 30.0
+MOST_WAITING_SLICES = 16
+"""Results that wait for the store are in memory: above this a worker makes no more of them."""
 
 UNFORESEEN_PAUSE_SECONDS = 5.0
 
@@ -50,20 +57,26 @@ class Commits:
     def __init__(
         self,
         database: Engine,
+        autocommit: Engine,
         store: Store,
         session: Session,
         ringer: Ringer,
         *,
         on_closed: Callable[[Held], None],
         threads: int = 4,
+        storage_patience: float = STORAGE_PATIENCE_SECONDS,
     ) -> None:
+        self._storage_patience = storage_patience
         self._database = database
+        self._autocommit = autocommit
         self._store = store
         self._session = session
         self._ringer = ringer
         self._on_closed = on_closed
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="commit")
         self._generations: SimpleQueue[tuple[str, GenerationEnd] | None] = SimpleQueue()
+        self._slices_waiting = 0
+        self._counting = threading.Lock()
         self._closing = threading.Event()
         self._grouper = threading.Thread(target=self._group, name="commit-group", daemon=True)
         self._grouper.start()
@@ -74,7 +87,21 @@ class Commits:
 
     def slice(self, run: ShardRun) -> None:
         """Stores and commits a slice of a batch."""
-        self._threads.submit(self._carry, run, lambda: self._commit_slice(run))
+
+        def commit() -> None:
+            try:
+                self._commit_slice(run)
+            finally:
+                with self._counting:
+                    self._slices_waiting -= 1
+
+        with self._counting:
+            self._slices_waiting += 1
+        self._threads.submit(self._carry, run, commit)
+
+    def congested(self) -> bool:
+        """Whether more slices wait to be stored than memory should hold."""
+        return self._slices_waiting > MOST_WAITING_SLICES
 
     def release(
         self,
@@ -119,13 +146,14 @@ class Commits:
             self._on_closed(held)
 
     def _commit_slice(self, run: ShardRun) -> None:
-        for tries, delay in enumerate(delays(base=0.5, cap=60.0), start=1):
+        give_up = time.monotonic() + self._storage_patience
+        for tries, delay in enumerate(delays(base=0.5, cap=STORAGE_PAUSE_CAP_SECONDS), start=1):
             try:
                 end = run.end_slice(self._store)
                 break
             except (StorageUnavailable, StorageFull) as error:
                 log.warning("store_failed", shard=run.held.shard_id, code=error.code, tries=tries)
-                if tries >= STORAGE_TRIES:
+                if time.monotonic() >= give_up:
                     self._release(run, ReleaseReason.ERROR, error.code, error.message, delay)
                     return
                 self._pause(delay, run.session_id)
@@ -165,8 +193,8 @@ class Commits:
 
     def _group(self) -> None:
         while (first := self._generations.get()) is not None:
-            group, closing = [first], False
-            while len(group) < GROUP_LIMIT and not closing:
+            group, closing, size = [first], False, _bytes_of(first[1])
+            while len(group) < GROUP_LIMIT and size < GROUP_BYTES and not closing:
                 try:
                     item = self._generations.get_nowait()
                 except Empty:
@@ -175,6 +203,7 @@ class Commits:
                     closing = True
                 else:
                     group.append(item)
+                    size += _bytes_of(item[1])
             for session_id, items in groupby(group, key=lambda item: item[0]):
                 self._commit_generations(session_id, [end for _, end in items])
             if closing:
@@ -182,7 +211,7 @@ class Commits:
 
     def _commit_generations(self, session_id: str, ends: Sequence[GenerationEnd]) -> None:
         def commit() -> set[Held]:
-            with autocommit(self._database) as connection:
+            with self._autocommit.connect() as connection:
                 return lifecycle.finish_generations(connection, session_id, ends)
 
         held = [end.held for end in ends]
@@ -235,3 +264,8 @@ class Commits:
     def _pause(self, seconds: float, session_id: str) -> None:
         if self._closing.wait(seconds) or self._session.is_lost(session_id):
             raise Stale
+
+
+def _bytes_of(end: GenerationEnd) -> int:
+    """About what committing it sends; results are nearly all ASCII."""
+    return len(end.result or "")

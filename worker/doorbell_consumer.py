@@ -16,7 +16,7 @@ from celery.worker.consumer import Consumer
 from kombu import compression
 
 from shared.backoff import delays
-from shared.doorbell import RING_TASK
+from shared.doorbell_celery import RING_TASK
 
 LONGEST_BODY = 2_048
 CONNECT_BACKOFF_CAP_SECONDS = 5.0

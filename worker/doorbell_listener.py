@@ -14,7 +14,7 @@ from celery.worker import WorkController
 from kombu.asynchronous import set_event_loop
 
 from shared.backoff import delay_seconds
-from shared.doorbell import RING_TASK, doorbell_queue, make_celery
+from shared.doorbell_celery import RING_TASK, doorbell_queue, make_celery
 from worker.doorbell_consumer import DoorbellConsumer, refuse_compression
 
 STOP_SECONDS = 2.0

@@ -82,6 +82,11 @@ def slices_prefix(tenant_id: str, job_id: str) -> str:
     return job_prefix(tenant_id, job_id) + "s/"
 
 
+def assembly_prefix(tenant_id: str, job_id: str, epoch: int) -> str:
+    """The folder of one attempt to assemble; the one that succeeded has the batch's files."""
+    return attempt_prefix(tenant_id, job_id, "final", epoch)
+
+
 def store_lines(store: Store, claim: Claim, name: str, lines: list[bytes]) -> StoredObject | None:
     """Stores a slice's lines as one verified object; None when there are none."""
     if not lines:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shared.lifecycle import Claim
+from shared.storage.base import Store
 
 
 class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +55,15 @@ def single_row(claim: Claim) -> list[RowInput]:
     """The one row of a single generation."""
     body = claim.spec.encode()
     return [RowInput(0, 0, None, claim.endpoint, claim.model or model_of(body), body)]
+
+
+def read_slice(store: Store, claim: Claim) -> list[RowInput]:
+    """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
+    chunks = store.read(str(claim.input_key), claim.byte_start or 0, claim.byte_end)
+    rows = slice_rows(chunks, claim.first_line or 1)
+    if len(rows) != claim.row_count:
+        raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
+    return rows
 
 
 def slice_rows(chunks: Iterable[bytes], first_line: int) -> list[RowInput]:

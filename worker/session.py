@@ -108,7 +108,7 @@ class Session:
                     alive = lifecycle.heartbeat(
                         connection, session_id, ttl_seconds=self._ttl_seconds
                     )
-            except SQLAlchemyError as error:
+            except Exception as error:  # without this thread, the lease ends and nobody knows
                 log.warning("heartbeat_failed", error=type(error).__name__)
                 continue
             if not alive:

@@ -8,6 +8,7 @@ by the mailbox.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +20,14 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
-from shared.db.session import autocommit
-from shared.errors import PressrunError
+from shared.backoff import delays
+from shared.errors import PressrunError, StorageUnavailable
 from shared.lifecycle import Claim, Held
 from shared.states import Stage
 from shared.storage.base import Store
 from worker.execution import ShardRun
 from worker.generation import Generation
-from worker.rows import RowInput, single_row, slice_rows
+from worker.rows import RowInput, read_slice, single_row
 from worker.session import Session
 from worker.wakeup import Mailbox
 
@@ -38,6 +39,10 @@ CLAIM_PAUSE_SECONDS = 0.02
 """Between claims while work keeps coming, so that room gathers for more than a row at a time."""
 POLL_JITTER = 0.25
 READ_THREADS = 2
+READ_PATIENCE_SECONDS = 300.0
+"""For how long a slice's rows are asked of a store that does not answer, before the shard is given
+back with ``error_n`` charged."""
+READ_PAUSE_CAP_SECONDS = 10.0
 
 
 class Chores(Protocol):
@@ -62,6 +67,7 @@ class Supervisor:
         self,
         *,
         database: Engine,
+        autocommit: Engine,
         store: Store,
         session: Session,
         mailbox: Mailbox,
@@ -71,8 +77,12 @@ class Supervisor:
         window: int,
         poll_seconds: float,
         drain_seconds: float,
+        congested: Callable[[], bool],
     ) -> None:
+        """``congested`` says that so many results wait to be stored that no more should be made."""
+        self._congested = congested
         self._database = database
+        self._autocommit = autocommit
         self._store = store
         self._session = session
         self._mailbox = mailbox
@@ -83,6 +93,7 @@ class Supervisor:
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._leaving = threading.Event()
         self._rung = True
         self._session_lost = False
         self._drain_by: float | None = None
@@ -131,6 +142,7 @@ class Supervisor:
                 self._session.drain()
             self._watch_if_due()
         self._generation.preempt_all()
+        self._leaving.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _finished(self) -> bool:
@@ -179,7 +191,16 @@ class Supervisor:
             self._not_before = time.monotonic() + CLAIM_PAUSE_SECONDS
 
     def _claim_rows(self) -> int:
-        if not self._engine_pools or (rows := self._generation.room()) == 0:
+        if not self._engine_pools:
+            return 0
+        claimed = self._claim_ready_rows()
+        # What is ready goes first: a job on an idle system need not wait for a dispatch.
+        if self._generation.room() and self._dispatch(self._engine_pools):
+            claimed += self._claim_ready_rows()
+        return claimed
+
+    def _claim_ready_rows(self) -> int:
+        if (rows := self._generation.room()) == 0:
             return 0
         claims = self._claim(self._engine_pools, CLAIM_SHARDS, rows)
         for claim in claims:
@@ -189,16 +210,20 @@ class Supervisor:
     def _claim_chores(self) -> int:
         if self._chores is None or (room := self._chores.room()) == 0:
             return 0
+        self._dispatch(["upkeep"])
         claims = self._claim(["upkeep"], room, room)
         for claim in claims:
             self._chores.begin(claim, self._session.id)
         return len(claims)
 
-    def _claim(self, pools: Sequence[str], max_shards: int, max_rows: int) -> list[Claim]:
+    def _dispatch(self, pools: Sequence[str]) -> int:
         with self._database.begin() as connection:
-            for pool in pools:
-                lifecycle.dispatch(connection, pool=pool, window=self._window)
-        with autocommit(self._database) as connection:
+            return sum(
+                lifecycle.dispatch(connection, pool=pool, window=self._window) for pool in pools
+            )
+
+    def _claim(self, pools: Sequence[str], max_shards: int, max_rows: int) -> list[Claim]:
+        with self._autocommit.connect() as connection:
             return lifecycle.claim(
                 connection,
                 session_id=self._session.id,
@@ -220,8 +245,8 @@ class Supervisor:
     def _read(self, claim: Claim, session_id: str) -> None:
         """On a reader thread: fetches the slice, then carries on in the loop."""
         try:
-            rows = read_slice(self._store, claim)
-        except (PressrunError, ValueError, OSError) as error:
+            rows = self._read_patiently(claim, session_id)
+        except Exception as error:  # the claim would stay held for as long as this worker lives
             log.error("slice_unreadable", shard=claim.shard_id, error=type(error).__name__)
             code = error.code if isinstance(error, PressrunError) else "input_unreadable"
             run = ShardRun(claim, session_id, [])
@@ -231,6 +256,20 @@ class Supervisor:
         else:
             errand = _errand(self._generation.begin, ShardRun(claim, session_id, rows))
         self._mailbox.put(errand)
+
+    def _read_patiently(self, claim: Claim, session_id: str) -> list[RowInput]:
+        """The slice's rows, also when the store is away for some minutes."""
+        give_up = time.monotonic() + READ_PATIENCE_SECONDS
+        for pause in delays(base=0.5, cap=READ_PAUSE_CAP_SECONDS):
+            try:
+                return read_slice(self._store, claim)
+            except StorageUnavailable as error:
+                if time.monotonic() >= give_up or self._session.is_lost(session_id):
+                    raise
+                log.warning("slice_postponed", shard=claim.shard_id, code=error.code)
+            if self._leaving.wait(pause):
+                break
+        return []  # given back already
 
     # --- watching -------------------------------------------------------------------------
 
@@ -244,7 +283,7 @@ class Supervisor:
         if not busy:
             return
         try:
-            with autocommit(self._database) as connection:
+            with self._autocommit.connect() as connection:
                 if progress := self._generation.progress():
                     lifecycle.report_progress(connection, self._session.id, progress)
                 watched = lifecycle.watch(connection, self._session.id)
@@ -262,15 +301,6 @@ class Supervisor:
     def _after_close(self, held: Held) -> None:
         self._generation.closed(held)
         self._rung = True
-
-
-def read_slice(store: Store, claim: Claim) -> list[RowInput]:
-    """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
-    chunks = store.read(str(claim.input_key), claim.byte_start or 0, claim.byte_end)
-    rows = slice_rows(chunks, claim.first_line or 1)
-    if len(rows) != claim.row_count:
-        raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
-    return rows
 
 
 def _errand(call: Callable[..., None], *arguments: object) -> Callable[[], None]:

@@ -90,9 +90,7 @@ def list_tenant_keys(services: Services, tenant_id: str) -> Response:
     return json_reply(rendering.page([rendering.key(row) for row in rows], limit))
 
 
-@routes.delete(
-    "/v1/admin/tenants/<tenant_id>/keys/<key_id>", access="admin", answers={200: Key}
-)
+@routes.delete("/v1/admin/tenants/<tenant_id>/keys/<key_id>", access="admin", answers={200: Key})
 def revoke_key(services: Services, tenant_id: str, key_id: str) -> Response:
     """Ends a key: at once in this process, within `PRESSRUN_KEY_CACHE_SECONDS` in others."""
     parsing.one_id(tenant_id, "tenant")

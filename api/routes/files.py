@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from flask import Response, request
 
 from api import parsing, rendering
@@ -20,6 +21,8 @@ routes = RouteTable("Files", "Inputs and outputs of batches")
 
 MOST_FILES = 10_000
 ORDERS = ("asc", "desc")
+
+log = structlog.get_logger()
 
 
 @routes.post(
@@ -101,23 +104,30 @@ def retrieve_file(services: Services, tenant_id: str, file_id: str) -> Response:
     return json_reply(rendering.file(_get(services, tenant_id, file_id)))
 
 
-@routes.delete(
-    "/v1/files/<file_id>", answers={200: Deleted}, errors=(Conflict, StorageUnavailable)
-)
+@routes.delete("/v1/files/<file_id>", answers={200: Deleted}, errors=(Conflict,))
 def delete_file(services: Services, tenant_id: str, file_id: str) -> Response:
     """Deletes a file and its content, unless a batch that has not ended reads it."""
     parsing.one_id(file_id, "file")
-    # The object goes before the commit: when the store is down nothing has changed, and a
-    # second attempt finds the row again.
     with services.transaction() as connection:
         row = files.lock_file(connection, tenant_id, file_id)
         if row is None:
             raise NotFound("there is no such file")
         if files.count_open_readers(connection, tenant_id, file_id):
             raise Conflict("a batch that has not ended reads this file")
-        files.mark_deleted(connection, tenant_id, file_id)
-        services.store.delete(row.storage_key)
+        files.end_life(connection, tenant_id, file_id)
+    _delete_object(services, tenant_id, row)
     return json_reply({"id": file_id, "object": "file", "deleted": True})
+
+
+def _delete_object(services: Services, tenant_id: str, row: files.FileRow) -> None:
+    """Without a connection of the few there are: a store that hangs must not take them all."""
+    try:
+        services.store.delete(row.storage_key)
+    except (StorageUnavailable, StorageFull) as error:
+        log.warning("delete_postponed", file=row.id, code=error.code)
+        return
+    with services.autocommit.connect() as connection:
+        files.mark_deleted(connection, tenant_id, row.id)
 
 
 @routes.get(
@@ -135,6 +145,8 @@ def retrieve_file_content(services: Services, tenant_id: str, file_id: str) -> R
         media_type="application/jsonl" if is_lines else "application/octet-stream",
         seconds=services.settings.download_url_seconds,
     )
+    if url.startswith("/"):
+        url = (services.settings.public_url or "").rstrip("/") + url
     return Response(status=302, headers={"Location": url})
 
 

@@ -53,6 +53,10 @@ SELECT count(*) FROM jobs
  WHERE tenant_id = :tenant AND input_file_id = :id AND state IN ({OPEN_JOB})
 """)
 
+_END_LIFE = text("""
+UPDATE files SET expires_at = clock_timestamp() WHERE tenant_id = :tenant AND id = :id
+""")
+
 _MARK_DELETED = text("""
 UPDATE files SET deleted_at = clock_timestamp() WHERE tenant_id = :tenant AND id = :id
 """)
@@ -106,6 +110,12 @@ def count_open_readers(connection: Connection, tenant_id: str, file_id: str) -> 
     """How many jobs that have not ended read this file."""
     values = {"tenant": tenant_id, "id": file_id}
     return int(connection.execute(_OPEN_READERS, values).scalar_one())
+
+
+def end_life(connection: Connection, tenant_id: str, file_id: str) -> None:
+    """The file is gone for its tenant; whoever deletes its object then says ``mark_deleted``, and
+    if nobody does, upkeep deletes it as any file whose time is up."""
+    connection.execute(_END_LIFE, {"tenant": tenant_id, "id": file_id})
 
 
 def mark_deleted(connection: Connection, tenant_id: str, file_id: str) -> None:

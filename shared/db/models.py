@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.db.tables import models
-from shared.models_catalog import ModelEntry
+
+if TYPE_CHECKING:
+    from shared.models_catalog import ModelEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,23 @@ ZOMBIE_GRACE = "1 hour"
 
 @dataclass(frozen=True, slots=True)
 class EndedBatch:
-    """A batch whose slices' objects can go."""
+    """A batch whose intermediate objects can go."""
 
     tenant_id: str
     job_id: str
+    vain_assemblies: int
+    """Attempts 1 to this one wrote files that nobody will read."""
 
 
 def uncleaned_batches(connection: Connection) -> list[EndedBatch]:
     rows = connection.execute(
         text(f"""
-        SELECT tenant_id, id FROM jobs
-         WHERE kind <> 'generate' AND cleaned_at IS NULL
-           AND ended_at < clock_timestamp() - CAST(:grace AS interval)
-         ORDER BY ended_at LIMIT {LIMIT}
+        SELECT j.tenant_id, j.id,
+               coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0)
+          FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
+         WHERE j.kind <> 'generate' AND j.cleaned_at IS NULL
+           AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
+         ORDER BY j.ended_at LIMIT {LIMIT}
         """),
         {"grace": ZOMBIE_GRACE},
     )

@@ -32,6 +32,11 @@ class InferenceSpec(BaseModel):
         """The most tokens the call may generate, ``default`` when it names no limit."""
         raise NotImplementedError
 
+    @property
+    def result_count(self) -> int:
+        """How many texts or vectors the call asks for."""
+        return 1
+
 
 class GenerationSpec(InferenceSpec):
     """Sampling parameters of chat completions and completions."""
@@ -63,6 +68,10 @@ class GenerationSpec(InferenceSpec):
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else list(self.stop)
+
+    @property
+    def result_count(self) -> int:
+        return self.n
 
     def estimated_output_tokens(self, default: int) -> int:
         return (self.max_new_tokens or default) * self.n

@@ -27,6 +27,10 @@ class CompletionSpec(GenerationSpec):
     def max_new_tokens(self) -> int:
         return self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
+    @property
+    def result_count(self) -> int:
+        return self.n * len(self.prompts)
+
     def estimated_input_tokens(self) -> int:
         return sum(len(prompt) for prompt in self.prompts) // 4
 

@@ -24,6 +24,10 @@ class EmbeddingSpec(InferenceSpec):
     def inputs(self) -> list[str]:
         return [self.input] if isinstance(self.input, str) else list(self.input)
 
+    @property
+    def result_count(self) -> int:
+        return len(self.inputs)
+
     def estimated_input_tokens(self) -> int:
         return sum(len(text) for text in self.inputs) // 4 + len(self.inputs)
 

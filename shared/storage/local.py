@@ -205,27 +205,30 @@ class LocalWriter:
 
     def _rename(self) -> None:
         folder = self._target.parent
+        made: set[Path] = set()
         for tries_left in reversed(range(_RENAME_TRIES)):
             try:
-                _make_folders(folder, self._root)
+                made |= _make_folders(folder, self._root)
                 os.rename(self._partial, self._target)
                 break
             except FileNotFoundError:  # someone removed the folder, which was still empty
                 if not tries_left:
                     raise
-        with contextlib.suppress(FileNotFoundError):  # deleted already, with its folder
-            _sync_folder(folder)
+        # Only now, as it takes long enough for a new and empty folder to be removed again.
+        for changed in {folder, *(new.parent for new in made)}:
+            with contextlib.suppress(FileNotFoundError):  # deleted already, with its folder
+                _sync_folder(changed)
 
 
-def _make_folders(folder: Path, root: Path) -> None:
-    """Makes each folder below ``root`` that is missing, so that it survives a power cut."""
+def _make_folders(folder: Path, root: Path) -> set[Path]:
+    """Makes each folder below ``root`` that is missing; returns those."""
     missing = []
     while folder != root and not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(new.parent)
+    return set(missing)
 
 
 def _sync_folder(folder: Path) -> None:

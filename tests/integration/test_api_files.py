@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,16 @@ import pytest
 from sqlalchemy import text
 
 from api import objects
+from api.limits import TRANSACTION_CONNECTIONS
+from shared.db.retention import expired_files
 from shared.errors import StorageUnavailable
-from tests.integration.api_case import ADMIN_KEY, ApiCase, api_fixture, make_settings
+from tests.integration.api_case import (
+    ADMIN_KEY,
+    PATIENCE_SECONDS,
+    ApiCase,
+    api_fixture,
+    make_settings,
+)
 
 __all__ = ["api_fixture"]
 
@@ -165,14 +175,73 @@ def test_with_the_store_down_nothing_is_accepted_and_nothing_lost(
         raise StorageUnavailable("the artifact store does not answer")
 
     monkeypatch.setattr(api.services.store, "put_file", fail)
-    monkeypatch.setattr(api.services.store, "delete", fail)
-    for reply in (api.upload(), api.delete(f"/v1/files/{file_id}")):
-        assert reply.status_code == 503
-        assert reply.json["error"]["code"] == "storage_unavailable"
-        assert int(reply.headers["Retry-After"]) > 0
+    reply = api.upload()
+    assert reply.status_code == 503
+    assert reply.json["error"]["code"] == "storage_unavailable"
+    assert int(reply.headers["Retry-After"]) > 0
     monkeypatch.undo()
     assert [file["id"] for file in api.get("/v1/files").json["data"]] == [file_id]
     assert download(api, file_id).status_code == 200
+
+
+def test_with_the_store_down_a_file_is_deleted_and_its_object_later(
+    api: ApiCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = api.upload().json["id"]
+    store = api.services.store
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailable("the artifact store does not answer")
+
+    monkeypatch.setattr(store, "delete", fail)
+    assert api.delete(f"/v1/files/{file_id}").status_code == 200
+    assert api.get(f"/v1/files/{file_id}").status_code == 404
+    monkeypatch.undo()
+    with api.begin() as connection:
+        ((expired, key),) = expired_files(connection)
+    assert expired == file_id
+    assert store.size(key) > 0
+
+
+def test_a_store_that_hangs_holds_up_no_other_call(
+    api: ApiCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many deletes as there are connections for transactions, and one job to be cancelled."""
+    files = [api.upload().json["id"] for _ in range(TRANSACTION_CONNECTIONS)]
+    job_id = api.submit()
+    hanging, answer = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        hanging.release()
+        assert answer.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(api.services.store, "delete", hang)
+    with ThreadPoolExecutor(len(files)) as threads:
+        replies = [
+            threads.submit(
+                lambda file: api.app.test_client().delete(f"/v1/files/{file}", headers=api.key),
+                file,
+            )
+            for file in files
+        ]
+        try:
+            for _ in files:
+                assert hanging.acquire(timeout=PATIENCE_SECONDS)
+            assert api.post(f"/v1/jobs/{job_id}/cancel").status_code in {200, 202}
+        finally:
+            answer.set()
+        assert [reply.result().status_code for reply in replies] == [200] * len(files)
+
+
+def test_the_content_is_at_the_address_that_partners_use(database_url: str, tmp_path: Path) -> None:
+    settings = make_settings(database_url, tmp_path, public_url="https://press.example/")
+    api = ApiCase(settings)
+    try:
+        file_id = api.upload().json["id"]
+        location = api.get(f"/v1/files/{file_id}/content").headers["Location"]
+        assert location.startswith("https://press.example/v1/downloads/")
+    finally:
+        api.close()
 
 
 def test_a_list_goes_both_ways(api: ApiCase) -> None:

@@ -21,7 +21,8 @@ import pytest
 from kombu import Connection
 from structlog.testing import capture_logs
 
-from shared.doorbell import RING_TASK, Ringer, doorbell_queue, make_celery
+from shared.doorbell import Ringer
+from shared.doorbell_celery import RING_TASK, doorbell_queue, make_celery
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.tcp_proxy import TcpProxy
 from worker.doorbell_consumer import DoorbellConsumer

@@ -44,21 +44,38 @@ class EnginePool:
             self._environment["OMP_NUM_THREADS"] = str(threads)
         self._children: dict[ChildKey, EngineChild] = {}
         self._used: dict[ChildKey, float] = {}
+        self._expected: dict[ChildKey, int] = {}
 
     def get(self, model: Model, *, quarantine: bool = False) -> EngineChild | None:
         """The child that serves ``model``, spawned if need be; None while there is no room.
 
-        A lone model is always loaded, whatever the budget: refusing it would help nobody.
+        A lone model is always loaded, whatever the budget: refusing it would help nobody. A child
+        that was loaded by another catalog entry than today's is replaced once its rows are done;
+        until then it gets no more.
         """
-        key = (model.id, quarantine)
+        key, load = (model.id, quarantine), self._load(model)
         child = self._children.get(key)
-        if child is None:
-            if not self._make_room(expected_bytes(model)):
+        if child is not None and child.load != load:
+            if child.rows_in_flight:
                 return None
-            child = self._children[key] = EngineChild.spawn(
-                self._load(model), environment=self._environment
-            )
-        self._used[key] = time.monotonic()
+            self._evict(key)
+            child = None
+        if child is None:
+            child = self._spawn(key, load)
+        if child is not None:
+            self._used[key] = time.monotonic()
+        return child
+
+    def _spawn(self, key: ChildKey, load: Load) -> EngineChild | None:
+        try:
+            expected = expected_bytes(load.source)
+            if not self._make_room(expected):
+                return None
+            child = EngineChild.spawn(load, environment=self._environment)
+        except OSError as error:  # no process or no descriptor to be had: later, perhaps
+            log.warning("engine_not_spawned", model=load.model, error=type(error).__name__)
+            return None
+        self._children[key], self._expected[key] = child, expected
         return child
 
     def children(self) -> Iterator[tuple[ChildKey, EngineChild]]:
@@ -68,6 +85,7 @@ class EnginePool:
         """Drops a child that died."""
         self._children.pop(key, None)
         self._used.pop(key, None)
+        self._expected.pop(key, None)
 
     def capacity(self) -> int:
         """The rows that the hungriest loaded engine wants to hold; 0 when none is ready."""
@@ -98,7 +116,10 @@ class EnginePool:
         return True
 
     def _resident(self) -> int:
-        return sum(child.resident_bytes for child in self._children.values())
+        # One that is still loading says nothing yet, and must not be taken for small.
+        return sum(
+            child.resident_bytes or self._expected[key] for key, child in self._children.items()
+        )
 
     def _evict(self, key: ChildKey) -> None:
         log.info("engine_evicted", model=key[0], quarantine=key[1])
@@ -116,10 +137,10 @@ def machine_memory() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
-def expected_bytes(model: Model) -> int:
-    """What loading ``model`` may take, judged by its weight files; 0 when that can't be known."""
-    source = Path(model.source) if model.source else None
-    if source is None or not source.is_dir():
+def expected_bytes(source: str) -> int:
+    """What loading a model may take, judged by its weight files; 0 when that can't be known."""
+    folder = Path(source) if source else None
+    if folder is None or not folder.is_dir():
         return 0
-    weights = sum(path.stat().st_size for path in source.glob("**/*.safetensors"))
+    weights = sum(path.stat().st_size for path in folder.glob("**/*.safetensors"))
     return int(weights * LOAD_OVERHEAD)

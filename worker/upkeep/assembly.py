@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from shared.db.shards import SliceRecord
-from shared.errors import StorageUnavailable
+from shared.errors import PressrunError
 from shared.lifecycle import Claim
 from shared.states import ShardState
 from shared.storage.base import ObjectWriter, Store, StoredObject
-from worker.outputs import MEDIA_TYPE, RowError, attempt_prefix, error_line, stopped_error
+from worker.outputs import MEDIA_TYPE, RowError, assembly_prefix, error_line, stopped_error
 from worker.rows import slice_rows
 
 
 class Interrupted(Exception):
     """The shard was taken away or the worker leaves."""
+
+
+class DamagedObject(PressrunError):
+    """The store returned other bytes than were written: no outage, and not ours to wait out."""
 
 
 class LazyWriter:
@@ -48,7 +52,7 @@ class Assembler:
     def run(self, slices: Iterable[SliceRecord]) -> tuple[StoredObject | None, StoredObject | None]:
         """The stored output and error files, None for one without lines.
 
-        Raises Interrupted, StorageUnavailable, StorageFull or NotFound.
+        Raises Interrupted, StorageUnavailable, StorageFull, NotFound or DamagedObject.
         """
         with ExitStack() as stack:
             output = self._writer(stack, "output.jsonl")
@@ -59,7 +63,7 @@ class Assembler:
 
     def _writer(self, stack: ExitStack, name: str) -> LazyWriter:
         claim = self._claim
-        prefix = attempt_prefix(claim.tenant_id, claim.job_id, "final", claim.epoch)
+        prefix = assembly_prefix(claim.tenant_id, claim.job_id, claim.epoch)
         return LazyWriter(
             lambda: stack.enter_context(self._store.writer(prefix + name, media_type=MEDIA_TYPE))
         )
@@ -86,7 +90,7 @@ class Assembler:
             copied += len(chunk)
             into.write(chunk)
         if copied != size or digest.hexdigest() != sha256:
-            raise StorageUnavailable(f"the store returned other bytes than were written to {key}")
+            raise DamagedObject("the store returned other bytes than a slice had written")
 
     def _explain(self, part: SliceRecord, errors: LazyWriter) -> None:
         """A slice that never ran to its end: a line for each of its rows, saying why."""

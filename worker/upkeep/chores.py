@@ -15,12 +15,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
-from shared.backoff import delays
+from shared.backoff import delay_seconds, delays
 from shared.db.models import Model, list_models
 from shared.db.session import autocommit, is_outage
 from shared.db.shards import slices_of
 from shared.doorbell import Ringer
-from shared.errors import PressrunError
+from shared.errors import PressrunError, StorageFull, StorageUnavailable
 from shared.ids import new_file_id
 from shared.lifecycle import Claim, Held, NewFile, ReleaseReason, Watched
 from shared.states import ShardState, Stage
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 THREADS = 2
 RETRY_SECONDS = 2.0
+OUTAGE_RETRY_CAP_SECONDS = 60.0
 DEFAULT_KEEP_SECONDS = 30 * 86_400
 """Result files live for 30 days unless ``output_expires_after`` says otherwise."""
 
@@ -72,6 +73,7 @@ class UpkeepChores:
         self._max_reported = max_reported
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chore")
         self._chores: dict[Held, Chore] = {}
+        self._closing = threading.Event()
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
@@ -96,7 +98,9 @@ class UpkeepChores:
             chore.interrupted.set()
 
     def close(self) -> None:
-        """Interrupts what is under way; each chore gives its shard back before this returns."""
+        """Interrupts what is under way; each chore gives its shard back before this returns. With
+        the database away it does not wait: the shards are recovered when the lease ends."""
+        self._closing.set()
         self.abandon_all()
         self._threads.shutdown(wait=True)
 
@@ -112,11 +116,8 @@ class UpkeepChores:
                 raise AssertionError(f"upkeep has no stage {claim.stage}")
         except Interrupted:
             self._give_back(chore, ReleaseReason.PREEMPTED)
-        except PressrunError as error:
-            self._give_back(chore, ReleaseReason.ERROR, error.code, error.message)
-        except Exception:
-            log.exception("chore_failed", job=claim.job_id, stage=claim.stage)
-            self._give_back(chore, ReleaseReason.ERROR, "internal_error", f"{claim.stage} failed")
+        except Exception as error:
+            self._judge(chore, error)
         finally:
             self._chores.pop(claim.held, None)
             self._on_closed(claim.held)
@@ -126,6 +127,24 @@ class UpkeepChores:
                 stage=claim.stage,
                 seconds=round(time.monotonic() - started, 3),
             )
+
+    def _judge(self, chore: Chore, error: Exception) -> None:
+        """An outage is nobody's fault, and a batch whose rows are done must outlive it; other
+        faults are charged."""
+        claim = chore.claim
+        if isinstance(error, (StorageUnavailable, StorageFull)) or is_outage(error):
+            log.warning(
+                "chore_postponed", job=claim.job_id, stage=claim.stage, error=type(error).__name__
+            )
+            pause = delay_seconds(claim.epoch, base=RETRY_SECONDS, cap=OUTAGE_RETRY_CAP_SECONDS)
+            self._give_back(chore, ReleaseReason.PREEMPTED, delay=pause)
+            return
+        code, message = "internal_error", f"{claim.stage} failed"
+        if isinstance(error, PressrunError):
+            code, message = error.code, error.message
+        else:
+            log.error("chore_failed", job=claim.job_id, stage=claim.stage, exc_info=error)
+        self._give_back(chore, ReleaseReason.ERROR, code, message, delay=RETRY_SECONDS)
 
     # --- validation -----------------------------------------------------------------------
 
@@ -139,7 +158,8 @@ class UpkeepChores:
             max_line_bytes=self._max_line_bytes,
             max_reported=self._max_reported,
         ).run(lambda: self._input(chore))
-        if verdict.bad_lines:
+        pool = verdict.pool
+        if verdict.bad_lines or pool is None:
             self._commit(
                 chore,
                 lambda connection: lifecycle.reject_batch(
@@ -151,7 +171,6 @@ class UpkeepChores:
                 ),
             )
             return
-        pool = self._pool_of(claim, models)
         self._commit(
             chore,
             lambda connection: lifecycle.finish_validation(
@@ -171,11 +190,6 @@ class UpkeepChores:
     def _models(self, tenant_id: str) -> dict[str, Model]:
         with autocommit(self._database) as connection:
             return {model.id: model for model in list_models(connection, tenant_id)}
-
-    @staticmethod
-    def _pool_of(claim: Claim, models: dict[str, Model]) -> str:
-        pools = sorted({m.pool for m in models.values() if claim.endpoint in m.endpoints})
-        return pools[0] if pools else "text"
 
     # --- assembly -------------------------------------------------------------------------
 
@@ -213,9 +227,8 @@ class UpkeepChores:
                 if not is_outage(error):
                     raise
                 log.warning("commit_postponed", error=type(error).__name__)
-            if self._session.is_lost(chore.session_id):
+            if self._closing.wait(delay) or self._session.is_lost(chore.session_id):
                 return
-            time.sleep(delay)
         if not accepted:
             log.warning("zombie_commit_refused", shard=chore.claim.shard_id)
 
@@ -225,6 +238,8 @@ class UpkeepChores:
         reason: ReleaseReason,
         code: str | None = None,
         message: str | None = None,
+        *,
+        delay: float = 0.0,
     ) -> None:
         def release(connection: Connection) -> bool:
             state = lifecycle.release(
@@ -234,7 +249,7 @@ class UpkeepChores:
                 reason,
                 code=code,
                 message=message,
-                delay_seconds=RETRY_SECONDS if reason == ReleaseReason.ERROR else 0.0,
+                delay_seconds=delay,
             )
             if state == ShardState.READY:
                 self._ringer.ring("upkeep")

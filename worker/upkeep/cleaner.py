@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from shared.db import retention
 from shared.db.session import autocommit
+from shared.errors import PressrunError
 from shared.storage.base import Store
-from worker.outputs import slices_prefix
+from worker.outputs import assembly_prefix, slices_prefix
 
 log = structlog.get_logger()
+
+MOST_REFUSALS = 3
+"""Objects that the store may refuse before a pass leaves the rest to the next one."""
+
+T = TypeVar("T")
 
 
 class Cleaner:
@@ -21,24 +30,42 @@ class Cleaner:
         self._store = store
 
     def run(self) -> None:
-        """Raises SQLAlchemyError, StorageUnavailable."""
-        self._clean_batches()
-        self._delete_expired_files()
+        """Everything that is due; what the store refuses is left for the next pass, and holds
+        nothing else up. Raises SQLAlchemyError."""
+        self._each(self._list(retention.uncleaned_batches), self._clean_batch)
+        self._each(self._list(retention.expired_files), self._delete_expired_file)
         with autocommit(self._database) as connection:
             retention.forget_old_keys(connection)
             retention.forget_old_sessions(connection)
 
-    def _clean_batches(self) -> None:
+    def _list(self, query: Callable[[Connection], list[T]]) -> list[T]:
         with autocommit(self._database) as connection:
-            for job in retention.uncleaned_batches(connection):
-                prefix = slices_prefix(job.tenant_id, job.job_id)
-                removed = self._store.delete_prefix(prefix)
-                retention.mark_cleaned(connection, job.job_id)
-                log.info("batch_cleaned", job=job.job_id, objects=removed)
+            return query(connection)
 
-    def _delete_expired_files(self) -> None:
+    @staticmethod
+    def _each(items: list[T], clean: Callable[[T], None]) -> None:
+        refusals = 0
+        for item in items:
+            try:
+                clean(item)
+            except PressrunError as error:
+                refusals += 1
+                log.warning("cleaning_postponed", code=error.code)
+                if refusals == MOST_REFUSALS:  # it is the store, not the object
+                    return
+
+    def _clean_batch(self, job: retention.EndedBatch) -> None:
+        removed = self._store.delete_prefix(slices_prefix(job.tenant_id, job.job_id))
+        for epoch in range(1, job.vain_assemblies + 1):
+            prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
+            removed += self._store.delete_prefix(prefix)
         with autocommit(self._database) as connection:
-            for file_id, storage_key in retention.expired_files(connection):
-                self._store.delete(storage_key)
-                retention.mark_deleted(connection, file_id)
-                log.info("file_expired", file=file_id)
+            retention.mark_cleaned(connection, job.job_id)
+        log.info("batch_cleaned", job=job.job_id, objects=removed)
+
+    def _delete_expired_file(self, file: tuple[str, str]) -> None:
+        file_id, storage_key = file
+        self._store.delete(storage_key)
+        with autocommit(self._database) as connection:
+            retention.mark_deleted(connection, file_id)
+        log.info("file_expired", file=file_id)

@@ -41,6 +41,8 @@ class Verdict:
         self.errors: list[BadLine] = []
         self.bad_lines = 0
         self.rows = 0
+        self.pool: str | None = None
+        """Of the models that the rows name; None until one was found."""
 
     def refuse(self, error: BadLine) -> None:
         self.bad_lines += 1
@@ -114,6 +116,7 @@ class BatchValidator:
             byte_start=line.byte_start,
             byte_end=line.byte_end,
             seconds=expected_seconds(spec, self._models[spec.model]),
+            results=spec.result_count,
         )
         if done is not None and self._verdict.bad_lines == 0:
             self._verdict.slices.append(done)
@@ -132,6 +135,14 @@ class BatchValidator:
         model = self._models.get(spec.model)
         if model is None or row.url not in model.endpoints:
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {row.url}", "model")
+        self._verdict.pool = self._verdict.pool or model.pool
+        if model.pool != self._verdict.pool:
+            raise _Refused(
+                "model_mismatch",
+                f"the model {spec.model!r} is served by other workers than the first row's: "
+                "submit a batch of its own",
+                "model",
+            )
         return row, spec
 
     def _name_duplicates(self, chunks: Callable[[], Iterable[bytes]]) -> None:
@@ -140,7 +151,8 @@ class BatchValidator:
         repeated = {int(value) for value in hashes[1:][hashes[1:] == hashes[:-1]]}
         if not repeated:
             return
-        first_seen: dict[str, int] = {}
+        # Digests, as a file may repeat half a million ids of two kilobytes each.
+        first_seen: dict[bytes, int] = {}
         for line in read_lines(chunks(), max_bytes=self._max_line_bytes):
             try:
                 row = parse_line(line, self._max_line_bytes)
@@ -148,7 +160,7 @@ class BatchValidator:
                 continue
             if _hash(row.custom_id) not in repeated:
                 continue
-            first = first_seen.setdefault(row.custom_id, line.number)
+            first = first_seen.setdefault(_digest(row.custom_id, size=16), line.number)
             if first != line.number:
                 self._verdict.refuse(
                     BadLine(
@@ -226,5 +238,8 @@ def expected_seconds(spec: InferenceSpec, model: Model) -> float:
 
 
 def _hash(custom_id: str) -> int:
-    digest = blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(_digest(custom_id, size=8), "little")
+
+
+def _digest(custom_id: str, *, size: int) -> bytes:
+    return blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=size).digest()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from flask import Request
 
 from api import parsing
 from api.errors import InvalidFields
 from api.requests import JobRequest
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound, PayloadTooLarge
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,25 @@ from shared.errors import InvalidRequest, NotFound
 def test_what_is_not_strict_json_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         parsing.decode_json(data)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_over_the_limit_is_too_large_with_or_without_a_length(announced: bool) -> None:
+    """Without one, as chunks arrive, it must not be cut at the limit and taken for the whole."""
+
+    def body_of(data: bytes) -> Request:
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "CONTENT_TYPE": "application/json",
+            "wsgi.input": io.BytesIO(data),
+            "wsgi.input_terminated": True,
+        }
+        return Request(environ | ({"CONTENT_LENGTH": str(len(data))} if announced else {}))
+
+    assert parsing.json_body(body_of(b"{}" + b" " * 98), max_bytes=100) == {}
+    for size in (99, 100, 10_000, 1_000_000):
+        with pytest.raises(PayloadTooLarge):
+            parsing.json_body(body_of(b"{}" + b" " * size), max_bytes=100)
 
 
 def test_a_message_about_broken_json_shows_nothing_of_it() -> None:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from shared import doorbell, doorbell_folder
-from shared.doorbell import RingCounts, Ringer, doorbell_queue, make_celery
+from shared import doorbell, doorbell_folder, doorbell_publisher
+from shared.doorbell import RingCounts, Ringer
+from shared.doorbell_celery import doorbell_queue, make_celery
 
 ROOT = Path(__file__).resolve().parents[3]
 LONG_SECONDS = 20.0
@@ -61,7 +62,7 @@ def until(condition: Callable[[], bool], timeout: float = LONG_SECONDS) -> bool:
 @pytest.fixture
 def publisher(monkeypatch: pytest.MonkeyPatch) -> FakePublisher:
     fake = FakePublisher()
-    monkeypatch.setattr(doorbell, "Publisher", lambda _url: fake)
+    monkeypatch.setattr(doorbell_publisher, "Publisher", lambda _url: fake)
     return fake
 
 

@@ -51,6 +51,7 @@ def test_a_missing_setting_is_named(name: str, monkeypatch: pytest.MonkeyPatch) 
         ("PRESSRUN_READY_WINDOW", "0"),
         ("PRESSRUN_READY_WINDOW", "1.5"),
         ("PRESSRUN_LOG_FORMAT", "xml"),
+        ("PRESSRUN_LOG_LEVEL", "NOISY"),
         ("PRESSRUN_DOWNLOAD_URL_SECONDS", "9999999"),
         ("PRESSRUN_HUB_OFFLINE", "perhaps"),
     ],
@@ -72,6 +73,14 @@ def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         load_settings()
     assert "PRESSRUN_READY_WINDOW" in str(caught.value)
     assert "PRESSRUN_MAX_BATCH_ROWS" in str(caught.value)
+
+
+def test_a_lease_must_outlive_its_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSRUN_HEARTBEAT_SECONDS", "15")
+    with pytest.raises(SettingsError, match="PRESSRUN_SESSION_TTL_SECONDS"):
+        load_settings()
+    monkeypatch.setenv("PRESSRUN_SESSION_TTL_SECONDS", "31")
+    load_settings()
 
 
 def test_a_name_with_a_typing_error_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,12 @@ from worker.rows import slice_rows
 from worker.upkeep.validation import BatchValidator, Verdict, expected_seconds
 
 MODELS = {
-    name: Model(name, "text", engine, "", endpoints, settings, "us", 0)
-    for name, engine, endpoints, settings in [
-        ("m", "fake", [CHAT, "/v1/completions"], {}),
-        ("slow", "text", [CHAT], {"tokens_per_second": 10}),
-        ("e", "embedding", ["/v1/embeddings"], {}),
+    name: Model(name, pool, engine, "", endpoints, settings, "us", 0)
+    for name, pool, engine, endpoints, settings in [
+        ("m", "text", "fake", [CHAT, "/v1/completions"], {}),
+        ("slow", "text", "text", [CHAT], {"tokens_per_second": 10}),
+        ("large", "a100", "fake", [CHAT], {}),
+        ("e", "text", "embedding", ["/v1/embeddings"], {}),
     ]
 }
 
@@ -204,6 +205,29 @@ def test_windows_newlines_blank_lines_and_a_missing_last_newline_are_fine() -> N
     assert (part.first_line, part.row_count) == (2, 3)
     read = slice_rows([data[part.byte_start : part.byte_end]], part.first_line)
     assert [(r.custom_id, r.line) for r in read] == [("a", 2), ("b", 4), ("c", 6)]
+
+
+def test_a_batch_goes_to_the_pool_of_its_models() -> None:
+    assert validate(jsonl(row("a"), row("b", model="slow"))).pool == "text"
+    verdict = validate(jsonl(row("a", model="large"), row("b", model="large")))
+    assert (verdict.pool, verdict.bad_lines) == ("a100", 0)
+    assert found(validate(jsonl(row("a"), row("b", model="large"), row("c")))) == [
+        (2, "model_mismatch", "model")
+    ]
+
+
+def test_rows_of_many_vectors_get_smaller_slices() -> None:
+    body = {"model": "e", "input": ["x"] * 2_048}
+    rows = [row(str(n), url="/v1/embeddings", body=body) for n in range(10)]
+    validator = BatchValidator(
+        endpoint="/v1/embeddings",
+        models=MODELS,
+        max_rows=10,
+        max_line_bytes=2**20,
+        max_reported=10,
+    )
+    verdict = validator.run(lambda: [jsonl(*rows)])
+    assert [part.row_count for part in verdict.slices] == [4, 4, 2]
 
 
 def test_slower_models_get_smaller_slices() -> None:

@@ -1,0 +1,164 @@
+"""A batch outlives its store and its database: an outage charges no budget and holds nothing up."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+
+from shared.db.models import sync_catalog
+from shared.doorbell import Ringer
+from shared.errors import StorageFull, StorageUnavailable
+from shared.lifecycle import Claim, Held
+from shared.lifecycle.settle import MAX_ERRORS
+from shared.models_catalog import ModelEntry
+from shared.states import JobState
+from shared.storage.local import LocalStore
+from tests.integration.protocol import CHAT, Plant, slice_end
+from worker.outputs import store_lines
+from worker.upkeep.chores import UpkeepChores
+
+PATIENCE_SECONDS = 30.0
+LINE = {
+    "custom_id": "a",
+    "method": "POST",
+    "url": CHAT,
+    "body": {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+}
+
+
+class FlakyStore(LocalStore):
+    """Fails as it is told to, until it is told to work again."""
+
+    fault: Exception | None = None
+
+    def read(self, *arguments: Any, **options: Any) -> Iterator[bytes]:
+        if self.fault is not None:
+            raise self.fault
+        return super().read(*arguments, **options)
+
+
+class LiveSession:
+    """A lease that nobody has declared dead."""
+
+    def is_lost(self, _session_id: str) -> bool:
+        return False
+
+
+class Upkeep:
+    """The upkeep work of one worker, a shard at a time."""
+
+    def __init__(self, plant: Plant, folder: Path) -> None:
+        self.plant = plant
+        self.store = FlakyStore(folder, "a signing key of some length")
+        self.closed: Queue[Held] = Queue()
+        plant.session("w1", pools=["upkeep"])
+        self.chores = self.with_database(plant.engine)
+        with plant.engine.begin() as connection:
+            sync_catalog(connection, [ModelEntry(id="m", engine="fake", endpoints=[CHAT])])
+
+    def with_database(self, engine: Any) -> UpkeepChores:
+        return UpkeepChores(
+            engine,
+            self.store,
+            LiveSession(),  # type: ignore[arg-type]
+            Ringer(""),
+            on_closed=self.closed.put,
+            max_rows=100,
+            max_line_bytes=10_000,
+            max_reported=10,
+        )
+
+    def attempt(self) -> Claim:
+        """Claims the one shard that waits, whatever its delay, and runs it to its end."""
+        self.plant.sql("UPDATE shards SET not_before = clock_timestamp() WHERE state = 'ready'")
+        claim = self.plant.claim_one("w1", pools=["upkeep"])
+        self.chores.begin(claim, "w1")
+        assert self.closed.get(timeout=PATIENCE_SECONDS) == claim.held
+        return claim
+
+    def batch_with_input(self) -> str:
+        job_id = self.plant.batch()
+        key = self.plant.scalar("SELECT storage_key FROM files")
+        self.store.put_bytes(key, json.dumps(LINE).encode() + b"\n", media_type="x")
+        return job_id
+
+    def generate(self) -> None:
+        self.plant.dispatch()
+        claim = self.plant.claim_one("w1", pools=["text"])
+        stored = store_lines(self.store, claim, "output.jsonl", [b'{"custom_id":"a"}\n'])
+        end = slice_end(claim)
+        fields = {name: getattr(end, name) for name in end.__slots__} | {"output": stored}
+        with self.plant.engine.begin() as connection:
+            from shared import lifecycle
+
+            assert lifecycle.finish_slice(connection, "w1", type(end)(**fields))
+
+
+@pytest.fixture
+def upkeep(database_url: str, tmp_path: Path) -> Iterator[Upkeep]:
+    plant = Plant(database_url)
+    upkeep = Upkeep(plant, tmp_path)
+    yield upkeep
+    upkeep.chores.close()
+    plant.close()
+
+
+FAULTS = [StorageUnavailable("no answer"), StorageFull("no room")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_batch_outlives_an_outage_of_its_store(upkeep: Upkeep, fault: Exception) -> None:
+    job_id = upkeep.batch_with_input()
+    delays = []
+    for stage in ("validate", "assemble"):
+        upkeep.store.fault = fault
+        for _ in range(MAX_ERRORS + 1):
+            claim = upkeep.attempt()
+            assert claim.stage == stage
+            delays.append(
+                upkeep.plant.scalar(
+                    "SELECT not_before > clock_timestamp() FROM shards WHERE id = :id",
+                    id=claim.shard_id,
+                )
+            )
+        upkeep.store.fault = None
+        upkeep.attempt()
+        if stage == "validate":
+            upkeep.generate()
+    job = upkeep.plant.job(job_id)
+    assert (job.state, job.rows_completed) == (JobState.SUCCEEDED, 1)
+    assert all(delays)  # a store that is down is not asked without pause
+    assert upkeep.plant.scalar("SELECT max(error_n) FROM shards") == 0
+
+
+def test_a_damaged_result_is_charged_and_told(upkeep: Upkeep) -> None:
+    job_id = upkeep.batch_with_input()
+    upkeep.attempt()
+    upkeep.generate()
+    key = upkeep.plant.scalar("SELECT output_key FROM shards WHERE stage = 'generate'")
+    upkeep.store.put_bytes(key, b"other bytes\n", media_type="x")
+    for _ in range(MAX_ERRORS):
+        upkeep.attempt()
+    job = upkeep.plant.job(job_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
+    assert key not in job.error_message
+
+
+def test_a_worker_can_leave_while_the_database_is_away(upkeep: Upkeep) -> None:
+    """Nothing listens at that address; the chore's shard could be given back for ever."""
+    upkeep.batch_with_input()
+    claim = upkeep.plant.claim_one("w1", pools=["upkeep"])
+    nowhere = create_engine("postgresql+psycopg://x@127.0.0.1:1/x")
+    chores = upkeep.with_database(nowhere)
+    chores.begin(claim, "w1")
+    leaving = threading.Thread(target=chores.close)
+    leaving.start()
+    leaving.join(PATIENCE_SECONDS)
+    assert not leaving.is_alive()

@@ -1,0 +1,168 @@
+"""Committing: in groups that a statement can carry, and by a thread that nothing ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import Queue
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from shared import lifecycle
+from shared.db.session import is_outage
+from shared.doorbell import Ringer
+from shared.errors import StorageUnavailable
+from shared.lifecycle import GenerationEnd, Held, ReleaseReason
+from tests.unit.worker.claims import answer, make_claim, make_rows
+from worker.commits import GROUP_BYTES, MOST_WAITING_SLICES, Commits
+from worker.execution import ShardRun
+
+PATIENCE_SECONDS = 20.0
+
+
+class LiveSession:
+    """A lease that nobody has declared dead."""
+
+    def is_lost(self, _session_id: str) -> bool:
+        return False
+
+
+class World:
+    """Commits whose database is a function; ``groups`` are the statements it was asked for."""
+
+    def __init__(self, store: Any = None, **options: Any) -> None:
+        self.groups: list[list[GenerationEnd]] = []
+        self.fault: Exception | None = None
+        self.gate = threading.Event()
+        self.closed: Queue[Held] = Queue()
+        self.commits = Commits(
+            self,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            store,
+            LiveSession(),  # type: ignore[arg-type]
+            Ringer(""),
+            on_closed=self.closed.put,
+            **options,
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        yield None
+
+    connect = begin
+
+    def finish(
+        self, _connection: object, _session: str, ends: Sequence[GenerationEnd]
+    ) -> set[Held]:
+        self.groups.append(list(ends))
+        assert self.gate.wait(PATIENCE_SECONDS)
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        return {end.held for end in ends}
+
+    def run(self, shard_id: int, body: bytes = b"{}") -> ShardRun:
+        claim = make_claim(shard_id)
+        run = ShardRun(claim, "me", make_rows(1, batch=False))
+        run.take(answer(claim, body=body))
+        return run
+
+    def until_closed(self, count: int) -> None:
+        for _ in range(count):
+            self.closed.get(timeout=PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    world = World()
+    monkeypatch.setattr(lifecycle, "finish_generations", world.finish)
+    yield world
+    world.gate.set()
+    world.commits.close(timeout=PATIENCE_SECONDS)
+
+
+def test_large_results_do_not_share_one_statement(world: World) -> None:
+    large = b'"' + b"x" * (GROUP_BYTES // 2) + b'"'
+    for shard_id in range(5):
+        world.commits.generation(world.run(shard_id, large))
+    world.gate.set()
+    world.until_closed(5)
+    assert max(len(group) for group in world.groups) <= 2
+
+
+def test_small_results_share_one_statement(world: World) -> None:
+    for shard_id in range(50):  # all but the first wait behind the gate
+        world.commits.generation(world.run(shard_id))
+    world.gate.set()
+    world.until_closed(50)
+    assert len(world.groups) <= 3
+
+
+def test_no_fault_ends_the_thread_that_commits_for_all(world: World) -> None:
+    world.fault = MemoryError()
+    world.commits.generation(world.run(1))
+    world.commits.generation(world.run(2))
+    world.gate.set()
+    world.until_closed(2)
+    committed = {end.held.shard_id: end for end in world.groups[-1] + world.groups[-2]}
+    assert committed[2].result == "{}"
+
+
+def test_a_slice_is_given_back_when_the_store_has_failed_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoStore:
+        def put_bytes(self, *_: object, **__: object) -> None:
+            raise StorageUnavailable("no answer")
+
+    released: list[tuple[object, ...]] = []
+    monkeypatch.setattr(lifecycle, "release", lambda *given, **_: released.append(given))
+    impatient = World(NoStore(), storage_patience=0.0)
+    claim = make_claim(7, kind="batch")
+    run = ShardRun(claim, "me", make_rows(1))
+    run.take(answer(claim))
+    impatient.commits.slice(run)
+    impatient.until_closed(1)
+    impatient.commits.close(timeout=PATIENCE_SECONDS)
+    assert released == [(None, "me", claim.held, ReleaseReason.ERROR)]
+
+
+def test_a_store_that_hangs_stops_the_making_of_results(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_now = threading.Event()
+
+    class HangingStore:
+        def put_bytes(self, *_: object, **__: object) -> None:
+            assert answer_now.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(lifecycle, "finish_slice", lambda *_: True)
+    waiting = World(HangingStore())
+    for shard_id in range(MOST_WAITING_SLICES + 1):
+        assert not waiting.commits.congested()
+        claim = make_claim(shard_id, kind="batch")
+        run = ShardRun(claim, "me", make_rows(1))
+        run.take(answer(claim))
+        waiting.commits.slice(run)
+    assert waiting.commits.congested()
+    answer_now.set()
+    waiting.until_closed(MOST_WAITING_SLICES + 1)
+    assert not waiting.commits.congested()
+    waiting.commits.close(timeout=PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (psycopg.errors.ProgramLimitExceeded, False),
+        (psycopg.errors.AdminShutdown, True),
+        (psycopg.errors.DiskFull, True),
+        (psycopg.errors.DeadlockDetected, True),
+    ],
+)
+def test_what_is_too_large_is_no_outage(error: type[psycopg.Error], outage: bool) -> None:
+    assert is_outage(OperationalError("SELECT 1", {}, error("no"))) is outage

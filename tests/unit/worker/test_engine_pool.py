@@ -1,0 +1,101 @@
+"""Which models are loaded: by the budget, and by what the catalog says today."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.db.models import Model
+from worker.engines.child import EngineChild
+from worker.engines.pool import LOAD_OVERHEAD, EnginePool
+from worker.engines.protocol import Load
+
+WEIGHTS = 1_000
+
+
+class Child:
+    """As much of an engine child as the pool looks at."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.resident_bytes = 0
+        self.capacity = 8
+        self.rows_in_flight: dict[tuple[int, int], set[int]] = {}
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
+    children: list[Child] = []
+
+    def spawn(load: Load, **_: Any) -> Child:
+        children.append(Child(load))
+        return children[-1]
+
+    monkeypatch.setattr(EngineChild, "spawn", spawn)
+    return children
+
+
+def make_pool(memory_bytes: int = 10 * WEIGHTS) -> EnginePool:
+    return EnginePool(memory_bytes=memory_bytes, environment={}, threads=None)
+
+
+def model(folder: Path, name: str = "m", **settings: Any) -> Model:
+    source = folder / name
+    source.mkdir(exist_ok=True)
+    (source / "model.safetensors").write_bytes(b"x" * WEIGHTS)
+    return Model(name, "text", "text", str(source), [], settings, "us", 0)
+
+
+def test_a_model_is_loaded_once(tmp_path: Path, spawned: list[Child]) -> None:
+    pool = make_pool()
+    wanted = model(tmp_path, tokens_per_second=3)
+    assert pool.get(wanted) is pool.get(replace(wanted, settings={"tokens_per_second": 9}))
+    assert len(spawned) == 1
+
+
+def test_a_changed_entry_is_loaded_anew_once_its_rows_are_done(
+    tmp_path: Path, spawned: list[Child]
+) -> None:
+    pool = make_pool()
+    pool.get(model(tmp_path))
+    spawned[0].rows_in_flight = {(1, 1): {0}}
+    changed = model(tmp_path, dtype="float32")
+    assert pool.get(changed) is None
+    assert not spawned[0].killed
+    spawned[0].rows_in_flight = {}
+    assert pool.get(changed) is spawned[1]  # type: ignore[comparison-overlap]
+    assert spawned[0].killed
+    assert spawned[1].load.settings == {"dtype": "float32"}
+
+
+def test_a_model_that_is_loading_counts_for_what_it_will_take(
+    tmp_path: Path, spawned: list[Child]
+) -> None:
+    pool = make_pool(memory_bytes=int(WEIGHTS * LOAD_OVERHEAD))
+    assert pool.get(model(tmp_path, "a")) is not None
+    spawned[0].rows_in_flight = {(1, 1): {0}}
+    assert pool.get(model(tmp_path, "b")) is None
+    spawned[0].rows_in_flight = {}
+    assert pool.get(model(tmp_path, "b")) is not None
+    assert spawned[0].killed
+
+
+def test_a_machine_without_processes_to_spare_is_asked_again(
+    tmp_path: Path, spawned: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool()
+    with monkeypatch.context() as full:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise BlockingIOError
+
+        full.setattr(EngineChild, "spawn", refuse)
+        assert pool.get(model(tmp_path)) is None
+    assert pool.get(model(tmp_path)) is not None
