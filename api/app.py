@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 
 from flask import Flask, Response
+from sqlalchemy import Engine
 
 from api import rendering
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.errors import register_errors
+from api.group_commit import GroupCommit
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
 from api.request_ids import ResponseHeaders
 from api.routes import admin, batches, downloads, files, health, jobs, models
@@ -18,6 +21,7 @@ from api.uploads import sweep_abandoned
 from api.waiting import make_waiter
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
+from shared.lifecycle import NewGeneration, submit_generations
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
@@ -63,6 +67,7 @@ def make_services(
         settings=settings,
         engine=engine,
         autocommit=autocommit,
+        intake=GroupCommit(partial(_queue, autocommit, window=settings.ready_window)),
         store=store or open_store(settings),
         bell=bell or Ringer(settings.broker_url),
         broker=BrokerProbe(settings.broker_url),
@@ -74,6 +79,11 @@ def make_services(
         models=ModelCatalog(autocommit),
         waiter=make_waiter(autocommit),
     )
+
+
+def _queue(autocommit: Engine, new: Sequence[NewGeneration], *, window: int) -> None:
+    with autocommit.connect() as connection:
+        submit_generations(connection, new, window=window)
 
 
 def _openapi() -> Response:

@@ -12,10 +12,12 @@ from sqlalchemy import Connection, Engine
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.caching import RecentCache
+from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
 from api.waiting import Waiter
 from shared.db.models import Model, get_model
 from shared.errors import ModelNotFound
+from shared.lifecycle import NewGeneration
 from shared.settings import Settings
 from shared.storage.base import Store
 
@@ -63,6 +65,8 @@ class Services:
     engine: Engine
     autocommit: Engine
     """Each statement is its own transaction."""
+    intake: GroupCommit[NewGeneration]
+    """Queues inference calls."""
     store: Store
     bell: Bell
     broker: BrokerProbe

@@ -191,7 +191,7 @@ class Supervisor:
             self._not_before = time.monotonic() + CLAIM_PAUSE_SECONDS
 
     def _claim_rows(self) -> int:
-        if not self._engine_pools:
+        if not self._engine_pools or self._congested():
             return 0
         claimed = self._claim_ready_rows()
         # What is ready goes first: a job on an idle system need not wait for a dispatch.

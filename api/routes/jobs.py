@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -72,8 +73,19 @@ def create_job(services: Services, tenant_id: str) -> Response:
         return _create_once(services, tenant_id, key, document)
     submission = _read_submission(services, tenant_id, document)
     job_id = new_job_id()
-    with services.autocommit.connect() as connection:
-        _submit(connection, services, tenant_id, job_id=job_id, submission=submission)
+    services.intake.add(
+        lifecycle.NewGeneration(
+            job_id,
+            tenant_id,
+            submission.pool,
+            submission.endpoint,
+            submission.model,
+            json.dumps(submission.body),
+            submission.metadata,
+            submission.priority,
+            submission.expires_in_seconds,
+        )
+    )
     return _accepted(services, job_id, submission)
 
 
@@ -134,7 +146,7 @@ def _submit(
     *,
     job_id: str,
     submission: Submission,
-    idempotency: lifecycle.Idempotency | None = None,
+    idempotency: lifecycle.Idempotency,
 ) -> None:
     lifecycle.submit_generation(
         connection,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, func, or_, select
-from sqlalchemy.dialects.postgresql import insert
-
-from shared.db.tables import models
+from sqlalchemy import Connection, text
 
 if TYPE_CHECKING:
     from shared.models_catalog import ModelEntry
@@ -30,62 +28,60 @@ class Model:
     """Unix seconds."""
 
 
-def _visible_to(tenant_id: str) -> Select[Any]:
-    return select(models).where(
-        models.c.deleted_at.is_(None),
-        or_(models.c.tenant_id.is_(None), models.c.tenant_id == tenant_id),
-    )
+_COLUMNS = """
+SELECT id, pool, engine, source, endpoints, settings, owned_by,
+       CAST(extract(epoch FROM created_at) AS bigint) FROM models
+"""
+_VISIBLE = "deleted_at IS NULL AND (tenant_id IS NULL OR tenant_id = :tenant)"
 
+_LIST = text(f"{_COLUMNS} WHERE {_VISIBLE} ORDER BY id")
+_GET = text(f"{_COLUMNS} WHERE id = :id AND {_VISIBLE}")
+_BY_ID = text(f"{_COLUMNS} WHERE id = ANY(:ids)")
 
-def _model(row: Any) -> Model:
-    return Model(
-        row.id,
-        row.pool,
-        row.engine,
-        row.source,
-        list(row.endpoints),
-        dict(row.settings),
-        row.owned_by,
-        int(row.created_at.timestamp()),
-    )
+_OFFER = text("""
+INSERT INTO models (id, pool, engine, source, endpoints, settings, owned_by)
+VALUES (:id, :pool, :engine, :source, :endpoints, CAST(:settings AS json), :owned_by)
+ON CONFLICT (id) DO UPDATE
+   SET pool = excluded.pool, engine = excluded.engine, source = excluded.source,
+       endpoints = excluded.endpoints, settings = excluded.settings,
+       owned_by = excluded.owned_by, deleted_at = NULL
+""")
+
+_WITHDRAW = text("""
+UPDATE models SET deleted_at = clock_timestamp()
+ WHERE tenant_id IS NULL AND deleted_at IS NULL AND NOT (id = ANY(:ids))
+""")
 
 
 def list_models(connection: Connection, tenant_id: str) -> list[Model]:
     """Everything the tenant may name, by id."""
-    return [_model(row) for row in connection.execute(_visible_to(tenant_id).order_by(models.c.id))]
+    return [Model(*row) for row in connection.execute(_LIST, {"tenant": tenant_id})]
 
 
 def get_model(connection: Connection, tenant_id: str, model_id: str) -> Model | None:
-    row = connection.execute(_visible_to(tenant_id).where(models.c.id == model_id)).one_or_none()
-    return None if row is None else _model(row)
+    row = connection.execute(_GET, {"tenant": tenant_id, "id": model_id}).one_or_none()
+    return None if row is None else Model(*row)
 
 
 def models_by_id(connection: Connection, model_ids: Sequence[str]) -> dict[str, Model]:
     """For workers: models of any tenant by id, also ones deleted since the job was accepted."""
-    rows = connection.execute(select(models).where(models.c.id.in_(model_ids)))
-    return {row.id: _model(row) for row in rows}
+    rows = connection.execute(_BY_ID, {"ids": list(model_ids)})
+    return {row.id: Model(*row) for row in rows}
 
 
 def sync_catalog(connection: Connection, entries: Sequence[ModelEntry]) -> None:
     """Makes the shared models those of the catalog; ones no longer listed are withdrawn."""
     for entry in entries:
-        values = {
-            "pool": entry.pool,
-            "engine": entry.engine,
-            "source": entry.source,
-            "endpoints": entry.served_endpoints(),
-            "settings": entry.settings,
-            "owned_by": entry.owned_by,
-            "deleted_at": None,
-        }
-        statement = insert(models).values(id=entry.id, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-    connection.execute(
-        models.update()
-        .where(
-            models.c.tenant_id.is_(None),
-            models.c.deleted_at.is_(None),
-            models.c.id.not_in([entry.id for entry in entries]),
+        connection.execute(
+            _OFFER,
+            {
+                "id": entry.id,
+                "pool": entry.pool,
+                "engine": entry.engine,
+                "source": entry.source,
+                "endpoints": entry.served_endpoints(),
+                "settings": json.dumps(entry.settings),
+                "owned_by": entry.owned_by,
+            },
         )
-        .values(deleted_at=func.clock_timestamp())
-    )
+    connection.execute(_WITHDRAW, {"ids": [entry.id for entry in entries]})

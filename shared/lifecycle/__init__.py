@@ -37,7 +37,13 @@ from shared.lifecycle.stages import (
     reject_batch,
 )
 from shared.lifecycle.stop import expire_overdue, request_stop, sweep_stopped
-from shared.lifecycle.submit import Idempotency, submit_batch, submit_generation
+from shared.lifecycle.submit import (
+    Idempotency,
+    NewGeneration,
+    submit_batch,
+    submit_generation,
+    submit_generations,
+)
 
 __all__ = [
     "BadLine",
@@ -46,6 +52,7 @@ __all__ = [
     "Held",
     "Idempotency",
     "NewFile",
+    "NewGeneration",
     "ReleaseReason",
     "SliceEnd",
     "UsageLine",
@@ -70,6 +77,7 @@ __all__ = [
     "request_stop",
     "submit_batch",
     "submit_generation",
+    "submit_generations",
     "sweep_stopped",
     "watch",
 ]

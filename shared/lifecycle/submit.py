@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,39 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 """
 # Nobody of the tenant waits and its window has room: no need to wait for a dispatcher.
 
-_GENERATION = text(f"""
-WITH job AS (
+_GENERATIONS = text("""
+WITH new AS (
+    SELECT * FROM unnest(
+        CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
+        CAST(:endpoints AS text[]), CAST(:models AS text[]), CAST(:specs AS text[]),
+        CAST(:metadata AS text[]), CAST(:priorities AS int[]),
+        CAST(:seconds AS double precision[])) WITH ORDINALITY
+      AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, turn)
+), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at)
-    VALUES (:id, :tenant, 'generate', 'queued', :stage, :endpoint, :model, CAST(:spec AS json),
-            CAST(:metadata AS json), :priority, 1, 1,
-            clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))))
-{_SHARD}
+    SELECT id, tenant_id, 'generate', 'queued', 'generate', endpoint, model, CAST(spec AS json),
+           CAST(metadata AS json), priority, 1, 1,
+           clock_timestamp() + make_interval(secs => seconds)
+      FROM new
+), room AS (
+    SELECT g.tenant_id, g.pool,
+           CASE WHEN EXISTS (SELECT 1 FROM shards q WHERE q.pool = g.pool
+                                AND q.tenant_id = g.tenant_id AND q.state = 'queued') THEN 0
+                ELSE :window - (SELECT count(*) FROM (
+                         SELECT 1 FROM shards r WHERE r.pool = g.pool
+                            AND r.tenant_id = g.tenant_id AND r.state = 'ready'
+                          LIMIT :window) taken) END AS free
+      FROM (SELECT DISTINCT tenant_id, pool FROM new) g
+), placed AS (
+    SELECT new.*, room.free >= row_number() OVER (
+               PARTITION BY new.tenant_id, new.pool ORDER BY new.priority, new.turn) AS ready
+      FROM new JOIN room ON room.tenant_id = new.tenant_id AND room.pool = new.pool
+)
+INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority)
+SELECT id, tenant_id, pool, 'generate', 0, CASE WHEN ready THEN 'ready' ELSE 'queued' END,
+       CASE WHEN ready THEN nextval('ready_seq') END, priority
+  FROM placed ORDER BY turn
 """)
 
 _BATCH = text(f"""
@@ -60,6 +86,43 @@ class Idempotency:
     fingerprint: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """One inference call to be queued."""
+
+    job_id: str
+    tenant_id: str
+    pool: str
+    endpoint: str
+    model: str
+    spec: str
+    """The validated body as JSON."""
+    metadata: dict[str, str] | None = None
+    priority: int = 0
+    expires_in_seconds: float | None = None
+
+
+def submit_generations(
+    connection: Connection, new: Sequence[NewGeneration], *, window: int
+) -> None:
+    """Queues inference calls, of any tenants, in one statement: all of them or none."""
+    connection.execute(
+        _GENERATIONS,
+        {
+            "ids": [item.job_id for item in new],
+            "tenants": [item.tenant_id for item in new],
+            "pools": [item.pool for item in new],
+            "endpoints": [item.endpoint for item in new],
+            "models": [item.model for item in new],
+            "specs": [item.spec for item in new],
+            "metadata": [item.metadata and json.dumps(item.metadata) for item in new],
+            "priorities": [item.priority for item in new],
+            "seconds": [item.expires_in_seconds for item in new],
+            "window": window,
+        },
+    )
+
+
 def submit_generation(
     connection: Connection,
     *,
@@ -79,22 +142,11 @@ def submit_generation(
 
     Raises sqlalchemy's IntegrityError when the idempotency key is taken: roll back and read it.
     """
-    connection.execute(
-        _GENERATION,
-        {
-            "id": job_id,
-            "tenant": tenant_id,
-            "pool": pool,
-            "stage": Stage.GENERATE,
-            "endpoint": endpoint,
-            "model": model,
-            "spec": body if isinstance(body, str) else json.dumps(body),
-            "metadata": None if metadata is None else json.dumps(metadata),
-            "priority": priority,
-            "seconds": expires_in_seconds,
-            "window": window,
-        },
+    spec = body if isinstance(body, str) else json.dumps(body)
+    new = NewGeneration(
+        job_id, tenant_id, pool, endpoint, model, spec, metadata, priority, expires_in_seconds
     )
+    submit_generations(connection, [new], window=window)
     _remember(connection, tenant_id, job_id, idempotency)
 
 

@@ -18,7 +18,7 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 class InferenceSpec(BaseModel):
     """The body of one inference call. Unknown fields are refused by name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     user: Annotated[str, Field(max_length=256)] | None = None

@@ -71,9 +71,7 @@ def test_a_batch_shows_openais_status(changed: dict[str, Any], status: str) -> N
         ("cancelled", "cancelled", "cancelled_at"),
     ],
 )
-def test_an_end_is_told_at_its_own_time_alone(
-    state: str, reason: str | None, moment: str
-) -> None:
+def test_an_end_is_told_at_its_own_time_alone(state: str, reason: str | None, moment: str) -> None:
     shown = batch(
         state=state, stop_reason=reason, ended_at=CREATED + 9, cancel_requested_at=CREATED + 5
     )
