@@ -115,7 +115,9 @@ def test_health(api: ApiCase) -> None:
 
 def test_a_broker_that_is_down_only_degrades(api: ApiCase, tmp_path: object) -> None:
     settings = make_settings(
-        api.settings.database_url, tmp_path, broker_url="amqp://guest@127.0.0.1:1//"  # type: ignore[arg-type]
+        api.settings.database_url,
+        tmp_path,
+        broker_url="amqp://guest@127.0.0.1:1//",  # type: ignore[arg-type]
     )
     degraded = ApiCase(settings)
     try:

@@ -66,9 +66,7 @@ class Worker:
             assert lifecycle.finish_slice(
                 connection,
                 self._me,
-                SliceEnd(
-                    claim.held, ShardState.SUCCEEDED, output, None, completed, failed, usage
-                ),
+                SliceEnd(claim.held, ShardState.SUCCEEDED, output, None, completed, failed, usage),
             )
 
     def assemble(self, completed: int, failed: int) -> None:

@@ -118,9 +118,7 @@ def test_what_is_no_document_is_refused_everywhere(api: ApiCase, tenant: str, na
 @pytest.mark.parametrize(
     "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "a\tb"]
 )
-def test_another_content_type_is_415(
-    api: ApiCase, tenant: str, content_type: str | None
-) -> None:
+def test_another_content_type_is_415(api: ApiCase, tenant: str, content_type: str | None) -> None:
     for path in posts(api):
         reply = send(api, path.replace("{tenant_id}", tenant), b"{}", content_type)
         assert_refused(reply)
@@ -148,9 +146,7 @@ def test_odd_values_in_every_field(api: ApiCase) -> None:
     batch = {"input_file_id": "x", "endpoint": "/v1/completions", "completion_window": "1h"}
     for field in (*batch, "metadata", "output_expires_after", "other"):
         for value in ODD_VALUES:
-            assert_refused(
-                send(api, "/v1/batches", json.dumps(batch | {field: value}).encode())
-            )
+            assert_refused(send(api, "/v1/batches", json.dumps(batch | {field: value}).encode()))
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])

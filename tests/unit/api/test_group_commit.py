@@ -48,7 +48,8 @@ def test_those_that_come_meanwhile_share_the_next_statement() -> None:
         for done in (first, *others):
             done.result(timeout=10)
     assert [len(group) for group in statements.groups] == [1, LIMIT, 10]
-    assert sorted(sum(statements.groups, [])) == list(range(LIMIT + 11))
+    everything = [item for group in statements.groups for item in group]
+    assert sorted(everything) == list(range(LIMIT + 11))
 
 
 def test_a_fault_of_one_item_is_not_the_others() -> None:
