@@ -83,7 +83,12 @@ class Commits:
 
     def generation(self, run: ShardRun) -> None:
         """Commits a single generation, together with others that end about now."""
-        self._generations.put((run.session_id, run.end_generation()))
+        try:
+            end = run.end_generation()
+        except Exception:
+            log.exception("result_unreadable", shard=run.held.shard_id)
+            end = run.failed_end("engine_error", "the engine's answer could not be read")
+        self._generations.put((run.session_id, end))
 
     def slice(self, run: ShardRun) -> None:
         """Stores and commits a slice of a batch."""

@@ -53,7 +53,7 @@ class Crashes:
                 run,
                 ReleaseReason.ERROR,
                 code=why.code,
-                message=why.message,
+                message="the model could not be loaded",  # the log has the paths and the rest
                 delay_seconds=LOAD_RETRY_SECONDS,
             )
 

@@ -128,7 +128,7 @@ class ShardRun:
             case None:
                 return GenerationEnd(self.held, ShardState.CANCELLED, _digest(b"cancelled"))
             case RowError(code, message):
-                return self._failed({"code": code, "message": message})
+                return self.failed_end(code, message)
             case RowResult() as result if result.status < HTTP_ERROR:
                 return GenerationEnd(
                     self.held,
@@ -139,16 +139,20 @@ class ShardRun:
                     output_tokens=result.output_tokens,
                 )
             case RowResult() as result:
-                return self._failed(json.loads(result.body)["error"])
+                error = json.loads(result.body)["error"]
+                return self.failed_end(
+                    error.get("code"), error.get("message"), error.get("param")
+                )
 
-    def _failed(self, error: dict[str, object]) -> GenerationEnd:
+    def failed_end(self, code: object, message: object, param: object = None) -> GenerationEnd:
+        """The single generation failed, for a reason that may be in any engine's words."""
         return GenerationEnd(
             self.held,
             ShardState.FAILED,
-            _digest(json.dumps(error).encode()),
-            error_code=_storable(error.get("code")) or "engine_error",
-            error_message=_storable(error.get("message")) or "",
-            error_param=_storable(error.get("param")),
+            _digest(json.dumps([code, message, param]).encode()),
+            error_code=_storable(code) or "engine_error",
+            error_message=_storable(message) or "",
+            error_param=_storable(param),
         )
 
 

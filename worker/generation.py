@@ -207,7 +207,11 @@ class Generation:
         run = self._runs.get(held)
         if run is None or run.ending or run.stop_reason is None:
             return
-        if not any(_key(held) in child.rows_in_flight for _, child in self._engines.children()):
+        # A child that still loads has begun nothing: the cancel is behind the rows in its pipe.
+        if not any(
+            child.state == "ready" and _key(held) in child.rows_in_flight
+            for _, child in self._engines.children()
+        ):
             self._end(run)
 
     def _abandon(self, run: ShardRun) -> None:
@@ -283,6 +287,7 @@ class Generation:
             quarantine=key[1],
             reason="hung" if hung else str(death),
             shards=len(child.rows_in_flight),
+            detail=death.fatal.message if death.fatal else None,
         )
         victims = [
             (self._runs[Held(*held)], sorted(indexes))

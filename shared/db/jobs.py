@@ -66,7 +66,9 @@ _POSITION = f"""(
         SELECT (SELECT count(*) FROM (
                   SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.state = 'ready'
                      AND (s.state = 'queued'
-                          OR (o.priority, o.ready_seq) < (s.priority, s.ready_seq))
+                          OR CASE WHEN o.tenant_id = s.tenant_id
+                                  THEN (o.priority, o.ready_seq) < (s.priority, s.ready_seq)
+                                  ELSE o.ready_seq < s.ready_seq END)
                    LIMIT {MAX_POSITION}) r) AS ready,
                (SELECT count(*) FROM (
                   SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id

@@ -155,6 +155,11 @@ jobs = Table(
     _time("cleaned_at"),
     Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
     Index(
+        "ix_jobs_input_file_id",
+        "input_file_id",
+        postgresql_where=text(f"state IN ({OPEN_JOB}) AND input_file_id IS NOT NULL"),
+    ),
+    Index(
         "ix_jobs_uncleaned",
         "ended_at",
         postgresql_where=text("kind <> 'generate' AND cleaned_at IS NULL"),
@@ -231,14 +236,15 @@ shards = Table(
     _time("started_at"),
     _time("ended_at"),
     UniqueConstraint("job_id", "stage", "ordinal"),
+    Index("ix_shards_ready", "pool", "ready_seq", postgresql_where=text("state = 'ready'")),
     Index(
-        "ix_shards_ready",
+        "ix_shards_window",
         "pool",
+        "tenant_id",
         "priority",
         "ready_seq",
         postgresql_where=text("state = 'ready'"),
     ),
-    Index("ix_shards_window", "tenant_id", "pool", postgresql_where=text("state = 'ready'")),
     Index(
         "ix_shards_queued",
         "pool",

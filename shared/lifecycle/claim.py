@@ -80,14 +80,31 @@ SELECT pg_try_advisory_xact_lock(:lock, hashtext(:pool))
 """)
 _TURN_LOCK = 7_703_002
 
+# The line of ready shards gives each tenant its places; which of its shards stands in which of them
+# is the tenant's own business: its priorities reorder its places and nobody else's.
 _CLAIM = text(f"""
-WITH candidate AS (
-    SELECT id, row_count, priority, ready_seq FROM shards
-     WHERE state = 'ready' AND pool = ANY(:pools) AND not_before <= clock_timestamp()
-     ORDER BY priority, ready_seq LIMIT :max_shards FOR UPDATE SKIP LOCKED
+WITH place AS (
+    SELECT pool, tenant_id, ready_seq,
+           row_number() OVER (PARTITION BY pool, tenant_id ORDER BY ready_seq) AS turn
+      FROM (SELECT pool, tenant_id, ready_seq FROM shards
+             WHERE state = 'ready' AND pool = ANY(:pools) AND not_before <= clock_timestamp()
+             ORDER BY ready_seq LIMIT :max_shards) line
+), share AS (
+    SELECT pool, tenant_id, count(*) AS places FROM place GROUP BY pool, tenant_id
+), candidate AS (
+    SELECT chosen.id, chosen.row_count, share.pool, share.tenant_id,
+           row_number() OVER (PARTITION BY share.pool, share.tenant_id
+                              ORDER BY chosen.priority, chosen.ready_seq) AS turn
+      FROM share CROSS JOIN LATERAL (
+           SELECT s.id, s.row_count, s.priority, s.ready_seq FROM shards s
+            WHERE s.state = 'ready' AND s.pool = share.pool AND s.tenant_id = share.tenant_id
+              AND s.not_before <= clock_timestamp()
+            ORDER BY s.priority, s.ready_seq LIMIT share.places
+              FOR UPDATE SKIP LOCKED) chosen
 ), budget AS (
-    SELECT id, sum(row_count) OVER (ORDER BY priority, ready_seq) - row_count AS rows_before
-      FROM candidate
+    SELECT c.id, place.ready_seq AS place,
+           sum(c.row_count) OVER (ORDER BY place.ready_seq) - c.row_count AS rows_before
+      FROM candidate c JOIN place USING (pool, tenant_id, turn)
 ), claimed AS (
     UPDATE shards s
        SET state = 'running', epoch = s.epoch + 1, session_id = :me,
@@ -97,7 +114,7 @@ WITH candidate AS (
        AND {guard("s.state", ShardState.RUNNING)}
        AND EXISTS (SELECT 1 FROM sessions w
                     WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)
-    RETURNING s.*
+    RETURNING s.*, budget.place
 ), started AS (
     UPDATE jobs j SET state = 'running', version = j.version + 1,
            started_at = coalesce(j.started_at, clock_timestamp())
@@ -107,7 +124,7 @@ SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
        j.model, CAST(j.spec AS text), c.row_count, c.byte_start, c.byte_end, c.first_line,
        c.suspect, c.crash_n, f.storage_key, j.stop_reason
   FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
- ORDER BY c.priority, c.ready_seq
+ ORDER BY c.place
 """)
 
 

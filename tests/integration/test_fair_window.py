@@ -159,3 +159,32 @@ def test_shards_that_come_back_keep_their_turn(plant: Plant) -> None:
     assert claim.job_id == first
     plant.release("w1", claim.held, ReleaseReason.PREEMPTED)
     assert [claim.job_id for claim in plant.claim()] == [first, *others]
+
+
+def test_a_tenants_priority_reorders_its_own_places_only(plant: Plant) -> None:
+    plant.session("w1")
+    late = [plant.generation(BIG, priority=5, window=WINDOW) for _ in range(2)]
+    other = plant.generation(SMALL, priority=5, window=WINDOW)
+    urgent = plant.generation(BIG, priority=0, window=WINDOW)
+
+    claimed = [claim.job_id for claim in plant.claim(max_rows=10)]
+
+    assert claimed == [urgent, late[0], other, late[1]]
+
+
+def test_a_tenant_that_calls_everything_urgent_starves_nobody(plant: Plant) -> None:
+    """With room for a single row, a tenant that keeps its window full of urgent work still lets
+    another's job through within one window."""
+    plant.session("w1")
+    for _ in range(WINDOW):
+        plant.generation(BIG, priority=0, window=WINDOW)
+    modest = plant.generation(SMALL, priority=9, window=WINDOW)
+    turns = 0
+    while True:
+        [claim] = plant.claim(max_rows=1)
+        turns += 1
+        if claim.job_id == modest:
+            break
+        plant.generation(BIG, priority=0, window=WINDOW)
+        plant.dispatch(window=WINDOW)
+    assert turns <= WINDOW + 1
