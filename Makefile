@@ -24,7 +24,7 @@ up: install ## Run the whole plant here (PORT=8080 DATA=.pressrun)
 
 test: install ## Install what the tests need, then run them all
 	@bash deploy/install-test-services.sh
-	@$(PYTHON) -m pytest $(TESTS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: install ## Lint, types, import rules, deploy files (seconds)
 	@$(PYTHON) -m ruff check .
