@@ -13,6 +13,8 @@ from typing import Any
 
 from rich.table import Table
 
+GREEDY = "greedy_rows_that_differ_in_a_microbatch"
+"""In the detail of the text figures: the share of rows by dtype."""
 BEGIN_MARK = "<!-- results: begin (python -m bench --write-docs) -->"
 END_MARK = "<!-- results: end -->"
 
@@ -150,10 +152,20 @@ def sides_of(result: Result) -> str:
     return ", ".join(shown[:_SHORT_DETAIL] + quick)
 
 
+def greedy_remark(results: Sequence[Result]) -> str:
+    """One sentence on what floating point does to greedy rows; empty when it was not measured."""
+    for result in results:
+        if shares := result.detail.get(GREEDY):
+            told = ", ".join(f"{share:.0%} in {dtype}" for dtype, share in shares.items())
+            return f"Greedy rows whose text differs alone and in a microbatch: {told}.\n\n"
+    return ""
+
+
 def put_in_page(page: str, results: Sequence[Result], *, machine: str) -> str:
     """The page with the table of ``results`` between its marks. Raises ReportError."""
     before, begin, rest = page.partition(BEGIN_MARK)
     _, end, after = rest.partition(END_MARK)
     if not begin or not end:
         raise ReportError(f"the page has no {BEGIN_MARK} and {END_MARK}")
-    return f"{before}{BEGIN_MARK}\n\n{machine}\n\n{markdown_table(results)}\n\n{END_MARK}{after}"
+    told = f"{machine}\n\n{markdown_table(results)}\n\n{greedy_remark(results)}"
+    return f"{before}{BEGIN_MARK}\n\n{told}{END_MARK}{after}"

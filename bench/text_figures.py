@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.batches import Batch, run_batch
 from bench.machine import ROOT
-from bench.report import Measurement, median
+from bench.report import GREEDY, Measurement, median
 from bench.rig import Rig, child_environment, logged
 from shared.models_catalog import ModelEntry
 from tests.plant import Plant
@@ -150,7 +150,7 @@ def _measure(rig: Rig) -> dict[str, Any]:
         "phases_s": batches[-1].phases,
         "bare_new_tokens_per_row": NEW_TOKENS,
         "dtype": dtype,
-        "greedy_rows_that_differ_in_a_microbatch": differing,
+        GREEDY: differing,
     }
 
 
