@@ -140,9 +140,7 @@ class ShardRun:
                 )
             case RowResult() as result:
                 error = json.loads(result.body)["error"]
-                return self.failed_end(
-                    error.get("code"), error.get("message"), error.get("param")
-                )
+                return self.failed_end(error.get("code"), error.get("message"), error.get("param"))
 
     def failed_end(self, code: object, message: object, param: object = None) -> GenerationEnd:
         """The single generation failed, for a reason that may be in any engine's words."""

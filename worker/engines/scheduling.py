@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 import torch
@@ -22,11 +22,9 @@ from worker.engines.memory import free_bytes
 from worker.engines.slot_cache import SlotCache
 from worker.engines.slot_scheduler import SlotScheduler
 from worker.engines.static_batches import StaticScheduler, padding_is_harmless
+from worker.engines.text_settings import TextSettings
 from worker.engines.turns import Lane, Turns
 from worker.engines.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from worker.engines.text import TextSettings
 
 log = structlog.get_logger()
 

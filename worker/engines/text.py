@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
 
 from shared.errors import PressrunError
 from worker.engines.base import OnProgress
 from worker.engines.loading import (
-    EngineSettings,
     LoadedModel,
     dtype_name,
     load_model,
@@ -20,27 +18,9 @@ from worker.engines.protocol import Load, Row, RowResult
 from worker.engines.responses import refusal
 from worker.engines.scheduling import choose_scheduler, model_class
 from worker.engines.text_rows import Room, TextRow, read_row
+from worker.engines.text_settings import TextSettings
 from worker.engines.turns import Lane
 from worker.engines.vocabulary import Vocabulary
-
-
-class TextSettings(EngineSettings):
-    """The text engine's options in the model catalog."""
-
-    slots: int = Field(default=128, ge=1, le=4096)
-    """Most choices in one microbatch; the cache's bytes may allow fewer."""
-    refill_at: int | None = Field(default=None, ge=1)
-    """Free slots before waiting rows join; an eighth of ``slots``."""
-    prefill_tokens: int = Field(default=2048, ge=64)
-    """Most prompt tokens of one forward pass, padding included."""
-    kv_cache_bytes: int | None = Field(default=None, ge=1)
-    """Most memory of the cache; on a CPU a quarter of what is free, on a GPU four fifths."""
-    max_context: int | None = Field(default=None, ge=2)
-    """Most tokens of prompt and output; the model's own limit."""
-    default_max_tokens: int = Field(default=512, ge=1)
-    """Output limit of a chat completion that names none."""
-    scheduler: str = Field(default="auto", pattern="^(auto|in_flight|static|continuous)$")
-    """``auto`` takes the best that the model and the device allow."""
 
 
 class TextEngine:
