@@ -115,7 +115,9 @@ def submit_generations(
             "endpoints": [item.endpoint for item in new],
             "models": [item.model for item in new],
             "specs": [item.spec for item in new],
-            "metadata": [item.metadata and json.dumps(item.metadata) for item in new],
+            "metadata": [
+                None if item.metadata is None else json.dumps(item.metadata) for item in new
+            ],
             "priorities": [item.priority for item in new],
             "seconds": [item.expires_in_seconds for item in new],
             "window": window,
