@@ -94,7 +94,7 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
             path.chmod(0o600)
             return secret
     secret = make()
-    write_private(path, secret + "\n")
+    write_private(path, secret)
     return secret
 
 

@@ -111,7 +111,7 @@ class Plant:
         self._await_api(url, settings, engine, database)
         while not text_worker_is_alive(engine, self._pids(), since=began):
             self._keep_going(database)
-        write_private(folder.url, f"{url}\n")
+        write_private(folder.url, url)
         stack.callback(folder.url.unlink, missing_ok=True)
         print(f"ready {url}", flush=True)
         return database

@@ -39,7 +39,7 @@ def ensure_tenant_key(path: Path, database: Engine, admin: ApiClient) -> None:
     with database.begin() as connection:
         tenant_id = _tenant_id(connection)
     made = admin.post(f"{TENANTS}/{tenant_id}/keys", {"name": KEY_NAME})
-    write_private(path, f"{made['key']}\n")
+    write_private(path, str(made["key"]))
     log.info("tenant_key_made", path=str(path))
 
 

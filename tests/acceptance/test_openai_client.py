@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,3 +129,30 @@ def test_a_single_job(running: Plant) -> None:
 
 def _similarity(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_readmes_client_runs_as_printed(running: Plant, tmp_path: Path) -> None:
+    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / ".pressrun").mkdir()
+    (tmp_path / ".pressrun" / "api-key").write_text(running.api_key)
+    row = {
+        "custom_id": "a",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {
+            "model": "smollm2-135m-instruct",
+            "max_tokens": 8,
+            "messages": [{"role": "user", "content": "Say hi"}],
+        },
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    code = snippet.replace("http://127.0.0.1:8080", running.url)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "BatchRequestCounts(" in done.stdout
+    batch_id = running.client().batches.list().data[0].id
+    assert running.wait_batch(batch_id, 300).status == "completed"
