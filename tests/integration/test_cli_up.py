@@ -72,6 +72,7 @@ def test_up_runs_jobs_keeps_its_folder_to_itself_and_stops_without_remains(data:
         process.wait_ready()
         for name in ("signing-key", "admin-key", "api-key"):
             assert stat.S_IMODE((data / name).stat().st_mode) == 0o600
+            assert not (data / name).read_text().endswith("\n")  # for open(…).read()
         assert (data / "url").read_text().strip() == process.url
         run_job(process)
 
