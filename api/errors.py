@@ -37,7 +37,6 @@ STATUS: dict[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
-    "idempotency_in_flight": 409,
     "payload_too_large": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
@@ -49,7 +48,6 @@ STATUS: dict[str, int] = {
 """HTTP status of every error code; a test walks the subclasses of PressrunError."""
 
 RETRY_AFTER_SECONDS: dict[str, int] = {
-    "idempotency_in_flight": 1,
     "storage_unavailable": 5,
     "database_unavailable": 2,
 }

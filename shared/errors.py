@@ -66,12 +66,6 @@ class Conflict(PressrunError):
     code = "conflict"
 
 
-class IdempotencyInFlight(Conflict):
-    """The first request with this Idempotency-Key has not finished."""
-
-    code = "idempotency_in_flight"
-
-
 class IdempotencyMismatch(PressrunError):
     """An Idempotency-Key came back with another body."""
 

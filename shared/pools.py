@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+UPKEEP = "upkeep"
+"""Validates and assembles batches, and runs the periodic passes; every other pool has engines."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 
 

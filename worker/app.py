@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
 from shared.lifecycle import Held
+from shared.pools import UPKEEP
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
@@ -79,8 +80,8 @@ class Worker:
             environment=engine_environment(os.environ, offline=settings.hub_offline),
             threads=settings.engine_threads,
         )
-        self._chores = self._make_chores() if "upkeep" in self._pools else None
-        self._passes = self._make_passes() if "upkeep" in self._pools else None
+        self._chores = self._make_chores() if UPKEEP in self._pools else None
+        self._passes = self._make_passes() if UPKEEP in self._pools else None
         self.supervisor = Supervisor(
             database=self._database,
             autocommit=self._autocommit,

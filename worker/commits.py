@@ -24,6 +24,7 @@ from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import StorageFull, StorageUnavailable
 from shared.lifecycle import GenerationEnd, Held, ReleaseReason
+from shared.pools import UPKEEP
 from shared.states import ShardState
 from shared.storage.base import Store
 from worker.execution import ShardRun
@@ -168,7 +169,7 @@ class Commits:
                 return lifecycle.finish_slice(connection, run.session_id, end)
 
         if self._insist(commit, run.session_id):
-            self._ringer.ring("upkeep")
+            self._ringer.ring(UPKEEP)
         else:
             log.warning("zombie_commit_refused", shard=run.held.shard_id, epoch=run.held.epoch)
 
@@ -194,7 +195,7 @@ class Commits:
 
         state = self._insist(give_back, run.session_id)
         log.info("shard_released", shard=run.held.shard_id, reason=str(reason), state=state)
-        self._ringer.ring(run.claim.pool if state == ShardState.READY else "upkeep")
+        self._ringer.ring(run.claim.pool if state == ShardState.READY else UPKEEP)
 
     def _group(self) -> None:
         while (first := self._generations.get()) is not None:

@@ -23,6 +23,7 @@ from shared import lifecycle
 from shared.backoff import delays
 from shared.errors import PressrunError, StorageUnavailable
 from shared.lifecycle import Claim, Held
+from shared.pools import UPKEEP
 from shared.states import Stage
 from shared.storage.base import Store
 from worker.execution import ShardRun
@@ -88,7 +89,7 @@ class Supervisor:
         self._mailbox = mailbox
         self._generation = generation
         self._chores = chores
-        self._engine_pools = [pool for pool in pools if pool != "upkeep"]
+        self._engine_pools = [pool for pool in pools if pool != UPKEEP]
         self._window = window
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
@@ -210,8 +211,8 @@ class Supervisor:
     def _claim_chores(self) -> int:
         if self._chores is None or (room := self._chores.room()) == 0:
             return 0
-        self._dispatch(["upkeep"])
-        claims = self._claim(["upkeep"], room, room)
+        self._dispatch([UPKEEP])
+        claims = self._claim([UPKEEP], room, room)
         for claim in claims:
             self._chores.begin(claim, self._session.id)
         return len(claims)

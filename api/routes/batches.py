@@ -26,7 +26,7 @@ from shared.errors import (
     UnsupportedEndpoint,
 )
 from shared.ids import new_batch_id
-from shared.lifecycle.settle import UPKEEP_POOL
+from shared.pools import UPKEEP
 from shared.specs import spec_for
 
 routes = RouteTable("Batches", "Files of calls, run as a whole")
@@ -91,7 +91,7 @@ def _submit(
             idempotency=once,
         )
         row = _get(connection, tenant_id, batch_id)
-    services.bell.ring(UPKEEP_POOL)
+    services.bell.ring(UPKEEP)
     return batch_rendering.batch(row)
 
 

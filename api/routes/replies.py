@@ -13,7 +13,7 @@ from shared import lifecycle
 from shared.db.idempotency import find_first_use
 from shared.db.jobs import JobRow, get_job
 from shared.errors import Conflict, IdempotencyMismatch, NotFound
-from shared.lifecycle.settle import UPKEEP_POOL
+from shared.pools import UPKEEP
 from shared.states import JobState, StopReason
 
 
@@ -60,7 +60,7 @@ def cancel_job(
         found = get_job(connection, tenant_id, job_id) or found
     row = found[0]
     if stopped and row.kind == "batch":
-        services.bell.ring(UPKEEP_POOL)
+        services.bell.ring(UPKEEP)
     if not stopped and row.state != JobState.CANCELLED:
         if rendering.has_ended(row.state):
             raise Conflict(f"this {row.kind} job has ended already: it {_ended(row.state)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from shared.pools import UPKEEP
 from shared.states import JobState, ShardState, Stage, guard
 
 MAX_ERRORS = 3
@@ -15,8 +16,6 @@ MAX_CRASHES = 2
 """Engine crashes with the shard's row alone in the engine."""
 MAX_LOSSES = 5
 """Times the whole worker vanished while it held the shard."""
-
-UPKEEP_POOL = "upkeep"
 
 _COUNT_DOWN = text("""
 UPDATE jobs SET shards_open = shards_open - :shards, rows_completed = rows_completed + :completed,
@@ -92,7 +91,7 @@ def settle_batch(
         },
     ).one()
     if row.shards_open == 0 and row.stage == Stage.GENERATE:
-        connection.execute(_BEGIN_ASSEMBLY, {"job": job_id, "pool": UPKEEP_POOL})
+        connection.execute(_BEGIN_ASSEMBLY, {"job": job_id, "pool": UPKEEP})
 
 
 def settle_closed(connection: Connection, closed: Iterable[ClosedShard]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared.pools import UPKEEP
 from shared.states import Stage
 
 _SHARD = """
@@ -172,7 +173,7 @@ def submit_batch(
         {
             "id": job_id,
             "tenant": tenant_id,
-            "pool": "upkeep",
+            "pool": UPKEEP,
             "stage": Stage.VALIDATE,
             "endpoint": endpoint,
             "input_file_id": input_file_id,

@@ -142,10 +142,6 @@ class EngineChild:
         """What the model holds in memory; 0 until it is ready."""
         return self.ready.resident_bytes if self.ready else 0
 
-    @property
-    def rows_in_flight_n(self) -> int:
-        return sum(len(indexes) for indexes in self.rows_in_flight.values())
-
     def submit(self, shard: int, epoch: int, rows: Sequence[Row]) -> None:
         """Sends rows, now and as the pipe gets room. Raises ValueError for a row that is too
         large or in flight already, and ChildDied once the child is known to be dead."""

@@ -23,6 +23,7 @@ from shared.doorbell import Ringer
 from shared.errors import PressrunError, StorageFull, StorageUnavailable
 from shared.ids import new_file_id
 from shared.lifecycle import Claim, Held, NewFile, ReleaseReason, Watched
+from shared.pools import UPKEEP
 from shared.states import ShardState, Stage
 from shared.storage.base import Store, StoredObject
 from worker.session import Session
@@ -252,7 +253,7 @@ class UpkeepChores:
                 delay_seconds=delay,
             )
             if state == ShardState.READY:
-                self._ringer.ring("upkeep")
+                self._ringer.ring(UPKEEP)
             return True
 
         with suppress(SQLAlchemyError):

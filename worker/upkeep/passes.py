@@ -15,6 +15,7 @@ from shared.db.session import autocommit
 from shared.db.shards import waiting_pools
 from shared.doorbell import Ringer
 from shared.errors import PressrunError
+from shared.pools import UPKEEP
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.reaper import Reaper
 
@@ -89,7 +90,7 @@ class Passes:
         with self._database.begin() as connection:
             stopped = lifecycle.expire_overdue(connection) + lifecycle.sweep_stopped(connection)
         if stopped:
-            self._ringer.ring("upkeep")
+            self._ringer.ring(UPKEEP)
 
     def _reap(self) -> None:
         for pool in self._reaper.run():
