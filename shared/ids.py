@@ -6,6 +6,7 @@ Nothing relies on the clock being right.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 
@@ -23,6 +24,14 @@ def new_id(prefix: str) -> str:
 
 def new_job_id() -> str:
     return new_id("job_")
+
+
+def new_video_id() -> str:
+    return new_id("video_")
+
+
+def new_campaign_id() -> str:
+    return new_id("campaign_")
 
 
 def new_batch_id() -> str:
@@ -45,5 +54,10 @@ def new_session_id() -> str:
     return new_id("ses_")
 
 
-def new_artifact_id() -> str:
-    return new_id("art_")
+def artifact_id(row: str, name: str) -> str:
+    """The id of the file ``name`` of a row: the same on every attempt, so that a repeated one
+    writes the same lines. ``row`` is its id within the plant (``worker.engines.protocol.Row.id``).
+    """
+    digest = hashlib.blake2b(f"{row}\0{name}".encode(), digest_size=17).digest()
+    number = int.from_bytes(digest)
+    return "art_" + "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(LENGTH))

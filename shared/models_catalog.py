@@ -3,7 +3,7 @@
 ```toml
 [[models]]
 id = "smollm2-135m-instruct"
-engine = "text"                 # text, embedding, fake, …
+engine = "text"                 # text, embedding, image, speech, video, composer, fake
 source = "models/SmolLM2-135M-Instruct"   # a directory (relative to the file) or a hub id
 settings = { default_max_tokens = 512 }
 ```
@@ -18,11 +18,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 GENERATION_ENDPOINTS = ["/v1/chat/completions", "/v1/completions"]
+IMAGE_ENDPOINTS = ["/v1/images/generations", "/v1/images/edits", "/v1/images/variations"]
 DEFAULT_ENDPOINTS = {
     "text": GENERATION_ENDPOINTS,
     "embedding": ["/v1/embeddings"],
+    "image": IMAGE_ENDPOINTS,
+    "speech": ["/v1/audio/speech"],
+    "video": ["/v1/videos"],
+    "composer": ["/v1/videos", "/v1/videos/compositions"],
     "fake": [*GENERATION_ENDPOINTS, "/v1/embeddings"],
 }
+DEFAULT_POOLS = {"image": "image", "speech": "speech", "video": "video", "composer": "video"}
+DEFAULT_POOL = "text"
 
 
 class CatalogError(Exception):
@@ -37,10 +44,14 @@ class ModelEntry(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=256)]
     engine: Annotated[str, Field(pattern="^[a-z_]+$")]
     source: str = ""
-    pool: str = "text"
+    pool: str = ""
+    """Empty: the one its engine is usually served by."""
     endpoints: list[str] = []
     settings: dict[str, Any] = {}
     owned_by: str = "pressrun"
+
+    def serving_pool(self) -> str:
+        return self.pool or DEFAULT_POOLS.get(self.engine, DEFAULT_POOL)
 
     def served_endpoints(self) -> list[str]:
         return self.endpoints or DEFAULT_ENDPOINTS.get(self.engine, [])

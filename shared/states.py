@@ -45,6 +45,8 @@ class Stage(StrEnum):
     VALIDATE = "validate"
     """Read the batch's input once and cut it into ``generate`` shards."""
     GENERATE = "generate"
+    STEP = "step"
+    """One node of a graph: its result is what later steps are made of."""
     ASSEMBLE = "assemble"
     """Stream the shards' outputs into the batch's files."""
 

@@ -76,7 +76,7 @@ def sync_catalog(connection: Connection, entries: Sequence[ModelEntry]) -> None:
             _OFFER,
             {
                 "id": entry.id,
-                "pool": entry.pool,
+                "pool": entry.serving_pool(),
                 "engine": entry.engine,
                 "source": entry.source,
                 "endpoints": entry.served_endpoints(),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.specs.media import MediaReference
 
 MAX_STOP_SEQUENCES = 4
 MAX_CHOICES = 16
@@ -34,8 +37,12 @@ class InferenceSpec(BaseModel):
 
     @property
     def result_count(self) -> int:
-        """How many texts or vectors the call asks for."""
+        """How many texts, vectors or images the call asks for."""
         return 1
+
+    def media(self) -> Sequence[MediaReference]:
+        """The pictures and sounds that the call brings along."""
+        return ()
 
 
 class GenerationSpec(InferenceSpec):

@@ -13,16 +13,31 @@ from shared.errors import (
     UnsupportedEndpoint,
     UnsupportedParameter,
 )
+from shared.specs.campaigns import CampaignSpec
 from shared.specs.chat import ChatCompletionSpec
 from shared.specs.common import InferenceSpec
 from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
+from shared.specs.images import ImageEditSpec, ImageGenerationSpec, ImageVariationSpec
+from shared.specs.speech import SpeechSpec
+from shared.specs.videos import CompositionSpec, VideoSpec
 
 ENDPOINTS: dict[str, type[InferenceSpec]] = {
     "/v1/chat/completions": ChatCompletionSpec,
     "/v1/completions": CompletionSpec,
     "/v1/embeddings": EmbeddingSpec,
+    "/v1/images/generations": ImageGenerationSpec,
+    "/v1/images/edits": ImageEditSpec,
+    "/v1/images/variations": ImageVariationSpec,
+    "/v1/audio/speech": SpeechSpec,
+    "/v1/videos": VideoSpec,
+    "/v1/videos/compositions": CompositionSpec,
+    "/v1/campaigns": CampaignSpec,
 }
+"""What a job or a row may ask for, and the shape of its body."""
+
+ANY_ENDPOINT = "/v1/*"
+"""The endpoint of a batch whose rows name theirs."""
 
 
 def spec_for(endpoint: str) -> type[InferenceSpec]:
@@ -62,7 +77,8 @@ def _to_domain_error(error: ValidationError) -> InvalidRequest:
         return StreamingUnsupported("a job cannot stream: leave 'stream' out", param=param)
     if first["type"] == "missing":
         return InvalidRequest(f"'{param}' is required", param=param)
-    return InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param or None)
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidRequest(f"{param or 'body'}: {message}", param=param or None)
 
 
 def _param(details: ErrorDetails) -> str:
@@ -72,6 +88,6 @@ def _param(details: ErrorDetails) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif part.isidentifier():
-            branches = ("str", "ChatMessage", "TextPart")
+            branches = ("str", "ChatMessage", "TextPart", "MediaReference")
             path += "" if part in branches else f".{part}" if path else part
     return path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from worker.engines.protocol import Row, RowResult
+from worker.engines.protocol import Row, RowProgress, RowResult
 
 OnProgress = Callable[[float, str], None]
 """Told (fraction 0..1, what is going on) while a model loads."""
@@ -59,3 +59,12 @@ class Engine(Protocol):
 
     def step(self) -> list[RowResult]:
         """Does one unit of work and returns the rows that it finished."""
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """An engine whose rows take many steps and can say how far they are."""
+
+    def progress(self) -> list[RowProgress]:
+        """What changed since the last call; the host asks after each step, and sends each row's
+        first report at once, later ones at most four times a second, previews always."""

@@ -31,6 +31,11 @@ class Load(Message, frozen=True):
     """A local directory or a hub id; safetensors only. Engines without weights ignore it."""
     settings: dict[str, Any] = {}
     """The engine's own options from the model catalog (dtype, slots, default_max_tokens, …)."""
+    spool: str = ""
+    """A directory, the engine's to write into, where rows' files (pictures, sounds) are left for
+    the supervisor to store. Empty for a supervisor that takes none."""
+    public_url: str = ""
+    """Where partners reach the API, without a slash at the end; may be empty."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -41,6 +46,11 @@ class Row(msgspec.Struct, frozen=True):
     endpoint: str
     body: bytes
     """The endpoint's request body as JSON, already validated by ``shared.specs``."""
+    id: str = ""
+    """The row within the plant, the same on every attempt; makes the ids of its artifacts."""
+    inputs: dict[str, str] = {}
+    """Paths of the pictures and sounds that the body names, by ``MediaReference.name``. They are
+    a tenant's bytes: bounded in size, otherwise unchecked."""
 
 
 class Submit(Message, frozen=True):
@@ -82,6 +92,33 @@ class Ready(Message, frozen=True):
     """What was chosen: device, dtype, scheduler, slots."""
 
 
+class OutputFile(msgspec.Struct, frozen=True):
+    """A file that a row made, complete in the spool. The supervisor stores and removes it."""
+
+    id: str
+    """``shared.ids.artifact_id(row.id, name)``."""
+    name: str
+    """Unique in its row, with an extension: ``0.png``, ``speech.mp3``, ``0.thumbnail.webp``."""
+    path: str
+    """Absolute, below ``Load.spool``; unique in the spool."""
+    role: str
+    """``image``, ``audio``, ``video``; or, beside one of them (``parent``): ``thumbnail``,
+    ``waveform``, ``spritesheet``, ``captions``, ``preview``."""
+    media_type: str
+    bytes: int
+    sha256: str
+    """Lower-case hex of the whole content."""
+    parent: str | None = None
+    """The id of the file that this one illustrates."""
+    width: int | None = None
+    """Pixels."""
+    height: int | None = None
+    seconds: float | None = None
+    """Duration of sound and video."""
+    provenance: dict[str, Any] = {}
+    """How it was made: model, fingerprint, prompt, seed, steps, … whatever repeats it."""
+
+
 class RowResult(msgspec.Struct, frozen=True):
     """One finished row. ``status`` >= 400 means ``body`` is ``{"error": {…}}``."""
 
@@ -92,6 +129,28 @@ class RowResult(msgspec.Struct, frozen=True):
     body: bytes
     input_tokens: int = 0
     output_tokens: int = 0
+    files: list[OutputFile] = []
+    """What the row made besides its body; the body names them by id."""
+
+
+class RowProgress(msgspec.Struct, frozen=True):
+    """How far a running row is: after its first step, then as it goes."""
+
+    shard: int
+    epoch: int
+    index: int
+    step: int
+    """Steps finished, of ``steps``."""
+    steps: int
+    stage: str = ""
+    """What it is doing, in a word or two, where it does several things: ``encoding``, ``audio``."""
+    preview: OutputFile | None = None
+
+
+class Progressing(Message, frozen=True):
+    """Rows that advanced in the last step."""
+
+    rows: list[RowProgress]
 
 
 class RowsDone(Message, frozen=True):
@@ -123,7 +182,7 @@ class Fatal(Message, frozen=True):
 
 
 ToEngine = Load | Submit | Cancel | Unload
-FromEngine = Loading | Ready | RowsDone | Cancelled | Beat | Fatal
+FromEngine = Loading | Ready | RowsDone | Progressing | Cancelled | Beat | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

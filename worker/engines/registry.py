@@ -11,6 +11,10 @@ from worker.engines.protocol import Load
 ENGINES: dict[str, str] = {
     "text": "worker.engines.text:create",
     "embedding": "worker.engines.embedding:create",
+    "image": "worker.engines.image:create",
+    "speech": "worker.engines.speech:create",
+    "video": "worker.engines.video:create",
+    "composer": "worker.engines.composer:create",
     "fake": "worker.engines.fake:create",
 }
 """Name → ``module:function``; the function is ``(load: Load, progress: OnProgress) -> Engine``."""
