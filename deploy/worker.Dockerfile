@@ -18,8 +18,11 @@ FROM upkeep-libraries AS cpu-libraries
 # PyTorch's own index of CPU wheels, as its installation page names it. Without it, an x86 machine
 # gets the CUDA build: that works, and is several gigabytes larger.
 ARG TORCH_INDEX_URL=""
+# Engines beyond text and images. PyAV, of "video", brings FFmpeg with GPL codecs that nothing here
+# uses: leave it out of images that you pass on under other terms.
+ARG EXTRAS="speech video"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python image_requirements.py engines > engines.txt \
+    python image_requirements.py engines $EXTRAS > engines.txt \
     && /opt/venv/bin/pip install --disable-pip-version-check \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
         -c constraints.txt -r engines.txt \
@@ -28,8 +31,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM upkeep-libraries AS cuda-libraries
 # Empty: the CUDA version that PyTorch chose for this release. Set it for another one.
 ARG TORCH_INDEX_URL=""
+# Engines beyond text and images. PyAV, of "video", brings FFmpeg with GPL codecs that nothing here
+# uses: leave it out of images that you pass on under other terms.
+ARG EXTRAS="speech video"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python image_requirements.py engines > engines.txt \
+    python image_requirements.py engines $EXTRAS > engines.txt \
     && /opt/venv/bin/pip install --disable-pip-version-check \
         ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
         -c constraints.txt -r engines.txt \
@@ -65,11 +71,11 @@ FROM base AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=cuda-libraries /opt/venv /opt/venv
-CMD ["python", "-m", "worker", "--pools", "text"]
+CMD ["python", "-m", "worker", "--pools", "text,image,speech,video"]
 
 FROM base AS cpu
 COPY --from=cpu-libraries /opt/venv /opt/venv
-CMD ["python", "-m", "worker", "--pools", "text"]
+CMD ["python", "-m", "worker", "--pools", "text,image,speech,video"]
 
 FROM cpu-libraries AS starter-libraries
 COPY deploy/starter-models.txt ./
@@ -81,4 +87,5 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM base AS starter-models
 COPY --from=starter-libraries /opt/venv /opt/venv
+COPY starter_image/model/ starter_image/model/
 CMD ["python", "-m", "worker.starter_models", "/models"]

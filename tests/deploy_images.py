@@ -112,7 +112,13 @@ def installed_groups(image: Stage, known: Mapping[str, Stage]) -> list[str]:
     """The groups of requirements in the venv that ``image`` copies."""
     [copied] = [rest for rest in image.all("COPY") if rest.endswith("/opt/venv /opt/venv")]
     library = known[copied.split()[0].removeprefix("--from=")]
-    calls = (re.search(r"image_requirements\.py ([a-z ]+) >", rest) for rest in library.all("RUN"))
+    defaults = dict(
+        found.groups()
+        for rest in library.all("ARG")
+        if (found := re.match(r'([A-Z_]+)="([^"]*)"', rest))
+    )
+    runs = [re.sub(r"\$([A-Z]+)\b", lambda m: defaults[m[1]], rest) for rest in library.all("RUN")]
+    calls = (re.search(r"image_requirements\.py ([a-z ]+) >", rest) for rest in runs)
     return [group for call in calls if call for group in call[1].split()]
 
 

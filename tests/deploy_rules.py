@@ -23,6 +23,7 @@ from tests.deploy_images import ROOT, stages
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
+STARTERS = ("TEXT_MODEL", "EMBEDDING_MODEL", "IMAGE_MODEL")
 PUBLISHED = {"api", "s3"}
 CLOSING_SECONDS = 20
 """What a worker may take after its drain: commits, the lease, the listener."""
@@ -113,7 +114,7 @@ def catalogs() -> list[str]:
             problems.append(str(error))
             continue
         makes = _constants(ROOT / "worker" / "starter_models.py")
-        made = {f"/models/{makes[key]}" for key in ("TEXT_MODEL", "EMBEDDING_MODEL")}
+        made = {f"/models/{makes[key]}" for key in STARTERS}
         problems += [
             f"{path.name}: nothing makes {entry.source}"
             for entry in entries

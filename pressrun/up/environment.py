@@ -78,7 +78,7 @@ def _spelled(value: object) -> str:
 
 
 def _shares(workers: int) -> dict[str, int]:
-    """An equal part of the machine for each text worker."""
+    """An equal part of the machine for each worker."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "engine_threads": max(1, (os.cpu_count() or 1) // workers),

@@ -31,6 +31,7 @@ from pressrun.up.starter_models import make_starter_models
 from pressrun.up.tenant_key import ensure_tenant_key
 from shared.db.session import make_engine
 from shared.models_catalog import CatalogError, read_catalog
+from shared.pools import UPKEEP
 from shared.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -39,6 +40,8 @@ DEATHS_BEFORE_READY = 4
 """A child that dies this often before anything worked will not work by being started again."""
 STOP_MARGIN_SECONDS = 10.0
 API_GRACE_SECONDS = 5
+ENGINE_POOLS = "text,image,speech,video"
+"""One worker process serves them all; each of its models has a child of its own."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = structlog.get_logger()
@@ -146,8 +149,8 @@ class Plant:
         api += ["--graceful-timeout", str(API_GRACE_SECONDS), "api.wsgi:app"]
         specs = [ChildSpec("api", api, environment, (listener.fileno(),))]
         names = ["worker"] + [f"worker-{n}" for n in range(2, self._options.workers + 1)]
-        for name, pool in (*((name, "text") for name in names), ("upkeep", "upkeep")):
-            argv = [sys.executable, "-m", "worker", "--pools", pool]
+        for name, pools in (*((name, ENGINE_POOLS) for name in names), ("upkeep", UPKEEP)):
+            argv = [sys.executable, "-m", "worker", "--pools", pools]
             specs.append(ChildSpec(name, argv, environment))
         self._deadline = time.monotonic() + READY_SECONDS
         for spec in specs:
