@@ -8,12 +8,11 @@ answers each line of JSON on standard input with one on standard output: ``{"dty
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from functools import cache
-from typing import Any, TextIO
+from functools import cache, partial
+from typing import Any
 
+from bench.beside import serve
 from bench.text_engine import Bare, agreement
 
 
@@ -32,18 +31,5 @@ def _bare(model: str, dtype: str) -> Bare:
     return bare
 
 
-def main() -> None:
-    replies = _own_stdout()
-    for line in sys.stdin:
-        print(json.dumps(answer(sys.argv[1], json.loads(line))), file=replies, flush=True)
-
-
-def _own_stdout() -> TextIO:
-    """Standard output for us alone: what libraries print there goes to standard error."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(kept, "w")
-
-
 if __name__ == "__main__":
-    main()
+    serve(partial(answer, sys.argv[1]))

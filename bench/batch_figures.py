@@ -111,7 +111,7 @@ def _peaks(rig: Rig, count: int) -> tuple[dict[str, float], Batch]:
             raise BatchFailed(f"{downloaded} of {count} rows in the output file")
         peaks = {
             "api": max(_peak_mb(worker) for worker in api_workers(plant)),
-            "supervisor": _peak_mb(_process(plant, "text-0")),
+            "supervisor": _peak_mb(_process(plant, "worker-0")),
             "upkeep": _peak_mb(_process(plant, "upkeep")),
         }
     # A gigabyte of artifacts need not wait for the end of the run.

@@ -46,8 +46,13 @@ class Batch:
     phases: dict[str, float]
 
 
-def run_batch(plant: Plant, path: Path, timeout_seconds: float) -> Batch:
-    """Uploads ``path``, submits it and waits for its end. Raises BatchFailed or PlantError."""
+def run_batch(
+    plant: Plant, path: Path, timeout_seconds: float, *, endpoint: str = "/v1/chat/completions"
+) -> Batch:
+    """Uploads ``path``, submits it and waits for its end. Raises BatchFailed or PlantError.
+
+    ``endpoint`` may be ``/v1/*``: each row names its own.
+    """
     began = time.time()
     with plant.http() as http:
         with path.open("rb") as file:
@@ -59,7 +64,7 @@ def run_batch(plant: Plant, path: Path, timeout_seconds: float) -> Batch:
             ).raise_for_status()
         asked = {
             "input_file_id": uploaded.json()["id"],
-            "endpoint": "/v1/chat/completions",
+            "endpoint": endpoint,
             "completion_window": "24h",
         }
         batch_id = http.post("/v1/batches", json=asked).raise_for_status().json()["id"]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import batch_figures, http_figures, import_figures, noop_figures, text_figures
+from bench import (
+    batch_figures,
+    http_figures,
+    import_figures,
+    media_figures,
+    noop_figures,
+    text_figures,
+)
 from bench.report import Measurement
 from bench.rig import Rig
 
@@ -22,6 +29,11 @@ class Figure:
 FIGURES = (
     Figure("text_batch_vs_static", ">= 0.70", text_figures.vs_static),
     Figure("text_batch_vs_one_by_one", ">= 10", text_figures.vs_one_by_one),
+    Figure("images_vs_bare_diffusers", ">= 0.95", media_figures.images_vs_bare),
+    Figure("images_vs_one_by_one", ">= 1.5", media_figures.images_vs_one_by_one),
+    Figure("speech_vs_bare_hibari", ">= 0.9", media_figures.speech_vs_bare),
+    Figure("first_progress_step", "<= 2", media_figures.first_progress),
+    Figure("text_latency_beside_images", "<= 20", media_figures.text_beside_images),
     Figure("noop_jobs_vs_celery", ">= 1.0", noop_figures.noop_jobs),
     Figure("start_latency_vs_celery", "<= 4", noop_figures.start_latency),
     Figure("get_job_vs_bare_route", ">= 0.30", http_figures.get_job),

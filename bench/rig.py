@@ -100,6 +100,11 @@ class Rig:
         install(folder, lambda line: None)
         return folder / TEXT_MODEL
 
+    @property
+    def image_model(self) -> Path:
+        """The starter image model, as the repository has it."""
+        return ROOT / "starter_image" / "model"
+
     def folder(self, name: str) -> Path:
         """A new folder that is gone after the run."""
         made = self._scratch.path / f"{name}-{next(self._numbers)}"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.batches import Batch, run_batch
-from bench.machine import ROOT
+from bench.beside import beside
 from bench.report import GREEDY, Measurement, median
-from bench.rig import Rig, child_environment, logged
+from bench.rig import Rig, logged
 from shared.models_catalog import ModelEntry
 from tests.plant import Plant
 
@@ -29,46 +25,6 @@ SUBJECTS = (
     "a lighthouse keeper", "the first winter on Mars", "a baker who cannot taste", "two rivers",
     "an old violin", "the last train home", "a city under glass", "a letter that came late",
 )  # fmt: skip
-
-
-class BareText:
-    """``bench.bare_text`` in its own process."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def ask(self, **question: Any) -> Any:
-        """Raises RuntimeError when the process has died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"bare transformers ended with {self._process.wait()}")
-        return json.loads(line)
-
-
-@contextmanager
-def bare_text(rig: Rig) -> Iterator[BareText]:
-    """It ends when its standard input does: also when we are killed."""
-    log = (rig.folder("bare-text") / "log").open("wb")
-    with (
-        log,
-        subprocess.Popen(
-            [sys.executable, "-m", "bench.bare_text", str(rig.text_model)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=ROOT,
-            env=child_environment() | {"HF_HUB_OFFLINE": "1"},
-        ) as process,
-    ):
-        try:
-            yield BareText(process)
-        finally:
-            process.kill()
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -128,7 +84,7 @@ def _measure(rig: Rig) -> dict[str, Any]:
     batches: list[Batch] = []
     with (
         rig.plant(models=(entry,), settings={"LOG_LEVEL": "INFO"}) as plant,
-        bare_text(rig) as bare,
+        beside(rig, "bench.bare_text", str(rig.text_model)) as bare,
     ):
         plant.start()
         run_batch(plant, _input_file(rig, rows(4)), BATCH_SECONDS)  # loads the model
@@ -156,7 +112,7 @@ def _measure(rig: Rig) -> dict[str, Any]:
 
 def _dtype(plant: Plant) -> str:
     """What the plant's engine chose on this machine: bare transformers runs in the same."""
-    return str(logged(plant, "text-0", "engine_ready")[-1]["detail"]["dtype"])
+    return str(logged(plant, "worker-0", "engine_ready")[-1]["detail"]["dtype"])
 
 
 def _input_file(rig: Rig, lines: list[dict[str, Any]]) -> Path:

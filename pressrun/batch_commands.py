@@ -158,7 +158,7 @@ def download_results(
 
 
 def _fetched(client: ApiClient, file_id: str, target: Path, terminal: Terminal) -> Path:
-    download(client, file_id, target, terminal)
+    download(client, f"/v1/files/{file_id}", target, terminal)
     return target
 
 

@@ -8,6 +8,7 @@ import typer
 
 from pressrun.admin_commands import keys_app, tenants_app
 from pressrun.batch_commands import app as batch_app
+from pressrun.campaign_commands import app as campaign_app
 from pressrun.demo.command import demo
 from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
 from pressrun.job_commands import app as job_app
@@ -28,6 +29,7 @@ app.command()(migrate)
 app.command()(settings)
 app.add_typer(batch_app, name="batch")
 app.add_typer(job_app, name="job")
+app.add_typer(campaign_app, name="campaign")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")

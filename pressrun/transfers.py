@@ -60,17 +60,18 @@ def upload(client: ApiClient, path: Path, purpose: str, terminal: Terminal) -> J
         raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from None
 
 
-def download(client: ApiClient, file_id: str, target: Path, terminal: Terminal) -> int:
-    """Streams a stored file to ``target``, which appears only when whole. Returns its bytes.
+def download(client: ApiClient, resource: str, target: Path, terminal: Terminal) -> int:
+    """Streams ``/v1/files/ID`` or ``/v1/artifacts/ID`` to ``target``; returns its bytes.
 
+    The file appears only when it is whole.
     Raises CommandError; what had arrived is then removed.
     """
-    size = int(client.get(f"/v1/files/{file_id}")["bytes"])
+    size = int(client.get(resource)["bytes"])
     partial = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for last in (False,) * (DOWNLOAD_TRIES - 1) + (True,):
-            if _fetch(client, file_id, partial, size, terminal, may_fail=not last):
+            if _fetch(client, resource, partial, size, terminal, may_fail=not last):
                 break
         partial.replace(target)
     except OSError as error:
@@ -82,7 +83,7 @@ def download(client: ApiClient, file_id: str, target: Path, terminal: Terminal) 
 
 def _fetch(
     client: ApiClient,
-    file_id: str,
+    resource: str,
     partial: Path,
     size: int,
     terminal: Terminal,
@@ -94,7 +95,7 @@ def _fetch(
     try:
         with (
             _bar(terminal, f"downloading {partial.stem}", size) as on_bytes,
-            client.stream(f"/v1/files/{file_id}/content") as response,
+            client.stream(f"{resource}/content") as response,
             partial.open("wb") as file,
         ):
             for chunk in response.iter_bytes():
@@ -111,7 +112,9 @@ def _fetch(
         return True
     if may_fail:
         return False
-    raise CommandError(f"only {arrived} of {size} bytes of {file_id} arrived", ExitCode.UNREACHABLE)
+    raise CommandError(
+        f"only {arrived} of {size} bytes of {resource} arrived", ExitCode.UNREACHABLE
+    )
 
 
 @contextmanager

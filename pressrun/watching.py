@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -33,12 +33,13 @@ PLAIN_LINE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a batch is. ``total`` is 0 until its input was read."""
+    """How far a batch or a campaign is. ``total`` is 0 until a batch's input was read."""
 
     status: str
     completed: int
     failed: int
     total: int
+    unit: str = "rows"
 
     @property
     def done(self) -> int:
@@ -66,18 +67,36 @@ def watch_batch(client: ApiClient, batch_id: str, display: Display) -> Json:
 
     Ctrl-C becomes a CommandError that says that the batch goes on.
     """
+    return poll(client, Watched("batch", batch_id, TERMINAL_BATCH, snapshot_of), display)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An object with a ``status``, and how to show it."""
+
+    kind: str
+    id: str
+    terminal: Container[str]
+    snapshot: Callable[[Json], Snapshot]
+    path: str = "/v1/batches"
+
+
+def poll(client: ApiClient, watched: Watched, display: Display) -> Json:
+    """Shows the object until its status is terminal, then returns it. Raises CommandError."""
     began = time.monotonic()
     try:
         with display:
             while True:
-                batch = client.get(f"/v1/batches/{batch_id}", patience_seconds=PATIENCE_SECONDS)
-                display.show(snapshot_of(batch))
-                if batch["status"] in TERMINAL_BATCH:
-                    return batch
+                found = client.get(
+                    f"{watched.path}/{watched.id}", patience_seconds=PATIENCE_SECONDS
+                )
+                display.show(watched.snapshot(found))
+                if found["status"] in watched.terminal:
+                    return found
                 elapsed = time.monotonic() - began
                 time.sleep(min(max(elapsed / 20, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS))
     except KeyboardInterrupt:
-        raise _interrupted("batch", batch_id) from None
+        raise _interrupted(watched.kind, watched.id) from None
 
 
 def watch_job(client: ApiClient, job_id: str, terminal: Terminal) -> Json:
@@ -131,13 +150,13 @@ class LiveDisplay:
             TextColumn("{task.description:<11}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("rows, {task.fields[failed]} failed"),
+            TextColumn("{task.fields[unit]}, {task.fields[failed]} failed"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
         ]
         self._progress = Progress(*columns, console=terminal.err)
-        self._task = self._progress.add_task("submitted", total=None, failed=0)
+        self._task = self._progress.add_task("submitted", total=None, failed=0, unit="rows")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -153,6 +172,7 @@ class LiveDisplay:
             completed=snapshot.done,
             total=snapshot.total or None,
             failed=snapshot.failed,
+            unit=snapshot.unit,
         )
 
 
@@ -182,7 +202,8 @@ class PlainDisplay:
 
 def plain_line(snapshot: Snapshot, elapsed: float) -> str:
     """``in_progress: 12/24 rows, 0 failed, 3 s, ETA 3 s``"""
-    line = f"{snapshot.status}: {snapshot.done}/{snapshot.total} rows, {snapshot.failed} failed"
+    done = f"{snapshot.done}/{snapshot.total} {snapshot.unit}"
+    line = f"{snapshot.status}: {done}, {snapshot.failed} failed"
     line += f", {elapsed:.0f} s"
     if 0 < snapshot.done < snapshot.total:
         left = elapsed * (snapshot.total - snapshot.done) / snapshot.done

@@ -28,6 +28,7 @@ from tests.services.guard import GuardedProcess
 from tests.services.ports import reserve_port
 
 ROOT = Path(__file__).resolve().parents[1]
+EVERY_POOL = "text,image,speech,video"
 ADMIN_KEY = "admin-key-of-this-test"
 SIGNING_KEY = "signing-key-of-this-test"
 
@@ -117,12 +118,12 @@ class Plant:
     def start_worker(self, name: str, pools: str) -> Process:
         return self._start(name, "-m", "worker", "--pools", pools)
 
-    def start(self, *, workers: int = 1) -> Plant:
-        """The API, upkeep and ``workers`` text workers; returns when jobs can be submitted."""
+    def start(self, *, workers: int = 1, pools: str = EVERY_POOL) -> Plant:
+        """The API, upkeep and ``workers`` workers; returns when jobs can be submitted."""
         self.start_api()
         self.start_worker("upkeep", "upkeep")
         for number in range(workers):
-            self.start_worker(f"text-{number}", "text")
+            self.start_worker(f"worker-{number}", pools)
         self.wait_ready()
         self.api_key = self.new_key(self.new_tenant("first"))
         return self

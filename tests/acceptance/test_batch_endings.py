@@ -55,7 +55,7 @@ def test_a_poison_row_fails_alone(running: Plant, directive: str, code: str) -> 
     assert set(results) == {f"row-{n}" for n in range(32)}
     assert results["row-17"]["error"]["code"] == code
     assert all(row["error"] is None for name, row in results.items() if name != "row-17")
-    assert running.processes["text-0"].log().count('"event": "engine_lost"') <= 4
+    assert running.processes["worker-0"].log().count('"event": "engine_lost"') <= 4
 
 
 def test_a_poison_job_fails_with_a_code(running: Plant) -> None:
@@ -137,7 +137,7 @@ def test_a_worker_told_to_leave_gives_its_rows_back(running: Plant) -> None:
     """SIGTERM: it claims nothing more, is gone in time, and the rows run elsewhere."""
     batch_id = running.submit_batch([chat_row(n, "[[delay 60]]") for n in range(10)])
     wait_until(lambda: running.scalar("SELECT count(*) FROM shards WHERE state='running'") == 1, 20)
-    leaving = running.processes["text-0"]
+    leaving = running.processes["worker-0"]
     began = time.monotonic()
     os.kill(leaving.pid, signal.SIGTERM)
     wait_until(lambda: not leaving.guard.running, 35, leaving.log)

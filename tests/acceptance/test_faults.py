@@ -35,12 +35,12 @@ def running(tmp_path: Path, durable_postgres: EmbeddedPostgres, broker_url: str)
 
 
 def kill_worker(running: Plant, **_: object) -> None:
-    running.processes["text-0"].kill()
-    running.restart("text-0")
+    running.processes["worker-0"].kill()
+    running.restart("worker-0")
 
 
 def kill_engine(running: Plant, **_: object) -> None:
-    for child in running.engine_children("text-0"):
+    for child in running.engine_children("worker-0"):
         child.kill()
 
 
@@ -118,13 +118,13 @@ def test_a_zombies_late_commit_is_refused_and_counted(
     """A worker stopped for longer than its lease wakes up after its shards ran elsewhere."""
     batch_id = running.submit_batch([chat_row(n, model="fake-slow") for n in range(ROWS)])
     running.wait_progress(batch_id, ROWS // 10)
-    zombie = running.processes["text-0"].pid
+    zombie = running.processes["worker-0"].pid
     os.kill(zombie, signal.SIGSTOP)
     # Its engine goes on, so that results wait for the supervisor when it wakes up.
     batch = running.wait_batch(batch_id)
     os.kill(zombie, signal.SIGCONT)
 
-    log = running.processes["text-0"].log
+    log = running.processes["worker-0"].log
     wait_until(lambda: "session_lost" in log(), 20, log)
     results = running.results(batch)
     assert set(results) == {f"row-{n}" for n in range(ROWS)}
@@ -135,10 +135,10 @@ def test_a_zombies_late_commit_is_refused_and_counted(
 @pytest.mark.slow
 def test_an_engine_never_outlives_its_supervisor(running: Plant) -> None:
     batch_id = running.submit_batch([chat_row(0, "[[hang]]"), chat_row(1)])
-    wait_until(lambda: any(running.engine_children(f"text-{n}") for n in (0, 1)), 20)
+    wait_until(lambda: any(running.engine_children(f"worker-{n}") for n in (0, 1)), 20)
     time.sleep(1.0)
-    engines = [c.pid for n in (0, 1) for c in running.engine_children(f"text-{n}")]
-    for name in ("text-0", "text-1"):
+    engines = [c.pid for n in (0, 1) for c in running.engine_children(f"worker-{n}")]
+    for name in ("worker-0", "worker-1"):
         running.processes[name].kill()
     wait_until(lambda: not any(_alive(pid) for pid in engines), 10)
     assert running.scalar("SELECT state FROM jobs WHERE id = :id", id=batch_id) == "running"

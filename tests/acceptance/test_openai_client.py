@@ -70,7 +70,7 @@ def test_a_batch_of_ads(running: Plant) -> None:
     )
     ended = running.wait_batch(batch.id, 300)
 
-    assert ended.status == "completed", running.processes["text-0"].log()[-4000:]
+    assert ended.status == "completed", running.processes["worker-0"].log()[-4000:]
     assert ended.output_file_id is not None
     assert ended.error_file_id is None
     results = running.results(ended)
