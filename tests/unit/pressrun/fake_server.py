@@ -35,6 +35,9 @@ class FakeServer:
 
     batches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     jobs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    campaigns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
+    """Of the one job that has any; their bytes are in ``files``."""
     files: dict[str, bytes] = field(default_factory=dict)
     tenants: list[dict[str, Any]] = field(default_factory=list)
     keys: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +81,19 @@ def job(state: str, **fields: Any) -> dict[str, Any]:
         "created_at": 1_700_000_000,
         "error": None,
         "result": None,
+        **fields,
+    }
+
+
+def campaign(status: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "campaign_1",
+        "object": "campaign",
+        "status": status,
+        "product": "Stillwater Two",
+        "steps": {"total": 9, "completed": 4, "failed": 0},
+        "created_at": 1_700_000_000,
+        "error": None,
         **fields,
     }
 
@@ -183,6 +199,7 @@ def _list(handler: _Handler, state: FakeServer, seen: Seen, kind: str) -> None:
     everything: list[dict[str, Any]] = {
         "batches": [states[-1] for states in state.batches.values()],
         "jobs": [states[-1] for states in state.jobs.values()],
+        "campaigns": [states[-1] for states in state.campaigns.values()],
         "models": state.models,
         "admin/tenants": state.tenants,
     }[kind]
@@ -194,20 +211,30 @@ def _list(handler: _Handler, state: FakeServer, seen: Seen, kind: str) -> None:
 
 
 def _one(handler: _Handler, state: FakeServer, seen: Seen, kind: str, name: str) -> None:
-    known = state.batches if kind == "batches" else state.jobs
+    known = getattr(state, kind)
     if name not in known:
         return handler._error(404, "not_found")
     return handler.answer(_next(known[name]))
 
 
 def _create(handler: _Handler, state: FakeServer, seen: Seen, kind: str) -> None:
-    known = state.batches if kind == "batches" else state.jobs
+    known = getattr(state, kind)
     handler.answer(_next(next(iter(known.values()))))
 
 
 def _cancel(handler: _Handler, state: FakeServer, seen: Seen, kind: str, name: str) -> None:
-    known = state.batches if kind == "batches" else state.jobs
+    known = getattr(state, kind)
     handler.answer(known[name][-1])
+
+
+def _artifacts(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    roles = seen.query.get("role")
+    handler.answer(_page([one for one in state.artifacts if not roles or one["role"] in roles]))
+
+
+def _steps(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    step = {"name": "headline en 1", "state": "succeeded", "model": "fake", "attempts": 1}
+    handler.answer(_page([step]))
 
 
 def _upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
@@ -251,13 +278,15 @@ def _new_tenant(handler: _Handler, state: FakeServer, seen: Seen) -> None:
 
 _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/files", _upload),
-    ("GET", "/v1/files/([^/]+)", _file),
-    ("GET", "/v1/files/([^/]+)/content", _content),
+    ("GET", "/v1/(?:files|artifacts)/([^/]+)", _file),
+    ("GET", "/v1/(?:files|artifacts)/([^/]+)/content", _content),
+    ("GET", "/v1/jobs/[^/]+/artifacts", _artifacts),
+    ("GET", "/v1/campaigns/[^/]+/steps", _steps),
     ("GET", "/v1/downloads/(.+)", _download),
-    ("POST", "/v1/(batches|jobs)", _create),
-    ("GET", "/v1/(batches|jobs|models|admin/tenants)", _list),
-    ("GET", "/v1/(batches|jobs)/([^/]+)", _one),
-    ("POST", "/v1/(batches|jobs)/([^/]+)/cancel", _cancel),
+    ("POST", "/v1/(batches|jobs|campaigns)", _create),
+    ("GET", "/v1/(batches|jobs|campaigns|models|admin/tenants)", _list),
+    ("GET", "/v1/(batches|jobs|campaigns)/([^/]+)", _one),
+    ("POST", "/v1/(batches|jobs|campaigns)/([^/]+)/cancel", _cancel),
     ("POST", "/v1/admin/tenants", _new_tenant),
     ("GET", "/v1/admin/tenants/([^/]+)/keys", _keys),
     ("POST", "/v1/admin/tenants/([^/]+)/keys", _keys),

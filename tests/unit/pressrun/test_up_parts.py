@@ -96,6 +96,9 @@ def test_the_catalog_is_ours_until_somebody_edits_it(tmp_path: Path) -> None:
     assert [entry.id for entry in read_catalog(path)] == [
         "smollm2-135m-instruct",
         "all-minilm-l6-v2",
+        "fluent-emoji-64",
+        "hibari",
+        "composer",
     ]
     assert write_catalog(path, starters=False, fake=True)
     assert [entry.id for entry in read_catalog(path)] == ["fake"]
