@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PORT ?= 8080
 DATA ?= .pressrun
 
-.PHONY: help install demo test check fmt bench up clean
+.PHONY: help install demo test check fmt bench up clean starter-image-model
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -40,6 +40,12 @@ fmt: install ## Format the code
 bench: install ## Measure speed and memory; prints one table, writes bench/results.json
 	@bash deploy/install-test-services.sh
 	@$(PYTHON) -m bench
+
+# On glibc: memory that is freed at every step stays ours, and threads that wait don't spin.
+starter-image-model: install ## Train starter_image/model anew from its data; continues what was interrupted
+	@$(PYTHON) -m pip install -q -c constraints.txt -e '.[starter-image]'
+	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456 \
+	  OMP_WAIT_POLICY=passive $(PYTHON) -m starter_image
 
 clean: ## Remove .venv and caches (not .pressrun, which holds data)
 	rm -rf .venv .venv-swift .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

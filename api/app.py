@@ -14,10 +14,24 @@ from api.broker import BrokerProbe
 from api.errors import register_errors
 from api.group_commit import GroupCommit
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
+from api.multipart import sweep_abandoned
 from api.request_ids import ResponseHeaders
-from api.routes import admin, batches, downloads, files, health, jobs, models
+from api.routes import (
+    admin,
+    artifacts,
+    audio,
+    batches,
+    campaigns,
+    downloads,
+    files,
+    health,
+    images,
+    inference,
+    jobs,
+    models,
+    videos,
+)
 from api.services import Bell, ModelCatalog, Services
-from api.uploads import sweep_abandoned
 from api.waiting import make_waiter
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
@@ -27,8 +41,12 @@ from shared.storage.base import Store
 from shared.storage.open import open_store
 
 ROUTE_TABLES = tuple(
-    module.routes for module in (jobs, batches, files, models, downloads, admin, health)
-)
+    module.routes
+    for module in (
+        inference, images, audio, videos, campaigns, jobs, batches, artifacts, files, models,
+        downloads, admin, health,
+    )
+)  # fmt: skip
 EXTENSION = "pressrun"
 """Where an app keeps its services: ``app.extensions[EXTENSION]``."""
 

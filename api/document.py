@@ -32,8 +32,9 @@ from shared.errors import (
 from shared.version import VERSION
 
 _DESCRIPTION = (
-    "Submit jobs and batches of generation, follow them, fetch their results. Files, batches and "
-    "models speak OpenAI's wire format. Every problem is `application/problem+json` with an "
+    "Submit jobs, batches and campaigns of generation, follow them, fetch their results; or call "
+    "and wait. Files, batches, models, text, images, speech and videos speak OpenAI's wire format. "
+    "Every problem is `application/problem+json` with an "
     "`error` member that OpenAI's SDKs read; every response carries `x-request-id`."
 )
 _SECURITY: dict[Access, list[dict[str, list[Any]]]] = {
@@ -98,7 +99,7 @@ def _request_body(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
     if route.body is None:
         return {}
     schema = _add_schema(blueprint, route.body, mode="validation")
-    content = {route.body_type: {"schema": schema}}
+    content = {body_type: {"schema": schema} for body_type in route.body_types}
     return {"request_body": {"content": content, "required": route.body_required}}
 
 

@@ -31,6 +31,7 @@ STATUS: dict[str, int] = {
     "unsupported_endpoint": 400,
     "streaming_unsupported": 400,
     "context_length_exceeded": 400,
+    "unsupported_media": 400,
     "invalid_api_key": 401,
     "forbidden": 403,
     "model_not_found": 404,
@@ -38,16 +39,20 @@ STATUS: dict[str, int] = {
     "method_not_allowed": 405,
     "conflict": 409,
     "payload_too_large": 413,
+    "media_too_large": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
     "idempotency_mismatch": 422,
+    "too_many_requests": 429,
     "storage_unavailable": 503,
     "storage_full": 507,
     "database_unavailable": 503,
+    "still_running": 504,
 }
 """HTTP status of every error code; a test walks the subclasses of PressrunError."""
 
 RETRY_AFTER_SECONDS: dict[str, int] = {
+    "too_many_requests": 2,
     "storage_unavailable": 5,
     "database_unavailable": 2,
 }
@@ -57,6 +62,7 @@ _ERROR_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
+    429: "rate_limit_error",
 }
 
 _CODES_OF_HTTP = {
@@ -87,6 +93,12 @@ class InvalidFields(InvalidRequest):
         self.fields = fields
 
 
+class StillRunning(PressrunError):
+    """A direct call's time is up; its job goes on."""
+
+    code = "still_running"
+
+
 def problem(
     caller: Request,
     code: str,
@@ -94,9 +106,11 @@ def problem(
     *,
     param: str | None = None,
     fields: list[tuple[str | None, str]] | None = None,
+    status: int | None = None,
 ) -> Response:
-    """The response for ``code``. ``message`` reaches the tenant: never a trace, never a prompt."""
-    status = STATUS[code]
+    """The response for ``code``, with its status unless another is given. ``message`` reaches the
+    tenant: never a trace, never a prompt."""
+    status = status or STATUS[code]
     listed = fields or ([(param, message)] if param else [])
     body: dict[str, Any] = {
         "type": f"urn:pressrun:error:{code}",

@@ -68,8 +68,8 @@ class Timings(Shape):
     running_seconds: float | None
 
 
-class Artifact(Shape):
-    """Something a job produced, as a file."""
+class JobFile(Shape):
+    """One of a batch's files of results."""
 
     name: Literal["output", "errors"]
     file_id: str
@@ -77,11 +77,11 @@ class Artifact(Shape):
 
 
 class Job(Shape):
-    """A job of any kind. ``result`` is on single generations that were retrieved by id."""
+    """A job of any kind. ``result`` is on jobs other than batches that were retrieved by id."""
 
     id: str
     object: Literal["job"]
-    kind: Literal["generate", "batch"]
+    kind: Literal["generate", "batch", "video", "campaign"]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
     stopping: bool = Field(description="Asked to stop, and not yet stopped")
     endpoint: str
@@ -94,9 +94,14 @@ class Job(Shape):
     ) = None
     error: JobError | None
     result: dict[str, Any] | None = Field(
-        default=None, description="The response body of the endpoint"
+        default=None,
+        description="The response body of the endpoint; its URLs are fresh ones on every look",
     )
-    artifacts: list[Artifact]
+    artifacts: list[JobFile]
+    artifacts_url: (
+        Annotated[str, Field(description="Where its pictures, sounds and videos are listed")] | None
+    ) = None
+    steps_url: Annotated[str, Field(description="Where its steps are listed")] | None = None
     usage: Usage
     created_at: UnixSeconds
     started_at: UnixSeconds | None

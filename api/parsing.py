@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from hashlib import sha256
 from typing import Any, NoReturn, TypeVar
 
 from flask import Request
@@ -80,6 +81,11 @@ def canonical(document: Any) -> bytes:
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply") from None
+
+
+def fingerprint(document: Any) -> bytes:
+    """What tells one JSON document from another, for Idempotency-Key. Raises InvalidRequest."""
+    return sha256(canonical(document)).digest()
 
 
 def is_id(value: str) -> bool:

@@ -23,7 +23,8 @@ _DIGITS = {letter: digit for digit, letter in enumerate(ALPHABET)}
 _TERMINAL = {str(state) for state in JobState if is_terminal(state)}
 _TIME_CHARACTERS = 10
 _QUEUED_SHARDS_A_SECOND = 10
-_BATCH_RETRY_SECONDS = 5
+_LONG_RETRY_SECONDS = 5
+_TEXT_ENDPOINTS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
 
 
 def has_ended(state: str) -> bool:
@@ -106,6 +107,7 @@ _FRESH_JOB = JobRow(
     rows_failed=0,
     input_tokens=0,
     output_tokens=0,
+    progress=None,
     created_at=0.0,
     started_at=None,
     in_progress_at=None,
@@ -120,22 +122,26 @@ _FRESH_JOB = JobRow(
 def new_job(
     job_id: str,
     *,
+    kind: str = "generate",
     endpoint: str,
     model: str,
     metadata: dict[str, str] | None,
     expires_in_seconds: float | None,
-) -> str:
-    """The body of a single generation that was accepted this moment."""
+    steps: int = 0,
+) -> JobRow:
+    """A job that was accepted this moment: of one row, or of so many ``steps``."""
     accepted = accepted_seconds(job_id) or 0
-    row = _FRESH_JOB._replace(
+    return _FRESH_JOB._replace(
         id=job_id,
+        kind=kind,
+        stage=Stage.STEP if steps else Stage.GENERATE,
         endpoint=endpoint,
         model=model,
         metadata=metadata,
+        rows_total=steps or 1,
         created_at=accepted,
         expires_at=None if expires_in_seconds is None else accepted + expires_in_seconds,
     )
-    return job_with_result(row, None)
 
 
 def job(row: JobRow) -> Object:
@@ -149,7 +155,7 @@ def job(row: JobRow) -> Object:
         "endpoint": row.endpoint,
         "model": row.model,
         "metadata": row.metadata,
-        "progress": _progress(row),
+        "progress": progress_of(row),
         "error": _job_error(row),
         "artifacts": _artifacts(row),
         "usage": usage_of(row),
@@ -162,9 +168,18 @@ def job(row: JobRow) -> Object:
             "running_seconds": _between(row.started_at, row.ended_at),
         },
     }
+    if makes_artifacts(row.endpoint):
+        shown["artifacts_url"] = f"/v1/jobs/{row.id}/artifacts"
+    if row.stage == Stage.STEP:
+        shown["steps_url"] = f"/v1/jobs/{row.id}/steps"
     if row.queue_position is not None:
         shown["queue_position"] = row.queue_position
     return shown
+
+
+def makes_artifacts(endpoint: str) -> bool:
+    """Whether what this endpoint makes is stored as files."""
+    return endpoint not in _TEXT_ENDPOINTS
 
 
 def job_with_result(row: JobRow, result: str | None) -> str:
@@ -176,17 +191,19 @@ def retry_after(row: JobRow) -> int:
     """Seconds after which asking again may be worth it: soon for what runs, later the longer the
     line. Nobody knows how fast the line moves; ten shards a second is taken."""
     if row.state == JobState.RUNNING:
-        return _BATCH_RETRY_SECONDS if row.kind == "batch" else 1
+        return _LONG_RETRY_SECONDS if row.kind in {"batch", "campaign"} else 1
     ahead = row.queue_position or 0
     return min(MAX_RETRY_AFTER_SECONDS, 1 + ahead // _QUEUED_SHARDS_A_SECOND)
 
 
-def _progress(row: JobRow) -> float:
+def progress_of(row: JobRow) -> float:
+    """0 to 1, of rows or steps that have ended and of those that run."""
     if row.state == JobState.SUCCEEDED:
         return 1.0
     if not row.rows_total:
         return 0.0
-    return round(min(1.0, (row.rows_completed + row.rows_failed) / row.rows_total), 4)
+    done = row.rows_completed + row.rows_failed + (row.progress or 0.0)
+    return round(min(1.0, done / row.rows_total), 4)
 
 
 def _job_error(row: JobRow) -> Object | None:

@@ -35,6 +35,7 @@ def header(name: str, description: str, **schema: Any) -> Schema:
 
 LIMIT = query("limit", "Most items on a page", type="integer", minimum=1, maximum=100, default=20)
 AFTER = query("after", "Start after the item with this id", type="string")
+MULTIPART = "multipart/form-data"
 IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     "The same key and body again: the first answer's job, not a second one",
@@ -55,7 +56,7 @@ class Route:
     errors: tuple[type[PressrunError], ...] = ()
     parameters: tuple[Schema, ...] = ()
     body: type[BaseModel] | None = None
-    body_type: str = "application/json"
+    body_types: tuple[str, ...] = ("application/json",)
     body_required: bool = True
 
 

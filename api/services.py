@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, Engine
 
@@ -15,11 +15,14 @@ from api.caching import RecentCache
 from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
 from api.waiting import Waiter
-from shared.db.models import Model, get_model
+from shared.db.models import Model, get_model, list_models
 from shared.errors import ModelNotFound
 from shared.lifecycle import NewGeneration
 from shared.settings import Settings
 from shared.storage.base import Store
+
+if TYPE_CHECKING:
+    from shared.plans import Offers
 
 
 class Bell(Protocol):
@@ -46,6 +49,28 @@ class ModelCatalog:
         if endpoint not in model.endpoints:
             raise ModelNotFound(f"the model {model.id!r} does not serve {endpoint}", param=param)
         return model
+
+    def first_serving(self, tenant_id: str, endpoint: str, *, param: str) -> Model:
+        """The tenant's first model, by name, that serves the endpoint. Raises ModelNotFound."""
+        for model in self.all(tenant_id):
+            if endpoint in model.endpoints:
+                return model
+        raise ModelNotFound(f"there is no model that serves {endpoint}", param=param)
+
+    def offers(self, tenant_id: str) -> Offers:
+        """What the tenant's plans may choose from."""
+
+        def offer(endpoint: str, model_id: str | None, param: str) -> Model:
+            if model_id is None:
+                return self.first_serving(tenant_id, endpoint, param=param)
+            return self.serving(tenant_id, model_id, endpoint, param=param)
+
+        return offer
+
+    def all(self, tenant_id: str) -> list[Model]:
+        """Every model that the tenant may name, by name."""
+        with self._engine.connect() as connection:
+            return list_models(connection, tenant_id)
 
     def _find(self, tenant_id: str, model_id: str) -> Model | None:
         model = self._recent.get((tenant_id, model_id))

@@ -1,43 +1,21 @@
-"""Reading an upload: a multipart body streamed to a file on disk, in memory never whole."""
+"""The form of ``POST /v1/files``."""
 
 from __future__ import annotations
 
-import errno
 import re
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
 from flask import Request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
-from werkzeug.formparser import MultiPartParser
 
-from shared.errors import (
-    InvalidRequest,
-    PayloadTooLarge,
-    StorageFull,
-    StorageUnavailable,
-    UnsupportedMediaType,
-)
+from api.multipart import read_form
+from shared.errors import InvalidRequest
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 LEAST_LIFE_SECONDS = 3_600
 MOST_LIFE_SECONDS = 2_592_000
-MAX_BOUNDARY_CHARACTERS = 200
-"""RFC 2046 allows 70, which some clients exceed by a few."""
-MAX_FORM_BYTES = 2**20
-"""Werkzeug holds its read buffer to the same limit, so this is larger than ``BUFFER_BYTES``."""
-MAX_PARTS = 16
-MAX_FILENAME_CHARACTERS = 255
-BUFFER_BYTES = 256 * 1024
-ABANDONED_SECONDS = 86_400.0
-
-_TEMPORARY_PREFIX = "upload-"
-_SEPARATORS = re.compile(r"[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,88 +35,23 @@ class Upload:
 
 @contextmanager
 def read_upload(request: Request, *, scratch_dir: Path, max_bytes: int) -> Iterator[Upload]:
-    """Receives the upload; its file is gone after the block.
-
-    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest, StorageFull when the scratch
-    folder is full, or StorageUnavailable when it can't be written.
-    """
-    if request.mimetype != "multipart/form-data":
-        raise UnsupportedMediaType("send the file as Content-Type: multipart/form-data")
-    limit = max_bytes + MAX_FORM_BYTES
-    if request.content_length is not None and request.content_length > limit:
-        _refuse_size(max_bytes)
-    boundary = request.mimetype_params.get("boundary", "")
-    if not boundary.isascii() or not 0 < len(boundary) <= MAX_BOUNDARY_CHARACTERS:
-        raise InvalidRequest("the multipart body has no usable boundary")
-    request.max_content_length = limit
-    paths: list[Path] = []
-    try:
-        with _scratch_errors():
-            fields, parts = _receive(request, boundary, scratch_dir, paths)
-        part = parts.get("file")
+    """Receives the upload; its file is gone after the block. Raises what ``read_form`` does."""
+    with read_form(request, scratch_dir=scratch_dir, max_bytes=max_bytes) as form:
+        part = next((part for part in form.files if part.name == "file"), None)
         if part is None:
             raise InvalidRequest("'file' is required", param="file")
-        part.stream.close()
-        path = Path(part.stream.name)
-        if path.stat().st_size > max_bytes:
-            _refuse_size(max_bytes)
-        yield Upload(path, _filename(part.filename), _purpose(fields), _life(fields))
-    finally:
-        for path in paths:
-            path.unlink(missing_ok=True)
+        fields = dict(reversed(form.fields))
+        yield Upload(part.path, part.filename, _purpose(fields), _life(fields))
 
 
-def sweep_abandoned(scratch_dir: Path) -> None:
-    """Makes the scratch folder and removes what killed processes left in it."""
-    scratch_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    oldest = time.time() - ABANDONED_SECONDS
-    for path in scratch_dir.glob(_TEMPORARY_PREFIX + "*"):
-        with suppress(FileNotFoundError):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-
-
-def _receive(
-    request: Request, boundary: str, scratch_dir: Path, paths: list[Path]
-) -> tuple[Any, Any]:
-    opened: list[IO[bytes]] = []
-
-    def make_file(*_: Any, **__: Any) -> IO[bytes]:
-        # Not a with block: the parser writes to it, and the finally below closes it.
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            dir=scratch_dir, prefix=_TEMPORARY_PREFIX, delete=False
-        )
-        paths.append(Path(file.name))
-        opened.append(file)
-        return file
-
-    parser = MultiPartParser(
-        stream_factory=make_file,
-        max_form_memory_size=MAX_FORM_BYTES,
-        buffer_size=BUFFER_BYTES,
-        max_form_parts=MAX_PARTS,
-    )
-    try:
-        return parser.parse(request.stream, boundary.encode(), request.content_length)
-    except RequestEntityTooLarge:
-        raise PayloadTooLarge("the upload is over the limit") from None
-    except ClientDisconnected:
-        raise InvalidRequest("the upload ended before its announced length") from None
-    except ValueError:
-        raise InvalidRequest("the body is not well-formed multipart/form-data") from None
-    finally:
-        for file in opened:
-            file.close()
-
-
-def _purpose(fields: Any) -> str:
-    purpose = str(fields.get("purpose", ""))
+def _purpose(fields: Mapping[str, str]) -> str:
+    purpose = fields.get("purpose", "")
     if purpose not in PURPOSES:
         raise InvalidRequest(f"'purpose' must be one of {', '.join(PURPOSES)}", param="purpose")
     return purpose
 
 
-def _life(fields: Any) -> int | None:
+def _life(fields: Mapping[str, str]) -> int | None:
     anchor = fields.get("expires_after[anchor]")
     seconds = fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
@@ -148,35 +61,11 @@ def _life(fields: Any) -> int | None:
             "'expires_after[anchor]' must be 'created_at'", param="expires_after[anchor]"
         )
     if not re.fullmatch(r"[0-9]{1,9}", seconds or "", re.ASCII) or not (
-        LEAST_LIFE_SECONDS <= int(seconds) <= MOST_LIFE_SECONDS
+        LEAST_LIFE_SECONDS <= int(seconds or 0) <= MOST_LIFE_SECONDS
     ):
         raise InvalidRequest(
             f"'expires_after[seconds]' must be a whole number from {LEAST_LIFE_SECONDS} to "
             f"{MOST_LIFE_SECONDS}",
             param="expires_after[seconds]",
         )
-    return int(seconds)
-
-
-def _filename(given: str | None) -> str:
-    """The last segment of what the client calls it, without what a terminal would obey."""
-    last = _SEPARATORS.split(given or "")[-1]
-    encodable = last.encode("utf-8", "replace").decode()
-    printable = "".join(letter for letter in encodable if letter.isprintable()).strip()
-    return printable[:MAX_FILENAME_CHARACTERS] or "file"
-
-
-@contextmanager
-def _scratch_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull("there is no room for this upload") from None
-        if error.errno in {errno.EACCES, errno.ENOENT, errno.EROFS, errno.EIO}:
-            raise StorageUnavailable("uploads can't be received at the moment") from None
-        raise InvalidRequest("the upload broke off") from None
-
-
-def _refuse_size(max_bytes: int) -> NoReturn:
-    raise PayloadTooLarge(f"the file is over the limit of {max_bytes} bytes", param="file")
+    return int(seconds or 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Condition, Event, Thread
 
 import structlog
@@ -11,8 +12,11 @@ from sqlalchemy import Engine
 
 from api.limits import MAX_WAITING_REQUESTS
 from shared.db.jobs import find_ended
+from shared.errors import TooManyRequests
 
 log = structlog.get_logger()
+
+Sleep = Callable[[str, float], None]
 
 POLL_SECONDS = 0.1
 
@@ -40,11 +44,31 @@ class Waiter:
 
     def wait(self, job_id: str, seconds: float) -> None:
         """Returns once the job has ended, after ``seconds``, or at once when too many wait."""
-        ended = Event()
+        with suppress(TooManyRequests), self.place() as sleep:
+            sleep(job_id, seconds)
+
+    @contextmanager
+    def place(self) -> Iterator[Sleep]:
+        """A place among those who may wait, for the length of the block: its holder can submit a
+        job and be sure to be able to wait for it. Raises TooManyRequests.
+
+        Gives a function that returns once the job has ended, or after so many seconds.
+        """
         with self._changed:
             if self._closed or self._waiting >= self._max_waiting:
-                return
+                raise TooManyRequests("too many calls wait for their results; try again")
             self._waiting += 1
+        try:
+            yield self._sleep
+        finally:
+            with self._changed:
+                self._waiting -= 1
+
+    def _sleep(self, job_id: str, seconds: float) -> None:
+        ended = Event()
+        with self._changed:
+            if self._closed:
+                return
             self._awaited.setdefault(job_id, []).append(ended)
             if self._thread is None:
                 self._thread = Thread(target=self._watch, name="job-waiter", daemon=True)
@@ -77,7 +101,6 @@ class Waiter:
 
     def _leave(self, job_id: str, ended: Event) -> None:
         with self._changed:
-            self._waiting -= 1
             events = self._awaited.get(job_id, [])
             if ended in events:
                 events.remove(ended)

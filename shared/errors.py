@@ -96,6 +96,24 @@ class UnsupportedMediaType(PressrunError):
     code = "unsupported_media_type"
 
 
+class UnsupportedMedia(InvalidRequest):
+    """A picture or sound that is of no format read here, or damaged."""
+
+    code = "unsupported_media"
+
+
+class MediaTooLarge(PressrunError):
+    """A picture or sound has too many bytes or pixels."""
+
+    code = "media_too_large"
+
+
+class TooManyRequests(PressrunError):
+    """More requests wait for their results than this process can hold; nothing was accepted."""
+
+    code = "too_many_requests"
+
+
 class StorageUnavailable(PressrunError):
     """The artifact store does not answer; nothing was accepted."""
 

@@ -26,7 +26,14 @@ DEFAULT_ENDPOINTS = {
     "speech": ["/v1/audio/speech"],
     "video": ["/v1/videos"],
     "composer": ["/v1/videos", "/v1/videos/compositions"],
-    "fake": [*GENERATION_ENDPOINTS, "/v1/embeddings"],
+    "fake": [
+        *GENERATION_ENDPOINTS,
+        "/v1/embeddings",
+        *IMAGE_ENDPOINTS,
+        "/v1/audio/speech",
+        "/v1/videos",
+        "/v1/videos/compositions",
+    ],
 }
 DEFAULT_POOLS = {"image": "image", "speech": "speech", "video": "video", "composer": "video"}
 DEFAULT_POOL = "text"

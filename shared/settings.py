@@ -133,6 +133,13 @@ class Settings(BaseSettings):
     ] = False
 
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest JSON request body.")] = 2**20
+    max_media_body_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            description="Largest JSON body of the calls that may bring pictures as `data:` URLs.",
+        ),
+    ] = 32 * 2**20
     max_file_bytes: Annotated[int, Field(ge=1024, description="Largest uploaded file.")] = 5 * 2**30
     max_batch_rows: Annotated[int, Field(ge=1, description="Most rows in one batch.")] = 1_000_000
     max_line_bytes: Annotated[
@@ -144,6 +151,15 @@ class Settings(BaseSettings):
     max_wait_seconds: Annotated[float, Field(ge=0, description="Longest long-poll (`?wait=`).")] = (
         25.0
     )
+    direct_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="How long a direct call (`POST /v1/chat/completions` and the like) waits "
+            "for its result before it answers 504; its job goes on. Less than the 600 s after "
+            "which OpenAI's clients give up and ask again.",
+        ),
+    ] = 570.0
     key_cache_seconds: Annotated[
         float,
         Field(

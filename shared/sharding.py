@@ -6,7 +6,9 @@ time first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 MAX_ROWS = 256
 MAX_BYTES = 8 * 2**20
@@ -18,7 +20,7 @@ TARGET_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A run of whole lines of the input file: bytes ``[start, end)``."""
+    """Rows of one pool: whole lines of the input file within bytes ``[start, end)``."""
 
     ordinal: int
     byte_start: int
@@ -26,6 +28,10 @@ class Slice:
     first_line: int
     """1-based number of the first line in the file."""
     row_count: int
+    pool: str
+    lines: Sequence[int] | None = None
+    """The rows' line numbers, where rows of other pools lie between them; None when all rows
+    between the bytes are the slice's."""
 
 
 @dataclass(slots=True)
@@ -37,15 +43,18 @@ class Cutter:
 
     max_rows: int = MAX_ROWS
     max_bytes: int = MAX_BYTES
+    """From the first row's start to the last one's end, whatever lies between."""
     target_seconds: float = TARGET_SECONDS
     max_results: int = MAX_RESULTS
+    pool: str = "text"
     _ordinal: int = 0
     _start: int = 0
     _end: int = 0
-    _line: int = 1
-    _rows: int = 0
+    _lines: array[int] = field(default_factory=lambda: array("I"))
     _seconds: float = 0.0
     _results: int = 0
+    _passed_over: bool = False
+    _has_gaps: bool = False
 
     def add(
         self, *, line: int, byte_start: int, byte_end: int, seconds: float, results: int = 1
@@ -53,31 +62,91 @@ class Cutter:
         """Takes the row on ``line``; returns the slice before it when the row would overfill it.
 
         ``seconds`` is the row's share of an engine's time when it works at full load, ``results``
-        how many texts or vectors it asks for.
+        how many texts, vectors or steps it asks for.
         """
-        full = self._rows > 0 and (
-            self._rows >= self.max_rows
+        full = bool(self._lines) and (
+            len(self._lines) >= self.max_rows
             or byte_end - self._start > self.max_bytes
             or self._seconds + seconds > self.target_seconds
             or self._results + results > self.max_results
         )
         done = self._cut() if full else None
-        if self._rows == 0:
-            self._start, self._line = byte_start, line
-        self._rows += 1
+        if not self._lines:
+            self._start = byte_start
+        elif self._passed_over:
+            self._has_gaps = True
+        self._passed_over = False
+        self._lines.append(line)
         self._seconds += seconds
         self._results += results
         self._end = byte_end
         return done
 
+    def pass_over(self) -> None:
+        """The next row of the file is another pool's."""
+        self._passed_over = True
+
     def last(self) -> Slice | None:
         """The unfinished slice at the end of the file, if any."""
-        return self._cut() if self._rows else None
+        return self._cut() if self._lines else None
 
     def _cut(self) -> Slice:
-        done = Slice(self._ordinal, self._start, self._end, self._line, self._rows)
+        lines = self._lines
+        done = Slice(
+            self._ordinal,
+            self._start,
+            self._end,
+            lines[0],
+            len(lines),
+            self.pool,
+            lines if self._has_gaps else None,
+        )
         self._ordinal += 1
-        self._rows = 0
+        self._lines = array("I")
         self._seconds = 0.0
         self._results = 0
+        self._passed_over = self._has_gaps = False
         return done
+
+
+class PoolCutters:
+    """A cutter for each pool that the rows of one file need."""
+
+    def __init__(self) -> None:
+        self._cutters: dict[str, Cutter] = {}
+
+    def add(
+        self,
+        pool: str,
+        *,
+        line: int,
+        byte_start: int,
+        byte_end: int,
+        seconds: float,
+        results: int = 1,
+    ) -> Slice | None:
+        """Like ``Cutter.add``, for a row of ``pool``; ordinals count within the pool."""
+        cutter = self._cutters.get(pool)
+        if cutter is None:
+            cutter = self._cutters[pool] = Cutter(pool=pool)
+        for other in self._cutters.values():
+            if other is not cutter:
+                other.pass_over()
+        return cutter.add(
+            line=line,
+            byte_start=byte_start,
+            byte_end=byte_end,
+            seconds=seconds,
+            results=results,
+        )
+
+    def rest(self) -> list[Slice]:
+        """The unfinished slices at the end of the file."""
+        last = (cutter.last() for cutter in self._cutters.values())
+        return [part for part in last if part is not None]
+
+
+def in_order(slices: Iterable[Slice]) -> list[Slice]:
+    """The slices of a file by their first line, numbered so."""
+    ordered = sorted(slices, key=lambda part: part.first_line)
+    return [replace(part, ordinal=number) for number, part in enumerate(ordered)]

@@ -27,7 +27,7 @@ class ShardState(StrEnum):
     """Where one unit of dispatch stands."""
 
     QUEUED = "queued"
-    """Waits outside its tenant's window."""
+    """Waits outside its tenant's window; with ``blocked_n`` above zero, for other shards."""
     READY = "ready"
     """Inside the window: any worker of its pool may claim it."""
     RUNNING = "running"
@@ -75,7 +75,8 @@ TRANSITIONS: dict[type[State], dict[State, frozenset[State]]] = {
     ShardState: {
         _S.QUEUED: frozenset({_S.READY, _S.CANCELLED}),
         _S.READY: frozenset({_S.RUNNING, _S.CANCELLED}),
-        _S.RUNNING: frozenset({_S.READY, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
+        # Back to the queue: a slice whose rows are graphs waits there for their steps.
+        _S.RUNNING: frozenset({_S.QUEUED, _S.READY, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUCCEEDED: frozenset(),
         _S.FAILED: frozenset(),
         _S.CANCELLED: frozenset(),

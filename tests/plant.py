@@ -60,6 +60,10 @@ class Process:
         """``kill -9``, and nothing else: what it started has to end by itself."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """SIGTERM: it drains and leaves."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
@@ -154,6 +158,10 @@ class Plant:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def url_for(self, link: str) -> str:
+        """``link`` as an absolute address: the local store's are paths on the API's own."""
+        return link if "://" in link else self.url + link
 
     def wait_ready(self, timeout_seconds: float = 60.0) -> None:
         def ready() -> bool:

@@ -18,6 +18,7 @@ from shared.pools import UPKEEP
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
+from worker.admission import Admission
 from worker.catalog import ModelCache
 from worker.commits import Commits
 from worker.doorbell_listener import Listener
@@ -25,6 +26,7 @@ from worker.engines.child import engine_environment
 from worker.engines.pool import EnginePool
 from worker.generation import Generation
 from worker.session import Session
+from worker.spool import Spool
 from worker.supervisor import Supervisor
 from worker.upkeep.chores import UpkeepChores
 from worker.upkeep.cleaner import Cleaner
@@ -34,8 +36,9 @@ from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
 
-DATABASE_CONNECTIONS = 12
-"""One for each thread that may use one: loop, heartbeat, commits, readers, chores, passes."""
+DATABASE_CONNECTIONS = 18
+"""One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
+passes."""
 AUTOCOMMIT_CONNECTIONS = 2
 """For the loop's claims and watches, and for commits of single generations."""
 COMMIT_GRACE_SECONDS = 5.0
@@ -47,7 +50,7 @@ class Worker:
     def __init__(self, settings: Settings, pools: Sequence[str]) -> None:
         self._settings = settings
         self._pools = list(pools)
-        settings.scratch_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._spool = Spool(settings.scratch_dir)
         self._database: Engine = make_engine(
             settings.database_url, process="worker", pool_size=DATABASE_CONNECTIONS
         )
@@ -79,21 +82,32 @@ class Worker:
             memory_bytes=settings.model_memory_bytes,
             environment=engine_environment(os.environ, offline=settings.hub_offline),
             threads=settings.engine_threads,
+            folders=self._spool,
+            public_url=(settings.public_url or "").rstrip("/"),
         )
         self._chores = self._make_chores() if UPKEEP in self._pools else None
         self._passes = self._make_passes() if UPKEEP in self._pools else None
+        generation = Generation(
+            self._engines,
+            self._commits,
+            ModelCache(self._database),
+            self._spool,
+            idle_engine_seconds=settings.idle_engine_seconds,
+            load_engine_seconds=settings.load_engine_seconds,
+        )
         self.supervisor = Supervisor(
             database=self._database,
             autocommit=self._autocommit,
-            store=self._store,
             session=self._session,
             mailbox=self._mailbox,
-            generation=Generation(
-                self._engines,
-                self._commits,
-                ModelCache(self._database),
-                idle_engine_seconds=settings.idle_engine_seconds,
-                load_engine_seconds=settings.load_engine_seconds,
+            generation=generation,
+            admission=Admission(
+                database=self._database,
+                store=self._store,
+                spool=self._spool,
+                session=self._session,
+                mailbox=self._mailbox,
+                generation=generation,
             ),
             chores=self._chores,
             pools=self._pools,
@@ -128,6 +142,7 @@ class Worker:
             self._chores.close()
         self._commits.close(timeout=COMMIT_GRACE_SECONDS)
         self._engines.kill_all()
+        self._spool.close()
         self._session.close()
         self._listener.stop()
         self._ringer.close(timeout=1.0)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
-from queue import Empty, SimpleQueue
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
 from shared.backoff import delays
-from shared.db.session import is_outage
+from shared.db.steps import pools_after
 from shared.doorbell import Ringer
 from shared.errors import StorageFull, StorageUnavailable
 from shared.lifecycle import GenerationEnd, Held, ReleaseReason
@@ -28,14 +27,14 @@ from shared.pools import UPKEEP
 from shared.states import ShardState
 from shared.storage.base import Store
 from worker.execution import ShardRun
+from worker.generation_groups import GenerationGroups
+from worker.insistence import Insistence, Stale
+from worker.outputs import store_files
 from worker.session import Session
+from worker.spool import Taken, remove
 
 log = structlog.get_logger()
 
-GROUP_LIMIT = 256
-"""Single generations committed in one statement."""
-GROUP_BYTES = 16 * 2**20
-"""A group that is larger than this goes as it is: Postgres takes no statement of a gigabyte."""
 STORAGE_PATIENCE_SECONDS = 600.0
 """For how long a slice is offered to a store that fails, before it is given back with ``error_n``
 charged, so that one that can't be stored at all does not hold up the others for ever."""
@@ -46,10 +45,6 @@ MOST_WAITING_SLICES = 16
 UNFORESEEN_PAUSE_SECONDS = 5.0
 
 Result = TypeVar("Result")
-
-
-class Stale(Exception):
-    """The session under which this was computed is dead: nobody wants it any more."""
 
 
 class Commits:
@@ -65,38 +60,50 @@ class Commits:
         *,
         on_closed: Callable[[Held], None],
         threads: int = 4,
+        upload_threads: int = 4,
         storage_patience: float = STORAGE_PATIENCE_SECONDS,
     ) -> None:
         self._storage_patience = storage_patience
         self._database = database
         self._autocommit = autocommit
         self._store = store
-        self._session = session
         self._ringer = ringer
         self._on_closed = on_closed
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="commit")
-        self._generations: SimpleQueue[tuple[str, GenerationEnd] | None] = SimpleQueue()
+        # Of their own: threads that commit wait for them.
+        self._uploads = ThreadPoolExecutor(upload_threads, thread_name_prefix="upload")
         self._slices_waiting = 0
         self._counting = threading.Lock()
-        self._closing = threading.Event()
-        self._grouper = threading.Thread(target=self._group, name="commit-group", daemon=True)
-        self._grouper.start()
+        self._insistence = Insistence(session)
+        self._groups = GenerationGroups(autocommit, self._insistence, on_closed)
 
     def generation(self, run: ShardRun) -> None:
         """Commits a single generation, together with others that end about now."""
-        try:
-            end = run.end_generation()
-        except Exception:
-            log.exception("result_unreadable", shard=run.held.shard_id)
-            end = run.failed_end("engine_error", "the engine's answer could not be read")
-        self._generations.put((run.session_id, end))
+        if run.has_files:
+            self._threads.submit(self._store_then_group, run)
+        else:
+            self._groups.put(run.session_id, _end_of(run))
+
+    def step(self, run: ShardRun) -> None:
+        """Stores and commits a step of a graph."""
+        self._carry_counted(run, lambda: self._commit_step(run))
 
     def slice(self, run: ShardRun) -> None:
         """Stores and commits a slice of a batch."""
+        self._carry_counted(run, lambda: self._commit_slice(run))
 
+    def store_early(self, run: ShardRun) -> None:
+        """Begins to store the files of rows that have ended, while others of the shard run."""
+        run.store_early(self._store, self._uploads.submit)
+
+    def preview(self, run: ShardRun, taken: Taken, step: int) -> None:
+        """Shows a picture that is not finished, if it can be done at once."""
+        self._uploads.submit(self._show_preview, run, taken, step)
+
+    def _carry_counted(self, run: ShardRun, work: Callable[[], None]) -> None:
         def commit() -> None:
             try:
-                self._commit_slice(run)
+                work()
             finally:
                 with self._counting:
                     self._slices_waiting -= 1
@@ -127,12 +134,14 @@ class Commits:
 
     def close(self, timeout: float) -> None:
         """Waits for what is under way, up to ``timeout`` seconds, then lets go of it."""
-        self._generations.put(None)
-        self._grouper.join(timeout)
-        self._closing.set()
+        self._groups.close(timeout)
+        self._insistence.let_go()
         self._threads.shutdown(wait=True)
+        self._uploads.shutdown(wait=False, cancel_futures=True)
 
-    def _carry(self, run: ShardRun, work: Callable[[], None]) -> None:
+    def _carry(
+        self, run: ShardRun, work: Callable[[], None], closes: Callable[[], bool] = lambda: True
+    ) -> None:
         held = run.held
         try:
             try:
@@ -149,29 +158,78 @@ class Commits:
         except Exception:
             log.exception("shard_not_released", shard=held.shard_id, epoch=held.epoch)
         finally:
-            self._on_closed(held)
+            if closes():
+                self._on_closed(held)
 
-    def _commit_slice(self, run: ShardRun) -> None:
+    def _stored(self, run: ShardRun, store: Callable[[], Result]) -> Result | None:
+        """What ``store`` returns, offered to a store that fails for as long as patience lasts;
+        None when the shard was given back instead."""
         give_up = time.monotonic() + self._storage_patience
         for tries, delay in enumerate(delays(base=0.5, cap=STORAGE_PAUSE_CAP_SECONDS), start=1):
             try:
-                end = run.end_slice(self._store)
-                break
+                return store()
             except (StorageUnavailable, StorageFull) as error:
                 log.warning("store_failed", shard=run.held.shard_id, code=error.code, tries=tries)
                 if time.monotonic() >= give_up:
                     self._release(run, ReleaseReason.ERROR, error.code, error.message, delay)
-                    return
-                self._pause(delay, run.session_id)
+                    return None
+                self._insistence.pause(delay, run.session_id)
+        raise AssertionError("delays() never ends")
 
+    def _commit_slice(self, run: ShardRun) -> None:
+        end = self._stored(run, lambda: run.end_slice(self._store))
+        if end is not None:
+            self._commit_alone(run, lambda c: lifecycle.finish_slice(c, run.session_id, end))
+
+    def _commit_step(self, run: ShardRun) -> None:
+        end = self._stored(run, lambda: self._end_with_files(run))
+        if end is not None:
+            self._commit_alone(run, lambda c: lifecycle.finish_step(c, run.session_id, end))
+            self._ring_next(run)
+
+    def _ring_next(self, run: ShardRun) -> None:
+        """Announces the steps that waited for this one; upkeep finds them too, within a second."""
+        with suppress(SQLAlchemyError), self._autocommit.connect() as connection:
+            for pool in pools_after(connection, run.held.shard_id):
+                self._ringer.ring(pool)
+
+    def _commit_alone(self, run: ShardRun, finish: Callable[[Connection], bool]) -> None:
         def commit() -> bool:
             with self._database.begin() as connection:
-                return lifecycle.finish_slice(connection, run.session_id, end)
+                return finish(connection)
 
-        if self._insist(commit, run.session_id):
+        if self._insistence.insist(commit, run.session_id):
             self._ringer.ring(UPKEEP)
         else:
             log.warning("zombie_commit_refused", shard=run.held.shard_id, epoch=run.held.epoch)
+
+    def _end_with_files(self, run: ShardRun) -> GenerationEnd:
+        run.store_files(self._store)
+        return _end_of(run)
+
+    def _store_then_group(self, run: ShardRun) -> None:
+        """The shard is off the books once its group is committed, or here if that never comes."""
+        grouped = False
+
+        def store() -> None:
+            nonlocal grouped
+            end = self._stored(run, lambda: self._end_with_files(run))
+            if end is not None:
+                self._groups.put(run.session_id, end)
+                grouped = True
+
+        self._carry(run, store, closes=lambda: not grouped)
+
+    def _show_preview(self, run: ShardRun, taken: Taken, step: int) -> None:
+        try:
+            row = next(iter(run.rows.values()))
+            (preview,) = store_files(self._store, run.claim, row, [taken])
+            with self._database.begin() as connection:
+                lifecycle.add_preview(connection, run.session_id, run.held, preview, step=step)
+        except Exception as error:  # it is only a look, and the next one comes
+            log.warning("preview_dropped", shard=run.held.shard_id, error=type(error).__name__)
+        finally:
+            remove([taken.path])
 
     def _release(
         self,
@@ -193,85 +251,14 @@ class Commits:
                     delay_seconds=delay_seconds,
                 )
 
-        state = self._insist(give_back, run.session_id)
+        state = self._insistence.insist(give_back, run.session_id)
         log.info("shard_released", shard=run.held.shard_id, reason=str(reason), state=state)
         self._ringer.ring(run.claim.pool if state == ShardState.READY else UPKEEP)
 
-    def _group(self) -> None:
-        while (first := self._generations.get()) is not None:
-            group, closing, size = [first], False, _bytes_of(first[1])
-            while len(group) < GROUP_LIMIT and size < GROUP_BYTES and not closing:
-                try:
-                    item = self._generations.get_nowait()
-                except Empty:
-                    break
-                if item is None:
-                    closing = True
-                else:
-                    group.append(item)
-                    size += _bytes_of(item[1])
-            for session_id, items in groupby(group, key=lambda item: item[0]):
-                self._commit_generations(session_id, [end for _, end in items])
-            if closing:
-                return
 
-    def _commit_generations(self, session_id: str, ends: Sequence[GenerationEnd]) -> None:
-        def commit() -> set[Held]:
-            with self._autocommit.connect() as connection:
-                return lifecycle.finish_generations(connection, session_id, ends)
-
-        held = [end.held for end in ends]
-        try:
-            zombies = set(held) - self._insist(commit, session_id)
-            if zombies:
-                log.warning("zombie_commits_refused", shards=[item.shard_id for item in zombies])
-        except Stale:
-            log.warning("stale_shards_dropped", shards=[item.shard_id for item in held])
-        except Exception as error:
-            # Not an outage: one of the results is at fault, or this code is.
-            self._commit_one_by_one(session_id, ends, error)
-            return
-        for item in held:
-            self._on_closed(item)
-
-    def _commit_one_by_one(
-        self, session_id: str, ends: Sequence[GenerationEnd], error: Exception
-    ) -> None:
-        """A statement that the database refuses for one result must not hold up the others."""
-        if len(ends) > 1:
-            for end in ends:
-                self._commit_generations(session_id, [end])
-            return
-        log.error("result_refused", shard=ends[0].held.shard_id, error=type(error).__name__)
-        if ends[0].error_code == "result_refused":
-            self._on_closed(ends[0].held)
-            return
-        failed = GenerationEnd(
-            ends[0].held,
-            ShardState.FAILED,
-            ends[0].sha256,
-            error_code="result_refused",
-            error_message="the database could not store the result",
-        )
-        self._commit_generations(session_id, [failed])
-
-    def _insist(self, call: Callable[[], Result], session_id: str) -> Result:
-        """Calls until the database answers. Raises Stale when the session is proven dead."""
-        for delay in delays(base=0.1, cap=5.0):
-            try:
-                return call()
-            except SQLAlchemyError as error:
-                if not is_outage(error):
-                    raise
-                log.warning("commit_postponed", error=type(error).__name__)
-            self._pause(delay, session_id)
-        raise AssertionError("delays() never ends")
-
-    def _pause(self, seconds: float, session_id: str) -> None:
-        if self._closing.wait(seconds) or self._session.is_lost(session_id):
-            raise Stale
-
-
-def _bytes_of(end: GenerationEnd) -> int:
-    """About what committing it sends; results are nearly all ASCII."""
-    return len(end.result or "")
+def _end_of(run: ShardRun) -> GenerationEnd:
+    try:
+        return run.end_generation()
+    except Exception:
+        log.exception("result_unreadable", shard=run.held.shard_id)
+        return run.failed_end("engine_error", "the engine's answer could not be read")

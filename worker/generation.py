@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
 from shared.lifecycle import Claim, Held, ReleaseReason, Watched
-from shared.states import StopReason
+from shared.states import Stage
 from worker.commits import Commits
 from worker.crashes import CRASHED, HUNG, Crashes
+from worker.engines import protocol
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.pool import ChildKey, EnginePool
-from worker.engines.protocol import (
-    Beat,
-    Cancelled,
-    Fatal,
-    FromEngine,
-    Loading,
-    Ready,
-    RowsDone,
-)
+from worker.engines.protocol import FromEngine, RowResult
 from worker.execution import ShardRun
+from worker.inputs import Gathered
 from worker.placement import ModelLookup, Placement
+from worker.reports import Reports
+from worker.room import Room
+from worker.spool import Spool, remove
+from worker.stopping import Stopping
+from worker.watchdog import Watchdog
 
 log = structlog.get_logger()
-
-CANCEL_GRACE_SECONDS = 10.0
-DEFAULT_CAPACITY = 128
-"""Rows to claim before any engine has said how many it wants."""
 
 
 class Generation:
@@ -42,6 +35,7 @@ class Generation:
         engines: EnginePool,
         commits: Commits,
         models: ModelLookup,
+        spool: Spool,
         *,
         idle_engine_seconds: float,
         load_engine_seconds: float,
@@ -50,20 +44,33 @@ class Generation:
         self._commits = commits
         self._placement = Placement(engines, models, on_failed=self.end_if_done)
         self._crashes = Crashes(self._placement, self)
-        self._idle_seconds = idle_engine_seconds
-        self._load_seconds = load_engine_seconds
+        self._room = Room(engines, self._placement)
+        self._spool = spool
+        self.reports = Reports(spool, commits)
+        self.on_wants_inputs: Callable[[ShardRun], None] = lambda run: None
+        """Told of a run whose next rows need inputs that there was no room for before."""
         self._runs: dict[Held, ShardRun] = {}
         self._reading: dict[Held, tuple[Claim, str]] = {}
-        self._cancelling: dict[Held, float] = {}
-        self._hung: set[int] = set()
+        self._leaving: list[ShardRun] = []
+        self._stopping = Stopping(
+            engines,
+            self._runs,
+            on_drained=self._end,
+            on_abandoned=lambda run: self.closed(run.held),
+        )
+        self._watchdog = Watchdog(
+            engines,
+            self._stopping,
+            idle_seconds=idle_engine_seconds,
+            load_seconds=load_engine_seconds,
+        )
 
     # --- what the supervisor asks ---------------------------------------------------------
 
-    def room(self) -> int:
-        """How many more rows the engines can use."""
-        held = sum(max(1, len(run.unfinished)) for run in self._runs.values())
-        held += sum(claim.row_count for claim, _ in self._reading.values())
-        return max(0, (self._engines.capacity() or DEFAULT_CAPACITY) - held)
+    def room(self, pool: str) -> int:
+        """How many more rows of ``pool`` its engines can use."""
+        reading = (claim for claim, _ in self._reading.values())
+        return self._room.of(pool, self._runs.values(), reading)
 
     @property
     def idle(self) -> bool:
@@ -95,15 +102,30 @@ class Generation:
         if run.stop_reason is not None:
             self._end(run)
             return
+        self._place(run)
+        self.end_if_done(run)
+
+    def _place(self, run: ShardRun) -> None:
         by_model: dict[str, list[int]] = defaultdict(list)
-        for row in run.rows.values():
-            by_model[row.model].append(row.index)
+        for index in sorted(run.unfinished - run.waiting):
+            by_model[run.rows[index].model].append(index)
         for model, indexes in by_model.items():
             self._placement.place(run, model, indexes)
+
+    def provide(self, run: ShardRun, found: Gathered) -> None:
+        """The inputs of some more rows of a run are there."""
+        if run.held not in self._runs or run.ending:
+            remove(found.paths)
+            return
+        run.provide(found)
+        self._place(run)
+        self.end_if_done(run)
 
     def unreadable(self, run: ShardRun, code: str, message: str) -> None:
         """The shard's rows could not be read: give it back."""
         self._reading.pop(run.held, None)
+        if run.ending:
+            return
         self._runs[run.held] = run
         self.give_back(run, ReleaseReason.ERROR, code=code, message=message, delay_seconds=2.0)
 
@@ -121,20 +143,16 @@ class Generation:
 
     def _heed(self, child: EngineChild, message: FromEngine) -> None:
         match message:
-            case RowsDone(results):
-                ended: set[Held] = set()
-                for result in results:
-                    held = Held(result.shard, result.epoch)
-                    run = self._runs.get(held)
-                    if run is not None and not run.ending:
-                        run.take(result)
-                        ended.add(held)
-                for held in ended:
-                    self.end_if_done(self._runs[held])
+            case protocol.RowsDone(results):
+                self._take(results, child.load.spool)
                 self._placement.test_suspects(child.load.model)
-            case Cancelled(shard, epoch):
-                self._end_if_drained(Held(shard, epoch))
-            case Ready(capacity, resident_bytes, detail):
+            case protocol.Progressing(rows):
+                for row in rows:
+                    held = Held(row.shard, row.epoch)
+                    self.reports.note(self._runs.get(held), row, child.load.spool)
+            case protocol.Cancelled(shard, epoch):
+                self._stopping.end_if_drained(Held(shard, epoch))
+            case protocol.Ready(capacity, resident_bytes, detail):
                 log.info(
                     "engine_ready",
                     model=child.load.model,
@@ -142,20 +160,46 @@ class Generation:
                     resident_bytes=resident_bytes,
                     detail=detail,
                 )
-            case Loading() | Beat() | Fatal():
+            case protocol.Loading() | protocol.Beat() | protocol.Fatal():
                 pass
+
+    def _take(self, results: Sequence[RowResult], folder: str) -> None:
+        ended: dict[Held, ShardRun] = {}
+        for result in results:
+            run = self._runs.get(Held(result.shard, result.epoch))
+            if run is None or run.ending:
+                self._spool.drop(folder, result.files)
+                continue
+            ended[run.held] = run
+            if result.files:
+                run.take_filed(result, self._spool, folder)
+            else:
+                run.take(result)
+        for run in ended.values():
+            if run.has_files and run.is_batch:
+                self._commits.store_early(run)
+            self.end_if_done(run)
 
     def end_if_done(self, run: ShardRun) -> None:
         """Hands the shard over for its commit once every row has ended."""
-        if run.done and not run.ending:
+        if run.ending:
+            return
+        if run.done:
             self._end(run)
+        elif run.wants_inputs:
+            run.fetching = True
+            run.drop_inputs()
+            self.on_wants_inputs(run)
 
     def _end(self, run: ShardRun) -> None:
         run.ending = True
         if run.unfinished:
             run.cut()
+        run.drop_inputs()
         if run.is_batch:
             self._commits.slice(run)
+        elif run.claim.stage == Stage.STEP:
+            self._commits.step(run)
         else:
             self._commits.generation(run)
 
@@ -177,60 +221,32 @@ class Generation:
 
     def closed(self, held: Held) -> None:
         """The shard is committed, given back or lost: off the books."""
-        self._runs.pop(held, None)
-        self._cancelling.pop(held, None)
+        run = self._runs.pop(held, None)
+        self._stopping.closed(held)
+        self.reports.forget(held)
+        if run is not None:
+            self._leaving.append(run)
+            self._discard_left()
+
+    def _discard_left(self) -> None:
+        """Removes the files of runs that are off the books, once no engine reads them any more."""
+        still_read = [run for run in self._leaving if self._stopping.is_in_engine(run.held)]
+        for run in self._leaving:
+            if run not in still_read:
+                run.discard()
+        self._leaving = still_read
 
     # --- stopping -------------------------------------------------------------------------
 
     def obey(self, watched: list[Watched]) -> None:
         """Drops shards that were taken away and stops those whose job was asked to stop."""
-        still_held = {item.held: item.stop_reason for item in watched}
-        for held, run in list(self._runs.items()):
-            if run.ending:
-                continue
-            if held not in still_held:
-                log.warning("shard_taken_away", shard=held.shard_id, epoch=held.epoch)
-                self._abandon(run)
-            elif still_held[held] is not None and run.stop_reason is None:
-                self._stop(run, still_held[held])
-
-    def _stop(self, run: ShardRun, reason: StopReason | None) -> None:
-        run.stop_reason = reason
-        self._cancelling[run.held] = time.monotonic() + CANCEL_GRACE_SECONDS
-        for _, child in self._engines.children():
-            if _key(run.held) in child.rows_in_flight:
-                self._cancel(child, run.held)
-        self._end_if_drained(run.held)
-
-    def _end_if_drained(self, held: Held) -> None:
-        """Ends a stopping shard once no engine works on it."""
-        run = self._runs.get(held)
-        if run is None or run.ending or run.stop_reason is None:
-            return
-        # A child that still loads has begun nothing: the cancel is behind the rows in its pipe.
-        if not any(
-            child.state == "ready" and _key(held) in child.rows_in_flight
-            for _, child in self._engines.children()
-        ):
-            self._end(run)
-
-    def _abandon(self, run: ShardRun) -> None:
-        run.ending = True
-        for _, child in self._engines.children():
-            if _key(run.held) in child.rows_in_flight:
-                self._cancel(child, run.held)
-        self.closed(run.held)
-
-    @staticmethod
-    def _cancel(child: EngineChild, held: Held) -> None:
-        with suppress(ChildDied):  # judged when its pipe is read
-            child.cancel(held.shard_id, held.epoch)
+        self._stopping.obey(watched)
 
     def preempt_all(self) -> None:
         """The worker leaves: unfinished shards go back, blaming nobody."""
         for run in list(self._runs.values()):
             if run.is_batch and run.stop_reason is not None:
-                self._end_if_drained(run.held)
+                self._stopping.end_if_drained(run.held)
             self.give_back(run, ReleaseReason.PREEMPTED)
         for claim, session_id in self._reading.values():
             self.give_back(ShardRun(claim, session_id, []), ReleaseReason.PREEMPTED)
@@ -253,34 +269,17 @@ class Generation:
 
     def tend(self) -> None:
         """Kills children that hang, places rows that waited for room, retires quarantine."""
-        now = time.monotonic()
-        hung = [child for _, child in self._engines.children() if self._is_hung(child, now)]
-        for child in hung:
-            log.error("engine_hung", model=child.load.model, pid=child.pid)
-            self._hung.add(child.pid)
-            child.kill()
-        if hung:
+        if self._watchdog.bite():
             self.receive()
+        self._discard_left()
         self._placement.retry()
         self._engines.retire_quarantine()
-
-    def _is_hung(self, child: EngineChild, now: float) -> bool:
-        silent = now - child.last_heard
-        if child.state == "loading":
-            return silent > self._load_seconds
-        if any(
-            deadline < now and _key(held) in child.rows_in_flight
-            for held, deadline in self._cancelling.items()
-        ):
-            return True
-        return bool(child.rows_in_flight) and silent > self._idle_seconds
 
     # --- crashes --------------------------------------------------------------------------
 
     def _bury(self, key: ChildKey, child: EngineChild, death: ChildDied) -> None:
         """Decides what a child's death means for the rows that were in it."""
-        hung = child.pid in self._hung
-        self._hung.discard(child.pid)
+        hung = self._watchdog.has_bitten(child)
         log.error(
             "engine_lost",
             model=key[0],
@@ -295,18 +294,14 @@ class Generation:
             if Held(*held) in self._runs and not self._runs[Held(*held)].ending
         ]
         if child.ready is None:
-            fatal = death.fatal or Fatal("model_load_failed", f"{key[0]}: {death}")
+            fatal = death.fatal or protocol.Fatal("model_load_failed", f"{key[0]}: {death}")
             self._crashes.load_failed(victims, fatal)
             return
         for run, indexes in victims:
             if run.stop_reason is not None:
-                self._end_if_drained(run.held)
+                self._stopping.end_if_drained(run.held)
             elif key[1]:
                 self._crashes.alone(run, indexes[0], HUNG if hung else CRASHED)
             else:
                 self._crashes.in_company(run, key[0], indexes)
         self._placement.test_suspects(key[0])
-
-
-def _key(held: Held) -> tuple[int, int]:
-    return held.shard_id, held.epoch

@@ -16,8 +16,12 @@ from worker.engines.protocol import Row
 from worker.execution import ShardRun
 from worker.outputs import RowError
 from worker.quarantine import Quarantine
+from worker.rows import row_id
 
 log = structlog.get_logger()
+
+STARVING_SECONDS = 15.0
+"""How long a model waits for memory before the engines that have it get no new rows."""
 
 ModelLookup = Callable[[str], Model | None]
 
@@ -32,6 +36,8 @@ class Placement:
         self._models = models
         self._on_failed = on_failed
         self._unplaced: list[tuple[ShardRun, str, list[int]]] = []
+        self._waiting_since: dict[str, float] = {}
+        """Of models that there is no memory for."""
         self._quarantine: dict[str, Quarantine] = defaultdict(Quarantine)
 
     def place(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:
@@ -50,8 +56,20 @@ class Placement:
             self._fail(run, indexes, f"no model named {model_id!r}")
             return
         child = self._engines.get(model)
-        if child is None or not _submit(child, run, indexes):
+        if child is None:
+            self._waiting_since.setdefault(model_id, time.monotonic())
             self._unplaced.append((run, model_id, indexes))
+            return
+        self._waiting_since.pop(model_id, None)
+        if not _submit(child, run, indexes):
+            self._unplaced.append((run, model_id, indexes))
+
+    @property
+    def starving(self) -> bool:
+        """Whether a model has waited for memory so long that the others should run dry: an engine
+        that always has rows would never make room for it."""
+        oldest = min(self._waiting_since.values(), default=None)
+        return oldest is not None and time.monotonic() - oldest > STARVING_SECONDS
 
     def retry(self) -> None:
         """Places what had to wait for room or for the database, and goes on testing suspects."""
@@ -59,11 +77,14 @@ class Placement:
         for run, model_id, indexes in unplaced:
             if not run.ending:
                 self.place(run, model_id, indexes)
+        waiting = {model_id for _, model_id, _ in self._unplaced}
+        self._waiting_since = {m: t for m, t in self._waiting_since.items() if m in waiting}
         for model_id in list(self._quarantine):
             self.test_suspects(model_id)
 
     def forget_waiting(self) -> None:
         self._unplaced.clear()
+        self._waiting_since.clear()
 
     # --- quarantine -----------------------------------------------------------------------
 
@@ -108,9 +129,9 @@ class Placement:
 def _submit(child: EngineChild, run: ShardRun, indexes: list[int]) -> bool:
     """False when the child is dead: that is judged when its pipe is read."""
     rows = [
-        Row(index, run.rows[index].endpoint, run.rows[index].body)
-        for index in indexes
-        if index in run.unfinished
+        Row(row.index, row.endpoint, row.body, row_id(run.claim, row), row.inputs or {})
+        for row in map(run.rows.__getitem__, indexes)
+        if row.index in run.unfinished
     ]
     if not child.rows_in_flight:
         child.last_heard = time.monotonic()  # its idle clock starts with the work

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -39,6 +39,15 @@ class RowInput:
     endpoint: str
     model: str
     body: bytes
+    id: str = ""
+    """Within the plant; empty: made of the job and the line (``row_id``)."""
+    inputs: dict[str, str] | None = None
+    """Paths of the pictures and sounds that the body names, by ``MediaReference.name``."""
+
+
+def row_id(claim: Claim, row: RowInput) -> str:
+    """The same on every attempt; the ids of the row's artifacts are made of it."""
+    return row.id or f"{claim.job_id}-{row.line}"
 
 
 def decode_line(line: bytes) -> InputLine:
@@ -60,17 +69,21 @@ def single_row(claim: Claim) -> list[RowInput]:
 def read_slice(store: Store, claim: Claim) -> list[RowInput]:
     """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
     chunks = store.read(str(claim.input_key), claim.byte_start or 0, claim.byte_end)
-    rows = slice_rows(chunks, claim.first_line or 1)
+    rows = slice_rows(chunks, claim.first_line or 1, claim.lines)
     if len(rows) != claim.row_count:
         raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
     return rows
 
 
-def slice_rows(chunks: Iterable[bytes], first_line: int) -> list[RowInput]:
-    """The rows of a validated slice; blank lines count as lines and not as rows."""
+def slice_rows(
+    chunks: Iterable[bytes], first_line: int, lines: Collection[int] | None = None
+) -> list[RowInput]:
+    """The rows of a validated slice; blank lines count as lines and not as rows. With ``lines``,
+    only those: the others belong to other pools' slices."""
+    wanted = None if lines is None else frozenset(lines)
     rows: list[RowInput] = []
     for offset, text in enumerate(b"".join(chunks).split(b"\n")):
-        if not text.strip():
+        if not text.strip() or (wanted is not None and first_line + offset not in wanted):
             continue
         line = decode_line(text)
         body = bytes(line.body)

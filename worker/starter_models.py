@@ -20,7 +20,7 @@ from pathlib import Path
 
 TEXT_MODEL = "SmolLM2-135M-Instruct"
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
-IMAGE_MODEL = "fluent-emoji-64"
+IMAGE_MODEL = "fluent-emoji"
 IMAGE_MODEL_SOURCE = Path(__file__).resolve().parents[1] / "starter_image" / "model"
 
 Report = Callable[[str], None]

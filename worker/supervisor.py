@@ -8,10 +8,8 @@ by the mailbox.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from typing import Protocol
 
@@ -20,15 +18,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
-from shared.backoff import delays
-from shared.errors import PressrunError, StorageUnavailable
 from shared.lifecycle import Claim, Held
 from shared.pools import UPKEEP
-from shared.states import Stage
-from shared.storage.base import Store
-from worker.execution import ShardRun
+from worker.admission import Admission
 from worker.generation import Generation
-from worker.rows import RowInput, read_slice, single_row
 from worker.session import Session
 from worker.wakeup import Mailbox
 
@@ -39,11 +32,6 @@ CLAIM_SHARDS = 64
 CLAIM_PAUSE_SECONDS = 0.02
 """Between claims while work keeps coming, so that room gathers for more than a row at a time."""
 POLL_JITTER = 0.25
-READ_THREADS = 2
-READ_PATIENCE_SECONDS = 300.0
-"""For how long a slice's rows are asked of a store that does not answer, before the shard is given
-back with ``error_n`` charged."""
-READ_PAUSE_CAP_SECONDS = 10.0
 
 
 class Chores(Protocol):
@@ -69,10 +57,10 @@ class Supervisor:
         *,
         database: Engine,
         autocommit: Engine,
-        store: Store,
         session: Session,
         mailbox: Mailbox,
         generation: Generation,
+        admission: Admission,
         chores: Chores | None,
         pools: Sequence[str],
         window: int,
@@ -84,7 +72,6 @@ class Supervisor:
         self._congested = congested
         self._database = database
         self._autocommit = autocommit
-        self._store = store
         self._session = session
         self._mailbox = mailbox
         self._generation = generation
@@ -93,8 +80,7 @@ class Supervisor:
         self._window = window
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
-        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self._leaving = threading.Event()
+        self._admission = admission
         self._rung = True
         self._session_lost = False
         self._drain_by: float | None = None
@@ -143,8 +129,7 @@ class Supervisor:
                 self._session.drain()
             self._watch_if_due()
         self._generation.preempt_all()
-        self._leaving.set()
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._admission.close()
 
     def _finished(self) -> bool:
         if self._drain_by is None:
@@ -155,6 +140,8 @@ class Supervisor:
     def _patience(self) -> float:
         now = time.monotonic()
         deadlines = [self._next_watch]
+        if (due := self._generation.reports.due_at()) is not None:
+            deadlines.append(due)
         if self._drain_by is None:
             deadlines.append(max(self._not_before, now) if self._rung else self._next_poll)
         else:
@@ -196,16 +183,20 @@ class Supervisor:
             return 0
         claimed = self._claim_ready_rows()
         # What is ready goes first: a job on an idle system need not wait for a dispatch.
-        if self._generation.room() and self._dispatch(self._engine_pools):
+        hungry = [pool for pool in self._engine_pools if self._generation.room(pool)]
+        if hungry and self._dispatch(hungry):
             claimed += self._claim_ready_rows()
         return claimed
 
     def _claim_ready_rows(self) -> int:
-        if (rows := self._generation.room()) == 0:
+        return sum(self._claim_of_pool(pool) for pool in self._engine_pools)
+
+    def _claim_of_pool(self, pool: str) -> int:
+        if (rows := self._generation.room(pool)) == 0:
             return 0
-        claims = self._claim(self._engine_pools, CLAIM_SHARDS, rows)
+        claims = self._claim([pool], CLAIM_SHARDS, rows)
         for claim in claims:
-            self._begin(claim)
+            self._admission.begin(claim, self._session.id)
         return len(claims)
 
     def _claim_chores(self) -> int:
@@ -233,50 +224,14 @@ class Supervisor:
                 max_rows=max_rows,
             )
 
-    def _begin(self, claim: Claim) -> None:
-        session_id = self._session.id
-        if claim.kind != "batch":
-            self._generation.begin(ShardRun(claim, session_id, single_row(claim)))
-            return
-        if claim.stage != Stage.GENERATE or claim.input_key is None:
-            raise AssertionError(f"shard {claim.shard_id} is no slice of a batch")
-        self._generation.expect(claim, session_id)
-        self._readers.submit(self._read, claim, session_id)
-
-    def _read(self, claim: Claim, session_id: str) -> None:
-        """On a reader thread: fetches the slice, then carries on in the loop."""
-        try:
-            rows = self._read_patiently(claim, session_id)
-        except Exception as error:  # the claim would stay held for as long as this worker lives
-            log.error("slice_unreadable", shard=claim.shard_id, error=type(error).__name__)
-            code = error.code if isinstance(error, PressrunError) else "input_unreadable"
-            run = ShardRun(claim, session_id, [])
-            errand = _errand(
-                self._generation.unreadable, run, code, "the input file could not be read"
-            )
-        else:
-            errand = _errand(self._generation.begin, ShardRun(claim, session_id, rows))
-        self._mailbox.put(errand)
-
-    def _read_patiently(self, claim: Claim, session_id: str) -> list[RowInput]:
-        """The slice's rows, also when the store is away for some minutes."""
-        give_up = time.monotonic() + READ_PATIENCE_SECONDS
-        for pause in delays(base=0.5, cap=READ_PAUSE_CAP_SECONDS):
-            try:
-                return read_slice(self._store, claim)
-            except StorageUnavailable as error:
-                if time.monotonic() >= give_up or self._session.is_lost(session_id):
-                    raise
-                log.warning("slice_postponed", shard=claim.shard_id, code=error.code)
-            if self._leaving.wait(pause):
-                break
-        return []  # given back already
-
     # --- watching -------------------------------------------------------------------------
 
     def _watch_if_due(self) -> None:
         now = time.monotonic()
+        due = self._generation.reports.due_at()
         if now < self._next_watch:
+            if due is not None and now >= due:
+                self._write_steps()
             return
         self._next_watch = now + WATCH_SECONDS
         self._generation.tend()
@@ -287,6 +242,8 @@ class Supervisor:
             with self._autocommit.connect() as connection:
                 if progress := self._generation.progress():
                     lifecycle.report_progress(connection, self._session.id, progress)
+                if steps := self._generation.reports.take():
+                    lifecycle.report_steps(connection, self._session.id, steps)
                 watched = lifecycle.watch(connection, self._session.id)
         except SQLAlchemyError as error:
             log.warning("watch_failed", error=type(error).__name__)
@@ -295,6 +252,15 @@ class Supervisor:
         if self._chores is not None:
             self._chores.obey(watched)
 
+    def _write_steps(self) -> None:
+        """Rows have begun to move: their watchers need not wait for the next pass."""
+        steps = self._generation.reports.take()
+        try:
+            with self._autocommit.connect() as connection:
+                lifecycle.report_steps(connection, self._session.id, steps)
+        except SQLAlchemyError as error:
+            log.warning("progress_not_written", error=type(error).__name__)
+
     def closed(self, held: Held) -> None:
         """A shard is off the books; callable from any thread."""
         self._mailbox.put(lambda: self._after_close(held))
@@ -302,7 +268,3 @@ class Supervisor:
     def _after_close(self, held: Held) -> None:
         self._generation.closed(held)
         self._rung = True
-
-
-def _errand(call: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    return lambda: call(*arguments)

@@ -35,7 +35,9 @@ def download(services: Services, token: str) -> Response:
     start, end = part or (0, size)
     headers = {
         "Accept-Ranges": "bytes",
-        "Content-Disposition": dump_options_header("attachment", {"filename": what.filename}),
+        "Content-Disposition": dump_options_header(
+            "inline" if what.inline else "attachment", {"filename": what.filename}
+        ),
         "Content-Length": str(end - start),
     }
     if part:

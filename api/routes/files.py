@@ -10,7 +10,7 @@ from api.limits import BATCH_FILE_SECONDS
 from api.objects import Deleted, File, FileList
 from api.requests import FileForm
 from api.routes.replies import json_reply
-from api.routing import AFTER, RouteTable, query
+from api.routing import AFTER, MULTIPART, RouteTable, query
 from api.services import Services
 from api.uploads import Upload, read_upload
 from shared.db import files
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 @routes.post(
     "/v1/files",
     body=FileForm,
-    body_type="multipart/form-data",
+    body_types=(MULTIPART,),
     answers={200: File},
     errors=(StorageUnavailable, StorageFull),
 )

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Response, request
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api import parsing, rendering
+from api.links import has_links, life_stamp, with_fresh_links
+from api.media_inputs import check_data_urls
 from api.objects import EventList, Job, JobList
 from api.requests import JobRequest
-from api.routes.replies import cancel_job, first_use, json_reply
+from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
-from shared import lifecycle
+from api.submitting import Submission, once_for, prepare, submit_once
 from shared.db.events import list_events
 from shared.db.jobs import KIND_PREFIXES, JobRow, get_job, list_jobs
 from shared.errors import (
     Conflict,
     IdempotencyMismatch,
+    MediaTooLarge,
     ModelNotFound,
     NotFound,
     PressrunError,
     StreamingUnsupported,
     UnsupportedEndpoint,
+    UnsupportedMedia,
     UnsupportedParameter,
 )
-from shared.ids import new_job_id
-from shared.specs import ENDPOINTS, parse_body
+from shared.specs import ANY_ENDPOINT, ENDPOINTS
 from shared.states import JobState
 
 routes = RouteTable("Jobs", "Work of any kind: one row each, from submit to result")
 
 SUBMIT_ROUTE = "POST /v1/jobs"
 MOST_EVENTS = 1_000
-
-
-class Submission(NamedTuple):
-    """A request to submit that was found good."""
-
-    endpoint: str
-    body: dict[str, Any]
-    model: str
-    pool: str
-    metadata: dict[str, str] | None
-    priority: int
-    expires_in_seconds: float | None
+JOB_ENDPOINTS = (*ENDPOINTS, ANY_ENDPOINT)
 
 
 @routes.post(
@@ -61,115 +49,44 @@ class Submission(NamedTuple):
         UnsupportedParameter,
         UnsupportedEndpoint,
         StreamingUnsupported,
+        UnsupportedMedia,
+        MediaTooLarge,
         ModelNotFound,
         IdempotencyMismatch,
     ),
 )
 def create_job(services: Services, tenant_id: str) -> Response:
-    """Submits one inference call as a job."""
+    """Submits one call of any endpoint as a job. A campaign, and a video of several parts, becomes
+    a graph of steps."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
-    key = parsing.idempotency_key(request)
-    if key is not None:
-        return _create_once(services, tenant_id, key, document)
-    submission = _read_submission(services, tenant_id, document)
-    job_id = new_job_id()
-    services.intake.add(
-        lifecycle.NewGeneration(
-            job_id,
-            tenant_id,
-            submission.pool,
-            submission.endpoint,
-            submission.model,
-            json.dumps(submission.body),
-            submission.metadata,
-            submission.priority,
-            submission.expires_in_seconds,
-        )
+    once = once_for(SUBMIT_ROUTE, parsing.idempotency_key(request), document)
+    job_id, submission = submit_once(
+        services, tenant_id, once, lambda: _prepare(services, tenant_id, document)
     )
-    return _accepted(services, job_id, submission)
+    headers = {"Location": f"/v1/jobs/{job_id}"}
+    if submission is None:
+        reply = _show(services, tenant_id, job_id)
+        reply.headers.update(headers)
+        return reply
+    body = rendering.job_with_result(submission.as_new_job(), None)
+    return json_reply(body, HTTPStatus.ACCEPTED, headers | {"Retry-After": "1"})
 
 
-def _create_once(services: Services, tenant_id: str, key: str, document: Any) -> Response:
-    fingerprint = sha256(parsing.canonical(document)).digest()
-    first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
-    if first is None:
-        submission = _read_submission(services, tenant_id, document)
-        job_id = new_job_id()
-        once = lifecycle.Idempotency(SUBMIT_ROUTE, key, fingerprint)
-        try:
-            with services.transaction() as connection:
-                _submit(
-                    connection,
-                    services,
-                    tenant_id,
-                    job_id=job_id,
-                    submission=submission,
-                    idempotency=once,
-                )
-        except IntegrityError:
-            # Somebody with the same key was quicker; the database has let us wait for them.
-            first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
-            if first is None:
-                raise
-        else:
-            return _accepted(services, job_id, submission)
-    reply = _show(services, tenant_id, first)
-    reply.headers["Location"] = f"/v1/jobs/{first}"
-    return reply
-
-
-def _read_submission(services: Services, tenant_id: str, document: Any) -> Submission:
+def _prepare(services: Services, tenant_id: str, document: Any) -> Submission:
     asked = parsing.validate(JobRequest, document)
+    terms = {
+        "metadata": asked.metadata,
+        "priority": asked.priority,
+        "expires_in_seconds": asked.expires_in_seconds,
+    }
     try:
-        spec = parse_body(asked.endpoint, asked.body)
+        check_data_urls(asked.body)
+        return prepare(services, tenant_id, asked.endpoint, asked.body, **terms)
     except UnsupportedEndpoint:
         raise
     except PressrunError as error:
         inside = f"body.{error.param}" if error.param else "body"
         raise type(error)(error.message, param=inside) from None
-    model = services.models.serving(tenant_id, spec.model, asked.endpoint, param="body.model")
-    return Submission(
-        asked.endpoint,
-        asked.body,
-        model.id,
-        model.pool,
-        asked.metadata,
-        asked.priority,
-        asked.expires_in_seconds,
-    )
-
-
-def _submit(
-    connection: Connection,
-    services: Services,
-    tenant_id: str,
-    *,
-    job_id: str,
-    submission: Submission,
-    idempotency: lifecycle.Idempotency,
-) -> None:
-    lifecycle.submit_generation(
-        connection,
-        job_id=job_id,
-        tenant_id=tenant_id,
-        window=services.settings.ready_window,
-        idempotency=idempotency,
-        **submission._asdict(),
-    )
-
-
-def _accepted(services: Services, job_id: str, submission: Submission) -> Response:
-    services.bell.ring(submission.pool)
-    body = rendering.new_job(
-        job_id,
-        endpoint=submission.endpoint,
-        model=submission.model,
-        metadata=submission.metadata,
-        expires_in_seconds=submission.expires_in_seconds,
-    )
-    return json_reply(
-        body, HTTPStatus.ACCEPTED, {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1"}
-    )
 
 
 @routes.get(
@@ -203,6 +120,9 @@ def _show(services: Services, tenant_id: str, job_id: str) -> Response:
     row, result = _get(services, tenant_id, job_id)
     body = rendering.job_with_result(row, result)
     tag = rendering.etag(body)
+    if has_links(result):
+        tag = rendering.etag(body + life_stamp(services))
+        body = rendering.job_with_result(row, with_fresh_links(services, tenant_id, result))
     headers = {"ETag": tag}
     if not rendering.has_ended(row.state):
         headers["Retry-After"] = str(rendering.retry_after(row))
@@ -219,7 +139,7 @@ def _show(services: Services, tenant_id: str, job_id: str) -> Response:
         AFTER,
         query("state", "Only jobs in this state", type="string", enum=[*map(str, JobState)]),
         query("kind", "Only jobs of this kind", type="string", enum=[*KIND_PREFIXES]),
-        query("endpoint", "Only jobs of this endpoint", type="string", enum=[*ENDPOINTS]),
+        query("endpoint", "Only jobs of this endpoint", type="string", enum=[*JOB_ENDPOINTS]),
     ),
     answers={200: JobList},
 )
@@ -235,7 +155,7 @@ def list_all_jobs(services: Services, tenant_id: str) -> Response:
             after=parsing.cursor(request),
             limit=limit + 1,
             state=parsing.choice(request, "state", [*map(str, JobState)]),
-            endpoint=parsing.choice(request, "endpoint", ENDPOINTS),
+            endpoint=parsing.choice(request, "endpoint", JOB_ENDPOINTS),
         )
     shown = [rendering.job(row) for row in rows]
     return json_reply(rendering.compact(rendering.page(shown, limit)))
@@ -250,7 +170,7 @@ def cancel_any_job(services: Services, tenant_id: str, job_id: str) -> Response:
     """Asks a job to stop: what waits ends at once, what runs within a step. Asking again changes
     nothing."""
     row, result, stopping = cancel_job(services, tenant_id, parsing.one_id(job_id, "job"))
-    body = rendering.job_with_result(row, result)
+    body = rendering.job_with_result(row, with_fresh_links(services, tenant_id, result))
     return json_reply(body, HTTPStatus.ACCEPTED if stopping else HTTPStatus.OK)
 
 

@@ -29,7 +29,7 @@ DATA = LOCAL_DATA / "demo"
 SHOWN_ROWS = 6
 SHOWN_CHARACTERS = 140
 FAKE = "fake"
-STARTERS = Models("smollm2-135m-instruct", "fluent-emoji-64", "hibari")
+STARTERS = Models("smollm2-135m-instruct", "fluent-emoji", "hibari")
 ANY_ENDPOINT = "/v1/*"
 
 

@@ -23,9 +23,9 @@ source = "models/all-MiniLM-L6-v2"
 
 # Small pictures of things that have an emoji, drawn by a model of a few million parameters.
 [[models]]
-id = "fluent-emoji-64"
+id = "fluent-emoji"
 engine = "image"
-source = "models/fluent-emoji-64"
+source = "models/fluent-emoji"
 
 [[models]]
 id = "hibari"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from shared.states import OPEN_JOB
+from shared.states import OPEN_JOB, OPEN_SHARD
 
 MAX_POSITION = 1_000
 """Shards ahead are counted up to here, so that looking costs the same in a long queue."""
@@ -20,7 +20,12 @@ MAX_POSITION = 1_000
 LATEST = "z" * 26
 """Sorts after the random part of every id, in any collation."""
 
-KIND_PREFIXES = {"generate": "job_", "batch": "batch_"}
+KIND_PREFIXES = {
+    "generate": "job_",
+    "batch": "batch_",
+    "video": "video_",
+    "campaign": "campaign_",
+}
 
 
 class JobRow(NamedTuple):
@@ -47,6 +52,8 @@ class JobRow(NamedTuple):
     rows_failed: int
     input_tokens: int
     output_tokens: int
+    progress: float | None
+    """Of a single row 0 to 1; of a graph, what its running steps add up to."""
     created_at: float
     started_at: float | None
     in_progress_at: float | None
@@ -72,16 +79,17 @@ _POSITION = f"""(
                    LIMIT {MAX_POSITION}) r) AS ready,
                (SELECT count(*) FROM (
                   SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id
-                     AND o.state = 'queued' AND s.state = 'queued'
+                     AND o.state = 'queued' AND o.blocked_n = 0 AND s.state = 'queued'
                      AND (o.priority, o.id) < (s.priority, s.id)
                    LIMIT {MAX_POSITION}) q) AS queued) ahead
-     WHERE s.job_id = j.id AND s.state IN ('queued', 'ready')
+     WHERE s.job_id = j.id AND s.state IN ('queued', 'ready') AND s.blocked_n = 0
      ORDER BY s.ordinal LIMIT 1)"""
 
 _SPECIAL = {
     "batch_spec": "CASE WHEN j.kind = 'batch' THEN j.spec END",
     "rows_completed": "j.rows_completed + coalesce(live.completed, 0)",
     "rows_failed": "j.rows_failed + coalesce(live.failed, 0)",
+    "progress": "coalesce(j.progress, live.progress)",
     "queue_position": "NULL",
 } | {name: f"CAST(extract(epoch FROM j.{name}) AS double precision)" for name in _TIMES}
 
@@ -92,34 +100,45 @@ def _facts(**special: str) -> str:
     return f"CAST(json_build_array({listed}) AS text) AS facts"
 
 
-# Slices that have ended are counted on the job, those still running on their shards.
-_LIVE = """
+# Slices and steps that have ended are counted on the job, those under way on their shards: a slice
+# of graphs counts its rows while it waits for them.
+_LIVE = f"""
   LEFT JOIN LATERAL (
-       SELECT sum(s.rows_completed) AS completed, sum(s.rows_failed) AS failed FROM shards s
-        WHERE j.kind = 'batch' AND j.state = 'running' AND j.stage = 'generate'
-          AND s.job_id = j.id AND s.state = 'running') live ON true
+       SELECT sum(s.rows_completed) AS completed, sum(s.rows_failed) AS failed,
+              sum(s.progress) AS progress
+         FROM shards s
+        WHERE (j.kind = 'batch' AND j.stage = 'generate' OR j.stage = 'step')
+          AND j.state = 'running' AND s.job_id = j.id AND s.state IN ({OPEN_SHARD})
+          AND s.stage = j.stage) live ON true
 """
 
 _POSITION_IF_QUEUED = f"CASE WHEN j.state = 'queued' THEN least({_POSITION}, {MAX_POSITION}) END"
 
 _GET = text(f"""
 SELECT {_facts(queue_position=_POSITION_IF_QUEUED)}, CAST(j.result AS text) AS result
-  FROM jobs j {_LIVE} WHERE j.id = :id AND j.tenant_id = :tenant
+  FROM jobs j {_LIVE}
+ WHERE j.id = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
 """)
 
-# The index leads with (tenant, kind): one backward walk a kind, then the newest of both.
-_LIST = text(f"""
+# The index is by tenant and id, and ids begin with their kind: one short walk a kind, then the
+# first of all of them.
+_LISTS = {
+    order: text(f"""
 SELECT {_facts()}
-  FROM unnest(CAST(:kinds AS text[]), CAST(:bounds AS text[])) AS k (kind, bound)
+  FROM unnest(CAST(:kinds AS text[]), CAST(:lows AS text[]), CAST(:highs AS text[]))
+       AS k (kind, low, high)
  CROSS JOIN LATERAL (
        SELECT * FROM jobs w
-        WHERE w.tenant_id = :tenant AND w.kind = k.kind AND w.id < k.bound
+        WHERE w.tenant_id = :tenant AND w.kind = k.kind AND w.id > k.low AND w.id < k.high
+          AND w.deleted_at IS NULL
           AND (CAST(:state AS text) IS NULL OR w.state = :state)
           AND (CAST(:endpoint AS text) IS NULL OR w.endpoint = :endpoint)
-        ORDER BY w.id DESC LIMIT :limit) j
+        ORDER BY w.id {order} LIMIT :limit) j
  {_LIVE}
- ORDER BY right(j.id, 26) DESC LIMIT :limit
+ ORDER BY right(j.id, 26) {order} LIMIT :limit
 """)
+    for order in ("asc", "desc")
+}
 
 _ENDED = text(f"""
 SELECT asked.id FROM unnest(CAST(:ids AS text[])) AS asked (id)
@@ -145,18 +164,23 @@ def list_jobs(
     limit: int,
     state: str | None = None,
     endpoint: str | None = None,
+    order: str = "desc",
 ) -> list[JobRow]:
-    """Newest first, those before the id ``after``; without queue positions."""
-    moment = LATEST if after is None else after.rpartition("_")[2]
+    """By time, those beyond the id ``after``; without queue positions. ``order`` is ``asc`` or
+    ``desc``, newest first."""
+    moment = None if after is None else after.rpartition("_")[2]
+    low, high = (moment or "", LATEST) if order == "asc" else ("", moment or LATEST)
     values = {
         "tenant": tenant_id,
         "kinds": list(kinds),
-        "bounds": [KIND_PREFIXES[kind] + moment for kind in kinds],
+        "lows": [KIND_PREFIXES[kind] + low for kind in kinds],
+        "highs": [KIND_PREFIXES[kind] + high for kind in kinds],
         "state": state,
         "endpoint": endpoint,
         "limit": limit,
     }
-    return [JobRow._make(json.loads(row.facts)) for row in connection.execute(_LIST, values)]
+    rows = connection.execute(_LISTS[order], values)
+    return [JobRow._make(json.loads(row.facts)) for row in rows]
 
 
 def find_ended(connection: Connection, job_ids: Sequence[str]) -> list[str]:

@@ -8,34 +8,104 @@ from sqlalchemy import Connection, text
 
 from shared.states import OPEN_JOB
 
+TEXT_ENDPOINTS = "'/v1/chat/completions', '/v1/completions', '/v1/embeddings'"
+"""Rows of these make no files."""
+MAKES_FILES = f"j.endpoint NOT IN ({TEXT_ENDPOINTS})"
+LEAVES_OBJECTS = f"(j.kind <> 'generate' OR {MAKES_FILES})"
+"""Jobs to look at once they have ended: the condition of ``ix_jobs_uncleaned``."""
 LIMIT = 100
 ZOMBIE_GRACE = "1 hour"
-"""Intermediate objects stay this long after a batch has ended, for zombies to stop writing."""
+"""Intermediate objects stay this long after a job has ended, for zombies to stop writing."""
 
 
 @dataclass(frozen=True, slots=True)
-class EndedBatch:
-    """A batch whose intermediate objects can go."""
+class EndedJob:
+    """A job whose intermediate objects can go."""
 
     tenant_id: str
     job_id: str
+    is_batch: bool
+    makes_files: bool
     vain_assemblies: int
     """Attempts 1 to this one wrote files that nobody will read."""
 
 
-def uncleaned_batches(connection: Connection) -> list[EndedBatch]:
+@dataclass(frozen=True, slots=True)
+class VainAttempts:
+    """Attempts 1 to ``last`` of a shard stored files that no artifact names, previews apart."""
+
+    stage: str
+    ordinal: int
+    shard_id: int
+    last: int
+
+
+def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
     rows = connection.execute(
         text(f"""
-        SELECT j.tenant_id, j.id,
+        SELECT j.tenant_id, j.id, j.kind = 'batch', {MAKES_FILES},
                coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0)
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
-         WHERE j.kind <> 'generate' AND j.cleaned_at IS NULL
+         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
          ORDER BY j.ended_at LIMIT {LIMIT}
         """),
         {"grace": ZOMBIE_GRACE},
     )
-    return [EndedBatch(*row) for row in rows]
+    return [EndedJob(*row) for row in rows]
+
+
+# A shard whose one attempt succeeded has left nothing behind.
+_TRIED = """s.stage IN ('generate', 'step')
+           AND s.epoch > CASE WHEN s.state = 'succeeded' THEN 1 ELSE 0 END"""
+
+
+def mark_spotless(connection: Connection) -> int:
+    """Jobs that ended at the first try, without previews, are clean as they are: most jobs of one
+    row, and there may be as many of them as of pictures."""
+    return connection.execute(
+        text(f"""
+        UPDATE jobs j SET cleaned_at = clock_timestamp()
+         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind <> 'batch'
+           AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
+           AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {_TRIED})
+           AND NOT EXISTS (SELECT 1 FROM artifacts a
+                            WHERE a.job_id = j.id AND a.role = 'preview')
+        """),
+        {"grace": ZOMBIE_GRACE},
+    ).rowcount
+
+
+def vain_attempts(connection: Connection, job_id: str) -> list[VainAttempts]:
+    """Of shards that were tried more than once, or to no end."""
+    rows = connection.execute(
+        text(f"""
+        SELECT s.stage, s.ordinal, s.id, s.epoch - CASE WHEN kept.any THEN 1 ELSE 0 END
+          FROM shards s
+         CROSS JOIN LATERAL (
+               SELECT s.state = 'succeeded' OR EXISTS (
+                          SELECT 1 FROM artifacts a WHERE a.job_id = s.job_id
+                             AND a.shard_id = s.id AND a.role <> 'preview') AS any) kept
+         WHERE s.job_id = :job AND {_TRIED} ORDER BY s.id
+        """),
+        {"job": job_id},
+    )
+    return [VainAttempts(*row) for row in rows if row[3] > 0]
+
+
+def previews_of(connection: Connection, job_id: str) -> list[str]:
+    """The keys of the job's previews, which are for those who watched it."""
+    rows = connection.execute(
+        text("SELECT storage_key FROM artifacts WHERE job_id = :job AND role = 'preview'"),
+        {"job": job_id},
+    )
+    return list(rows.scalars())
+
+
+def forget_previews(connection: Connection, job_id: str) -> None:
+    connection.execute(
+        text("DELETE FROM artifacts WHERE job_id = :job AND role = 'preview'"), {"job": job_id}
+    )
 
 
 def mark_cleaned(connection: Connection, job_id: str) -> None:

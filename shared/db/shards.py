@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 PAGE = 500
 
 _SLICES = text("""
-SELECT ordinal, state, byte_start, byte_end, first_line, row_count, rows_completed, rows_failed,
-       output_key, output_sha256, output_bytes, errors_key, errors_sha256, errors_bytes,
-       error_code, error_message
+SELECT ordinal, state, byte_start, byte_end, first_line, row_count, lines, rows_completed,
+       rows_failed, output_key, output_sha256, output_bytes, errors_key, errors_sha256,
+       errors_bytes, error_code, error_message
   FROM shards WHERE job_id = :job AND stage = 'generate' AND ordinal > :after
  ORDER BY ordinal LIMIT :limit
 """)
@@ -28,6 +28,7 @@ class SliceRecord:
     byte_end: int
     first_line: int
     row_count: int
+    lines: list[int] | None
     rows_completed: int
     rows_failed: int
     output_key: str | None
@@ -62,10 +63,12 @@ def waiting_pools(connection: Connection) -> list[str]:
     rows = connection.execute(
         text("""
         WITH RECURSIVE waiting (pool) AS (
-            (SELECT pool FROM shards WHERE state = 'queued' ORDER BY pool LIMIT 1)
+            (SELECT pool FROM shards WHERE state = 'queued' AND blocked_n = 0
+              ORDER BY pool LIMIT 1)
             UNION ALL
             SELECT (SELECT s.pool FROM shards s
-                     WHERE s.state = 'queued' AND s.pool > w.pool ORDER BY s.pool LIMIT 1)
+                     WHERE s.state = 'queued' AND s.blocked_n = 0 AND s.pool > w.pool
+                     ORDER BY s.pool LIMIT 1)
               FROM waiting w WHERE w.pool IS NOT NULL)
         SELECT pool FROM waiting WHERE pool IS NOT NULL
         """)

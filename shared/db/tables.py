@@ -155,6 +155,7 @@ jobs = Table(
     _time("ended_at"),
     _time("expires_at"),
     _time("cleaned_at"),
+    _time("deleted_at"),
     Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
     Index(
         "ix_jobs_input_file_id",
@@ -164,7 +165,11 @@ jobs = Table(
     Index(
         "ix_jobs_uncleaned",
         "ended_at",
-        postgresql_where=text("kind <> 'generate' AND cleaned_at IS NULL"),
+        postgresql_where=text(
+            "(kind <> 'generate' OR endpoint NOT IN"
+            " ('/v1/chat/completions', '/v1/completions', '/v1/embeddings'))"
+            " AND cleaned_at IS NULL"
+        ),
     ),
     Index(
         "ix_jobs_expires_at",
@@ -291,7 +296,15 @@ steps = Table(
     Column("last", Boolean, nullable=False, comment="its result is that of the job or the row"),
     Column("slice_id", BigInteger, comment="the batch's slice that waits for the row"),
     Column("result", JSON),
+    Column(
+        "ended",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="on the last step: its graph has its outcome, which is counted once",
+    ),
     UniqueConstraint("job_id", "line", "name"),
+    Index("ix_steps_job_id_line", "job_id", "line", unique=True, postgresql_where=text("last")),
     Index("ix_steps_slice_id", "slice_id", postgresql_where=text("slice_id IS NOT NULL")),
 )
 """What a shard of stage ``step`` does: one node of the graph of a job of many kinds of output."""

@@ -1,12 +1,14 @@
 """Every change of a job's, a shard's or a session's state; nothing else writes one.
 
 Each function takes a connection, runs one short transaction's worth of statements and never
-commits. All comparisons of time use the database's clock. Lock order is shards, then jobs;
-``request_stop`` alone starts from the job and therefore skips shards that somebody holds.
+commits. All comparisons of time use the database's clock. Lock order is shards, then jobs. What
+stops a job starts from the job instead, and therefore skips shards that somebody holds; so do the
+ends of steps about the rest of their graph (``graphs``).
 """
 
 from __future__ import annotations
 
+from shared.lifecycle.artifacts import NewArtifact, add_preview
 from shared.lifecycle.claim import Claim, claim, dispatch
 from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import (
@@ -16,6 +18,7 @@ from shared.lifecycle.finish import (
     finish_generations,
     finish_slice,
 )
+from shared.lifecycle.progress import RowStep, report_steps
 from shared.lifecycle.release import ReleaseReason, release
 from shared.lifecycle.sessions import (
     Watched,
@@ -36,6 +39,7 @@ from shared.lifecycle.stages import (
     finish_validation,
     reject_batch,
 )
+from shared.lifecycle.steps import Graph, finish_step, unfold_slice
 from shared.lifecycle.stop import expire_overdue, request_stop, sweep_stopped
 from shared.lifecycle.submit import (
     Idempotency,
@@ -43,20 +47,25 @@ from shared.lifecycle.submit import (
     submit_batch,
     submit_generation,
     submit_generations,
+    submit_plan,
 )
 
 __all__ = [
     "BadLine",
     "Claim",
     "GenerationEnd",
+    "Graph",
     "Held",
     "Idempotency",
+    "NewArtifact",
     "NewFile",
     "NewGeneration",
     "ReleaseReason",
+    "RowStep",
     "SliceEnd",
     "UsageLine",
     "Watched",
+    "add_preview",
     "claim",
     "close_session",
     "declare_dead",
@@ -67,6 +76,7 @@ __all__ = [
     "finish_assembly",
     "finish_generations",
     "finish_slice",
+    "finish_step",
     "finish_validation",
     "heartbeat",
     "open_session",
@@ -74,10 +84,13 @@ __all__ = [
     "reject_batch",
     "release",
     "report_progress",
+    "report_steps",
     "request_stop",
     "submit_batch",
     "submit_generation",
     "submit_generations",
+    "submit_plan",
     "sweep_stopped",
+    "unfold_slice",
     "watch",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
+from shared.pools import UPKEEP
 from shared.states import JobState, ShardState, StopReason, guard
 
 
@@ -37,6 +38,13 @@ class Claim:
     input_key: str | None
     """Storage key of a batch's input file."""
     stop_reason: StopReason | None
+    lines: Sequence[int] | None = None
+    """A slice's line numbers, where lines between them belong to other pools' slices."""
+    step: str | None = None
+    """The name of a step; ``endpoint``, ``model`` and ``spec`` are then the step's own, the spec
+    with references to other steps (``worker.steps.read_step`` completes it)."""
+    step_line: int = 0
+    """The batch row that a step works for; 0 when it is the job itself."""
 
     @property
     def held(self) -> Held:
@@ -46,11 +54,12 @@ class Claim:
 # A loose index scan: one probe per tenant that waits, however many shards each has.
 _DISPATCH = text(f"""
 WITH RECURSIVE waiting (tenant_id) AS (
-    (SELECT tenant_id FROM shards WHERE pool = :pool AND state = 'queued'
+    (SELECT tenant_id FROM shards WHERE pool = :pool AND state = 'queued' AND blocked_n = 0
       ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT s.tenant_id FROM shards s
-             WHERE s.pool = :pool AND s.state = 'queued' AND s.tenant_id > w.tenant_id
+             WHERE s.pool = :pool AND s.state = 'queued' AND s.blocked_n = 0
+               AND s.tenant_id > w.tenant_id
              ORDER BY s.tenant_id LIMIT 1)
       FROM waiting w WHERE w.tenant_id IS NOT NULL
 ), picked AS (
@@ -63,6 +72,7 @@ WITH RECURSIVE waiting (tenant_id) AS (
            SELECT held.id, row_number() OVER (ORDER BY held.priority, held.id) AS turn
              FROM (SELECT q.id, q.priority FROM shards q
                     WHERE q.pool = :pool AND q.tenant_id = w.tenant_id AND q.state = 'queued'
+                      AND q.blocked_n = 0
                     ORDER BY q.priority, q.id LIMIT room.free FOR UPDATE SKIP LOCKED) held) next
      WHERE w.tenant_id IS NOT NULL
 ), in_turn AS (
@@ -76,7 +86,7 @@ UPDATE shards s SET state = 'ready', ready_seq = in_turn.seq
 # the pool to the first; nothing to move, no lock.
 _TURN = text("""
 SELECT pg_try_advisory_xact_lock(:lock, hashtext(:pool))
- WHERE EXISTS (SELECT 1 FROM shards WHERE pool = :pool AND state = 'queued')
+ WHERE EXISTS (SELECT 1 FROM shards WHERE pool = :pool AND state = 'queued' AND blocked_n = 0)
 """)
 _TURN_LOCK = 7_703_002
 
@@ -108,7 +118,9 @@ WITH place AS (
 ), claimed AS (
     UPDATE shards s
        SET state = 'running', epoch = s.epoch + 1, session_id = :me,
-           started_at = clock_timestamp(), rows_completed = 0, rows_failed = 0
+           started_at = clock_timestamp(), progress = NULL,
+           rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
+           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END
       FROM budget
      WHERE s.id = budget.id AND budget.rows_before < :max_rows
        AND {guard("s.state", ShardState.RUNNING)}
@@ -120,10 +132,13 @@ WITH place AS (
            started_at = coalesce(j.started_at, clock_timestamp())
       FROM claimed WHERE j.id = claimed.job_id AND {guard("j.state", JobState.RUNNING)}
 )
-SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal, j.endpoint,
-       j.model, CAST(j.spec AS text), c.row_count, c.byte_start, c.byte_end, c.first_line,
-       c.suspect, c.crash_n, f.storage_key, j.stop_reason
+SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
+       coalesce(t.endpoint, j.endpoint), CASE c.stage WHEN 'step' THEN t.model ELSE j.model END,
+       CAST(coalesce(t.spec, j.spec) AS text), c.row_count, c.byte_start, c.byte_end,
+       c.first_line, c.suspect, c.crash_n, f.storage_key, j.stop_reason, c.lines, t.name,
+       coalesce(t.line, 0)
   FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
+  LEFT JOIN steps t ON t.shard_id = c.id
  ORDER BY c.place
 """)
 
@@ -159,6 +174,7 @@ def claim(
             "pools": list(pools),
             "max_shards": max_shards,
             "max_rows": max_rows,
+            "upkeep": UPKEEP,
         },
     )
     return [Claim(*row) for row in rows]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.artifacts import NewArtifact, add_artifacts, insert_from, listed
 from shared.lifecycle.fence import FENCE, FENCE_MANY, Held, count_zombies
 from shared.lifecycle.settle import settle_batch
 from shared.states import JobState, ShardState, guard
@@ -39,6 +40,7 @@ class GenerationEnd:
     error_param: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    artifacts: Sequence[NewArtifact] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ class SliceEnd:
     rows_completed: int
     rows_failed: int
     usage: Sequence[UsageLine]
+    artifacts: Sequence[NewArtifact] = ()
 
 
-_GENERATIONS = text(f"""
+_GENERATIONS = f"""
 WITH done AS (
     SELECT * FROM unnest(
         CAST(:ids AS bigint[]), CAST(:epochs AS int[]), CAST(:states AS text[]),
@@ -84,7 +87,7 @@ WITH done AS (
            rows_completed = shard.rows_completed, rows_failed = shard.rows_failed,
            shards_open = 0, version = j.version + 1, ended_at = clock_timestamp()
       FROM shard WHERE j.id = shard.job_id AND {guard("j.state", JobState.SUCCEEDED)}
-    RETURNING j.id, j.tenant_id, j.state, j.endpoint, j.model
+    RETURNING j.id, j.tenant_id, j.kind, j.state, j.endpoint, j.model
 ), counted AS (
     INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
                        output_tokens)
@@ -93,10 +96,17 @@ WITH done AS (
       FROM shard JOIN job ON job.id = shard.job_id WHERE shard.state = 'succeeded'
 ), announced AS (
     INSERT INTO events (tenant_id, job_id, type)
-    SELECT tenant_id, id, 'job.' || state FROM job
+    SELECT tenant_id, id,
+           CASE WHEN kind = 'generate' THEN 'job.' || state
+                WHEN state = 'succeeded' THEN kind || '.completed'
+                ELSE kind || '.' || state END
+      FROM job
+)"""
+
+_WITHOUT_FILES = text(f"{_GENERATIONS} SELECT id, epoch FROM shard")
+_WITH_FILES = text(
+    f"{_GENERATIONS}, stored AS ({insert_from('shard')}) SELECT id, epoch FROM shard"
 )
-SELECT id, epoch FROM shard
-""")
 
 _ALREADY_MINE = text("""
 SELECT s.id, s.epoch
@@ -142,9 +152,11 @@ def finish_generations(
         "epochs": [end.held.epoch for end in ends],
         "hashes": [end.sha256 for end in ends],
     }
+    files = [(end.held, artifact) for end in ends for artifact in end.artifacts]
     rows = connection.execute(
-        _GENERATIONS,
+        _WITH_FILES if files else _WITHOUT_FILES,
         identity
+        | (listed(files) if files else {})
         | {
             "states": [str(end.state) for end in ends],
             "results": [end.result for end in ends],
@@ -188,6 +200,7 @@ def finish_slice(connection: Connection, session_id: str, end: SliceEnd) -> bool
             return True
         count_zombies(connection, [end.held])
         return False
+    add_artifacts(connection, end.held, end.artifacts)
     for line in end.usage:
         connection.execute(
             _USAGE,

@@ -7,6 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import FENCE, Held, count_zombies
+from shared.lifecycle.graphs import GRAPH_ENDED, STOPPING
 from shared.lifecycle.settle import (
     MAX_CRASHES,
     MAX_ERRORS,
@@ -37,7 +38,7 @@ UPDATE shards s
        error_n = s.error_n + CASE :reason WHEN 'error' THEN 1 ELSE 0 END,
        suspect = s.suspect OR :reason IN ('suspect', 'crashed'),
        state = CASE
-           WHEN j.stop_reason IS NOT NULL AND s.stage <> 'assemble' THEN 'cancelled'
+           WHEN {STOPPING} OR {GRAPH_ENDED} THEN 'cancelled'
            WHEN :reason = 'crashed' AND s.crash_n + 1 >= {MAX_CRASHES} THEN 'failed'
            WHEN :reason = 'error' AND s.error_n + 1 >= {MAX_ERRORS} THEN 'failed'
            ELSE 'ready' END,
@@ -46,12 +47,12 @@ UPDATE shards s
                     + make_interval(secs => CAST(:delay AS double precision)),
        ended_at = CASE WHEN :reason = 'error' AND s.error_n + 1 >= {MAX_ERRORS}
                          OR :reason = 'crashed' AND s.crash_n + 1 >= {MAX_CRASHES}
-                         OR j.stop_reason IS NOT NULL AND s.stage <> 'assemble'
+                         OR {STOPPING} OR {GRAPH_ENDED}
                        THEN clock_timestamp() END,
        rows_completed = 0, rows_failed = 0
   FROM jobs j
  WHERE j.id = s.job_id AND s.id = :id AND {FENCE}
-RETURNING s.job_id, j.kind, s.stage, s.state, s.error_code, s.error_message
+RETURNING s.id, s.job_id, j.kind, s.stage, s.state, s.error_code, s.error_message
 """)
 
 
@@ -92,7 +93,13 @@ def release(
             connection,
             [
                 ClosedShard(
-                    row.job_id, row.kind, row.stage, state, row.error_code, row.error_message
+                    row.id,
+                    row.job_id,
+                    row.kind,
+                    row.stage,
+                    state,
+                    row.error_code,
+                    row.error_message,
                 )
             ],
         )

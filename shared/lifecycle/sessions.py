@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import FENCE_MANY, Held
+from shared.lifecycle.graphs import GRAPH_ENDED, STOPPING
 from shared.lifecycle.settle import MAX_LOSSES, ClosedShard, back_to_queued, settle_closed
 from shared.states import ShardState, StopReason, guard
 
@@ -45,7 +46,7 @@ WITH lost AS (
      LIMIT :limit FOR UPDATE OF s SKIP LOCKED)
 UPDATE shards s
    SET state = CASE
-           WHEN j.stop_reason IS NOT NULL AND s.stage <> 'assemble' THEN 'cancelled'
+           WHEN {STOPPING} OR {GRAPH_ENDED} THEN 'cancelled'
            WHEN s.lost_n + 1 >= {MAX_LOSSES} THEN 'failed'
            ELSE 'ready' END,
        suspect = s.suspect OR s.lost_n >= 1, lost_n = s.lost_n + 1,
@@ -53,7 +54,7 @@ UPDATE shards s
        rows_completed = 0, rows_failed = 0, not_before = clock_timestamp()
   FROM lost, jobs j
  WHERE s.id = lost.id AND j.id = s.job_id AND {guard("s.state", ShardState.SUCCEEDED)}
-RETURNING s.job_id, j.kind, s.stage, s.state, s.pool
+RETURNING s.id, s.job_id, j.kind, s.stage, s.state, s.pool
 """)
 
 _PROGRESS = text(f"""
@@ -63,8 +64,10 @@ UPDATE shards s SET rows_completed = d.completed, rows_failed = d.failed
  WHERE s.id = d.id AND {FENCE_MANY}
 """)
 
-_WATCH = text("""
-SELECT s.id, s.epoch, CASE WHEN s.stage = 'assemble' THEN NULL ELSE j.stop_reason END
+_WATCH = text(f"""
+SELECT s.id, s.epoch,
+       CASE WHEN {STOPPING} THEN j.stop_reason
+            WHEN s.stage = 'step' AND {GRAPH_ENDED} THEN 'cancelled' END
   FROM shards s JOIN jobs j ON j.id = s.job_id
  WHERE s.session_id = :me AND s.state = 'running'
 """)
@@ -72,7 +75,8 @@ SELECT s.id, s.epoch, CASE WHEN s.stage = 'assemble' THEN NULL ELSE j.stop_reaso
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A shard this session still holds, and whether its job was asked to stop."""
+    """A shard this session still holds, and whether it is to stop: its job was asked to, or its
+    graph has its outcome already."""
 
     held: Held
     stop_reason: StopReason | None
@@ -146,6 +150,7 @@ def recover_lost(connection: Connection, *, limit: int = 500) -> list[str]:
         connection,
         [
             ClosedShard(
+                row.id,
                 row.job_id,
                 row.kind,
                 row.stage,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.graphs import ClosedStep, close_steps, find_steps
 from shared.pools import UPKEEP
 from shared.states import JobState, ShardState, Stage, guard
 
@@ -52,7 +53,8 @@ SELECT tenant_id, id, CASE kind WHEN 'generate' THEN 'job.' ELSE kind || '.' END
 
 _BACK_TO_QUEUED = text(f"""
 UPDATE jobs j SET state = 'queued', version = version + 1
- WHERE j.id = ANY(:jobs) AND j.kind = 'generate' AND {guard("j.state", JobState.QUEUED)}
+ WHERE j.id = ANY(:jobs) AND j.kind <> 'batch' AND j.stage = 'generate'
+   AND {guard("j.state", JobState.QUEUED)}
 """)
 
 
@@ -60,6 +62,7 @@ UPDATE jobs j SET state = 'queued', version = version + 1
 class ClosedShard:
     """A shard that left ``running`` or the queue other than by its worker's commit."""
 
+    shard_id: int
     job_id: str
     kind: str
     stage: str
@@ -100,13 +103,22 @@ def settle_closed(connection: Connection, closed: Iterable[ClosedShard]) -> None
     A lost slice of a batch never fails the batch: assembly writes its rows to the error file.
     """
     slices: dict[str, int] = {}
+    steps: dict[int, tuple[ShardState, str | None]] = {}
     for shard in closed:
-        if shard.kind == "batch" and shard.stage == Stage.GENERATE:
+        if shard.stage == Stage.STEP:
+            steps[shard.shard_id] = (shard.state, shard.error_message)
+        elif shard.kind == "batch" and shard.stage == Stage.GENERATE:
             slices[shard.job_id] = slices.get(shard.job_id, 0) + 1
         else:
             end_job(connection, shard)
-    for job_id in sorted(slices):
-        settle_batch(connection, job_id, shards=slices[job_id])
+    graphs: dict[str, list[ClosedStep]] = {}
+    for step in find_steps(connection, steps) if steps else []:
+        graphs.setdefault(step.job_id, []).append(step)
+    for job_id in sorted({*slices, *graphs}):
+        if job_id in graphs:
+            close_steps(connection, job_id, graphs[job_id])
+        if job_id in slices:
+            settle_batch(connection, job_id, shards=slices[job_id])
 
 
 def end_job(connection: Connection, shard: ClosedShard) -> None:

@@ -47,12 +47,13 @@ SELECT 1 FROM shards WHERE id = :id AND epoch = :epoch AND session_id = :me
 
 _ADD_SLICES = text("""
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, priority, byte_start,
-                    byte_end, first_line, row_count)
-SELECT j.id, j.tenant_id, :pool, 'generate', d.ordinal, 'queued', j.priority, d.byte_start,
-       d.byte_end, d.first_line, d.row_count
-  FROM jobs j, unnest(CAST(:ordinals AS int[]), CAST(:starts AS bigint[]),
-                      CAST(:ends AS bigint[]), CAST(:lines AS int[]), CAST(:counts AS int[]))
-       AS d (ordinal, byte_start, byte_end, first_line, row_count)
+                    byte_end, first_line, row_count, lines)
+SELECT j.id, j.tenant_id, d.pool, 'generate', d.ordinal, 'queued', j.priority, d.byte_start,
+       d.byte_end, d.first_line, d.row_count, CAST(d.lines AS int[])
+  FROM jobs j, unnest(CAST(:ordinals AS int[]), CAST(:pools AS text[]),
+                      CAST(:starts AS bigint[]), CAST(:ends AS bigint[]),
+                      CAST(:firsts AS int[]), CAST(:counts AS int[]), CAST(:lines AS text[]))
+       AS d (ordinal, pool, byte_start, byte_end, first_line, row_count, lines)
  WHERE j.id = :job
 """)
 
@@ -95,9 +96,10 @@ SELECT tenant_id, id,
 
 
 def finish_validation(
-    connection: Connection, session_id: str, held: Held, *, slices: Sequence[Slice], pool: str
+    connection: Connection, session_id: str, held: Held, *, slices: Sequence[Slice]
 ) -> bool:
-    """Opens a valid batch for generation; False means this worker is a zombie."""
+    """Opens a valid batch for generation, each slice in its pool; False means this worker is a
+    zombie."""
     job_id = _close_shard(connection, session_id, held, sha256=None)
     if job_id is None:
         return _already_closed(connection, session_id, held, sha256=None)
@@ -107,18 +109,24 @@ def finish_validation(
             _ADD_SLICES,
             {
                 "job": job_id,
-                "pool": pool,
+                "pools": [item.pool for item in part],
                 "ordinals": [item.ordinal for item in part],
                 "starts": [item.byte_start for item in part],
                 "ends": [item.byte_end for item in part],
-                "lines": [item.first_line for item in part],
+                "firsts": [item.first_line for item in part],
                 "counts": [item.row_count for item in part],
+                "lines": [_int_array(item.lines) for item in part],
             },
         )
     rows = sum(item.row_count for item in slices)
     values = {"job": job_id, "shards": len(slices), "rows": rows}
     connection.execute(_BEGIN_GENERATING, values)
     return True
+
+
+def _int_array(numbers: Sequence[int] | None) -> str | None:
+    """As Postgres writes it: arrays of arrays of several lengths are no parameter."""
+    return None if numbers is None else "{" + ",".join(map(str, numbers)) + "}"
 
 
 def reject_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.graphs import GRAPH_ENDED, STOPPING
 from shared.lifecycle.settle import ClosedShard, settle_closed
 from shared.states import OPEN_JOB, ShardState, StopReason, guard
 
@@ -15,16 +16,20 @@ UPDATE jobs SET stop_reason = :reason, cancel_requested_at = clock_timestamp(),
 RETURNING id
 """)
 
+AT_ONCE = 10_000
+"""A batch of graphs may have more waiting steps than one statement should touch."""
+
 # Shards that somebody is moving this instant are skipped; the sweep or their worker stops them.
 _CANCEL_WAITING = text(f"""
 WITH waiting AS (
-    SELECT s.id FROM shards s WHERE s.job_id = ANY(:jobs) AND s.stage <> 'assemble'
-       AND s.state IN ('queued', 'ready') FOR UPDATE SKIP LOCKED)
+    SELECT s.id FROM shards s JOIN jobs j ON j.id = s.job_id
+     WHERE s.job_id = ANY(:jobs) AND {STOPPING}
+       AND s.state IN ('queued', 'ready') LIMIT {AT_ONCE} FOR UPDATE OF s SKIP LOCKED)
 UPDATE shards s SET state = 'cancelled', ended_at = clock_timestamp()
   FROM waiting, jobs j
  WHERE s.id = waiting.id AND j.id = s.job_id AND {guard("s.state", ShardState.CANCELLED)}
-   AND j.stop_reason IS NOT NULL
-RETURNING s.job_id, j.kind, s.stage
+   AND {STOPPING}
+RETURNING s.id, s.job_id, j.kind, s.stage
 """)
 
 _OVERDUE = text(f"""
@@ -37,19 +42,29 @@ UPDATE jobs j SET stop_reason = 'expired', cancel_requested_at = clock_timestamp
   FROM overdue WHERE j.id = overdue.id RETURNING j.id
 """)
 
+# Skipped shards of a graph that has ended since. Nothing is left to settle about them.
+_STRANDED = text(f"""
+WITH stranded AS (
+    SELECT s.id FROM shards s WHERE s.state = 'ready' AND s.stage = 'step' AND {GRAPH_ENDED}
+     LIMIT :limit FOR UPDATE OF s SKIP LOCKED)
+UPDATE shards s SET state = 'cancelled', ended_at = clock_timestamp()
+  FROM stranded WHERE s.id = stranded.id AND {guard("s.state", ShardState.CANCELLED)}
+""")
+
 _STOPPING = text(f"""
 SELECT j.id FROM jobs j
  WHERE j.state IN ({OPEN_JOB}) AND j.stop_reason IS NOT NULL
-   AND EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND s.stage <> 'assemble'
+   AND EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {STOPPING}
                   AND s.state IN ('queued', 'ready'))
- LIMIT :limit
+ LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 """)
 
 
 def request_stop(
     connection: Connection, *, tenant_id: str, job_id: str, reason: StopReason
 ) -> bool:
-    """Asks an open job to stop; waiting shards end at once, running ones within a step.
+    """Asks an open job to stop; waiting shards end at once (``AT_ONCE`` of them, the rest by the
+    sweep), running ones within a step.
 
     False when it was already stopping, is being assembled, has ended, or is not the tenant's.
     """
@@ -68,9 +83,11 @@ def expire_overdue(connection: Connection, *, limit: int = 100) -> int:
 
 
 def sweep_stopped(connection: Connection, *, limit: int = 100) -> int:
-    """Cancels waiting shards of stopping jobs that an earlier stop had to skip."""
+    """Cancels waiting shards of stopping jobs, and waiting steps of ended graphs, that an earlier
+    stop or end had to skip."""
     jobs = [row.id for row in connection.execute(_STOPPING, {"limit": limit})]
-    return _cancel_waiting(connection, jobs)
+    stranded = connection.execute(_STRANDED, {"limit": limit}).rowcount
+    return stranded + _cancel_waiting(connection, jobs)
 
 
 def _cancel_waiting(connection: Connection, jobs: list[str]) -> int:
@@ -79,6 +96,9 @@ def _cancel_waiting(connection: Connection, jobs: list[str]) -> int:
     rows = connection.execute(_CANCEL_WAITING, {"jobs": jobs}).all()
     settle_closed(
         connection,
-        [ClosedShard(row.job_id, row.kind, row.stage, ShardState.CANCELLED) for row in rows],
+        [
+            ClosedShard(row.id, row.job_id, row.kind, row.stage, ShardState.CANCELLED)
+            for row in rows
+        ],
     )
     return len(rows)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.steps import add_steps
 from shared.pools import UPKEEP
 from shared.states import Stage
+
+if TYPE_CHECKING:
+    from shared.plans.base import Step
 
 _SHARD = """
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority)
@@ -19,7 +23,8 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
        CASE WHEN room.free THEN nextval('ready_seq') END,
        CAST(:priority AS int)
   FROM (SELECT NOT EXISTS (SELECT 1 FROM shards
-                            WHERE pool = :pool AND tenant_id = :tenant AND state = 'queued')
+                            WHERE pool = :pool AND tenant_id = :tenant AND state = 'queued'
+                              AND blocked_n = 0)
            AND (SELECT count(*) FROM (SELECT 1 FROM shards
                                        WHERE pool = :pool AND tenant_id = :tenant
                                          AND state = 'ready' LIMIT :window) taken) < :window
@@ -33,19 +38,20 @@ WITH new AS (
         CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
         CAST(:endpoints AS text[]), CAST(:models AS text[]), CAST(:specs AS text[]),
         CAST(:metadata AS text[]), CAST(:priorities AS int[]),
-        CAST(:seconds AS double precision[])) WITH ORDINALITY
-      AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, turn)
+        CAST(:seconds AS double precision[]), CAST(:kinds AS text[])) WITH ORDINALITY
+      AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, kind, turn)
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at)
-    SELECT id, tenant_id, 'generate', 'queued', 'generate', endpoint, model, CAST(spec AS json),
+    SELECT id, tenant_id, kind, 'queued', 'generate', endpoint, model, CAST(spec AS json),
            CAST(metadata AS json), priority, 1, 1,
            clock_timestamp() + make_interval(secs => seconds)
       FROM new
 ), room AS (
     SELECT g.tenant_id, g.pool,
            CASE WHEN EXISTS (SELECT 1 FROM shards q WHERE q.pool = g.pool
-                                AND q.tenant_id = g.tenant_id AND q.state = 'queued') THEN 0
+                                AND q.tenant_id = g.tenant_id AND q.state = 'queued'
+                                AND q.blocked_n = 0) THEN 0
                 ELSE :window - (SELECT count(*) FROM (
                          SELECT 1 FROM shards r WHERE r.pool = g.pool
                             AND r.tenant_id = g.tenant_id AND r.state = 'ready'
@@ -70,6 +76,14 @@ WITH job AS (
             CAST(:metadata AS json), :priority, :input_file_id, 1,
             clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))))
 {_SHARD}
+""")
+
+_PLANNED = text("""
+INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata, priority,
+                  shards_open, rows_total, expires_at)
+VALUES (:id, :tenant, :kind, 'queued', 'step', :endpoint, :model, CAST(:spec AS json),
+        CAST(:metadata AS json), :priority, :steps, :steps,
+        clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)))
 """)
 
 _REMEMBER = text("""
@@ -101,6 +115,7 @@ class NewGeneration:
     metadata: dict[str, str] | None = None
     priority: int = 0
     expires_in_seconds: float | None = None
+    kind: str = "generate"
 
 
 def submit_generations(
@@ -121,6 +136,7 @@ def submit_generations(
             ],
             "priorities": [item.priority for item in new],
             "seconds": [item.expires_in_seconds for item in new],
+            "kinds": [item.kind for item in new],
             "window": window,
         },
     )
@@ -140,6 +156,7 @@ def submit_generation(
     expires_in_seconds: float | None = None,
     window: int,
     idempotency: Idempotency | None = None,
+    kind: str = "generate",
 ) -> None:
     """Queues one inference call; ``body`` is already validated (a str is taken as its JSON).
 
@@ -147,9 +164,58 @@ def submit_generation(
     """
     spec = body if isinstance(body, str) else json.dumps(body)
     new = NewGeneration(
-        job_id, tenant_id, pool, endpoint, model, spec, metadata, priority, expires_in_seconds
+        job_id,
+        tenant_id,
+        pool,
+        endpoint,
+        model,
+        spec,
+        metadata,
+        priority,
+        expires_in_seconds,
+        kind,
     )
     submit_generations(connection, [new], window=window)
+    _remember(connection, tenant_id, job_id, idempotency)
+
+
+def submit_plan(
+    connection: Connection,
+    *,
+    job_id: str,
+    tenant_id: str,
+    kind: str,
+    endpoint: str,
+    model: str | None,
+    body: dict[str, Any] | str,
+    steps: Sequence[Step],
+    metadata: dict[str, str] | None = None,
+    priority: int = 0,
+    expires_in_seconds: float | None = None,
+    window: int,
+    idempotency: Idempotency | None = None,
+) -> None:
+    """Queues a job that is a graph: a shard for each of its ``steps``, of which those that need no
+    other may run at once. The last one's result is the job's.
+
+    Raises sqlalchemy's IntegrityError when the idempotency key is taken: roll back and read it.
+    """
+    connection.execute(
+        _PLANNED,
+        {
+            "id": job_id,
+            "tenant": tenant_id,
+            "kind": kind,
+            "endpoint": endpoint,
+            "model": model,
+            "spec": body if isinstance(body, str) else json.dumps(body),
+            "metadata": None if metadata is None else json.dumps(metadata),
+            "priority": priority,
+            "steps": len(steps),
+            "seconds": expires_in_seconds,
+        },
+    )
+    add_steps(connection, job_id, steps, window=window)
     _remember(connection, tenant_id, job_id, idempotency)
 
 

@@ -101,10 +101,21 @@ class Scene(_Part):
     """Without one, the scene is a coloured card with its title."""
     narration: MediaReference | None = None
     seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
-    """Needed without a narration; otherwise the narration's length and a breath."""
+    """Needed without a narration; beside one, the least length: a scene is never shorter than its
+    narration and a breath."""
     title: Annotated[str, Field(max_length=200)] | None = None
+    """Over a picture it leaves after some seconds; a card shows it large, to its end."""
+    subtitle: Annotated[str, Field(max_length=200)] | None = None
+    """Below the title of a card."""
     captions: Annotated[list[Caption], Field(max_length=1_000)] = []
     motion: Motion = "auto"
+    """How the camera moves over the picture; ``auto`` gives neighbours different moves."""
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Scene:
+        if self.narration is None and self.seconds is None:
+            raise ValueError("a scene without a narration needs 'seconds'")
+        return self
 
 
 class CompositionSpec(InferenceSpec):

@@ -58,8 +58,12 @@ class Store(Protocol):
     def delete_prefix(self, prefix: str) -> int:
         """Removes every object below ``prefix``; returns how many."""
 
-    def download_url(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
+    def download_url(
+        self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False
+    ) -> str:
         """A URL that downloads this key, as an attachment, until it expires.
 
-        Absolute, or a path on the API's own address (``/v1/downloads/…``).
+        With ``inline`` a browser shows it, if it is a picture, a sound or a video; anything else
+        stays an attachment. The URL answers range requests. It is absolute, or a path on the API's
+        own address (``/v1/downloads/…``).
         """

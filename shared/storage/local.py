@@ -16,7 +16,7 @@ import structlog
 
 from shared.errors import NotFound, StorageFull, StorageUnavailable
 from shared.storage.base import StoredObject
-from shared.storage.downloads import Download, DownloadSigner
+from shared.storage.downloads import Download, DownloadSigner, may_be_inline
 from shared.storage.keys import check_key, check_range, folder_of
 
 CHUNK_BYTES = 2**20
@@ -94,9 +94,12 @@ class LocalStore:
                 self._remove_empty(Path(folder))
         return deleted
 
-    def download_url(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
+    def download_url(
+        self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False
+    ) -> str:
         """A path on the API's own address; ``verify_download`` reads its last segment."""
-        download = Download(check_key(key), filename, media_type)
+        shown = inline and may_be_inline(media_type)
+        download = Download(check_key(key), filename, media_type, shown)
         return f"/v1/downloads/{self._signer.sign(download, time.time() + seconds)}"
 
     def verify_download(self, token: str, now: float) -> Download:

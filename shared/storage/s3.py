@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import boto3.session
 import structlog
@@ -18,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from shared.errors import NotFound, PressrunError, StorageFull, StorageUnavailable
 from shared.storage.base import PART_BYTES, StoredObject
+from shared.storage.downloads import disposition, may_be_inline
 from shared.storage.keys import check_key, check_range, folder_of
 from shared.storage.s3_errors import mapped_errors, status_of
 from shared.storage.s3_reading import S3Reading
@@ -102,14 +102,17 @@ class S3Store:
                 deleted += len(keys)
         return deleted
 
-    def download_url(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
+    def download_url(
+        self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False
+    ) -> str:
+        shown = inline and may_be_inline(media_type)
         with mapped_errors("presign", key):
             url: str = self._public.generate_presigned_url(
                 "get_object",
                 Params={
                     "Bucket": self._bucket,
                     "Key": check_key(key),
-                    "ResponseContentDisposition": attachment(filename),
+                    "ResponseContentDisposition": disposition(filename, inline=shown),
                     "ResponseContentType": media_type,
                 },
                 ExpiresIn=seconds,
@@ -219,14 +222,6 @@ class S3Writer:
                 "storage_size_differs", key=self._where["Key"], found=found, written=self._bytes
             )
             raise StorageUnavailable("The artifact store did not keep what was written.")
-
-
-def attachment(filename: str) -> str:
-    """A Content-Disposition that saves under ``filename``, whatever characters it has."""
-    name = "".join(c for c in filename if c.isprintable() and c not in '"\\/') or "download"
-    plain = name.encode("ascii", "replace").decode().replace("?", "_")
-    exact = quote(name.encode("utf-8", "replace"), safe="")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
 
 
 def _client(session: boto3.session.Session, endpoint: str | None) -> Any:

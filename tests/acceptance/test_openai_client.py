@@ -17,15 +17,6 @@ from tests.plant import ROOT, Plant, plant
 PRODUCTS = ["a folding bicycle", "a bamboo toothbrush", "a wool scarf", "a solar lamp"]
 
 
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    subprocess.run(
-        [sys.executable, "-m", "worker.starter_models", str(folder)], check=True, cwd=ROOT
-    )
-    return folder
-
-
 @pytest.fixture
 def running(
     tmp_path: Path, database_url: str, broker_url: str, models_dir: Path
@@ -39,6 +30,8 @@ def running(
         ModelEntry(
             id="all-minilm-l6-v2", engine="embedding", source=str(models_dir / "all-MiniLM-L6-v2")
         ),
+        ModelEntry(id="fluent-emoji", engine="image", source=str(models_dir / "fluent-emoji")),
+        ModelEntry(id="hibari", engine="speech", source="hibari"),
     )
     with plant(tmp_path / "plant", database_url, broker_url, models=models) as made:
         yield made.start()
@@ -154,5 +147,6 @@ def test_the_readmes_client_runs_as_printed(running: Plant, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "BatchRequestCounts(" in done.stdout
+    assert (tmp_path / "morning.mp3").stat().st_size > 4_000
     batch_id = running.client().batches.list().data[0].id
     assert running.wait_batch(batch_id, 300).status == "completed"

@@ -15,16 +15,18 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api import gunicorn_conf, limits
 from api.app import create_app
-from tests.integration.api_case import (
-    ADMIN,
-    COMPLETION,
-    ApiCase,
-    RecordingBell,
-    api_fixture,
-    make_settings,
+from shared.ids import artifact_id
+from tests.integration.api_case import ADMIN, COMPLETION, RecordingBell, make_settings
+from tests.integration.media_case import (
+    BRIEF,
+    FILMER,
+    PAINTER,
+    MediaCase,
+    media_fixture,
+    picture_answer,
 )
 
-__all__ = ["api_fixture"]
+__all__ = ["media_fixture"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
@@ -105,28 +107,61 @@ def test_every_v1_route_wants_a_key(tmp_path: Path) -> None:
 
 
 def test_tenants_do_not_administrate_and_the_administrator_owns_nothing(
-    api: ApiCase, document: dict[str, Any]
+    media: MediaCase, document: dict[str, Any]
 ) -> None:
     for verb, path, _ in operations(document):
         if not path.startswith("/v1") or path in OPEN_ROUTES:
             continue
-        wrong = api.key if path.startswith("/v1/admin") else ADMIN
-        reply = api.client.open(fill(path, "x"), method=verb.upper(), headers=wrong)
+        wrong = media.key if path.startswith("/v1/admin") else ADMIN
+        reply = media.client.open(fill(path, "x"), method=verb.upper(), headers=wrong)
         assert reply.status_code == 403, (verb, path)
 
 
 # --- one tenant's own ------------------------------------------------------------------------
 
 
-def test_nothing_of_a_tenant_exists_for_another(api: ApiCase, document: dict[str, Any]) -> None:
-    mine = {
-        "job_id": api.submit(),
-        "batch_id": api.submit_batch(),
+COLLECTIONS = {
+    "job_id": "jobs",
+    "batch_id": "batches",
+    "file_id": "files",
+    "video_id": "videos",
+    "campaign_id": "campaigns",
+    "artifact_id": "artifacts",
+}
+LISTED = ("jobs", "batches", "files", "videos", "campaigns")
+
+
+def one_of_each(media: MediaCase) -> dict[str, str]:
+    """The ids of a tenant's things, by the name that addresses give them."""
+    body = {"model": PAINTER, "prompt": "x"}
+    media.post("/v1/jobs", {"endpoint": "/v1/images/generations", "body": body})
+    job_id = media.finish_next(picture_answer())
+    batch_id = media.submit_batch()
+    return {
+        "job_id": job_id,
+        "batch_id": batch_id,
+        "file_id": media.get(f"/v1/batches/{batch_id}").json["input_file_id"],
+        "video_id": media.post("/v1/videos", {"model": FILMER, "prompt": "x"}).json["id"],
+        "campaign_id": media.post("/v1/campaigns", BRIEF).json["id"],
+        "artifact_id": artifact_id(f"{job_id}-0", "0.png"),
     }
-    mine["file_id"] = api.get(f"/v1/batches/{mine['batch_id']}").json["input_file_id"]
-    stranger = api.new_tenant()
-    before = {name: api.get(f"/v1/{name[:-3]}{'es' if 'batch' in name else 's'}/{value}").json
-              for name, value in mine.items()}  # fmt: skip
+
+
+def look_at(media: MediaCase, mine: dict[str, str]) -> dict[str, Any]:
+    looked = {name: media.get(f"/v1/{COLLECTIONS[name]}/{value}") for name, value in mine.items()}
+    assert {reply.status_code for reply in looked.values()} == {200}
+    moving = {"queue_position", "url", "result"}
+    return {
+        name: {member: value for member, value in reply.json.items() if member not in moving}
+        for name, reply in looked.items()
+    }
+
+
+def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict[str, Any]) -> None:
+    mine = one_of_each(media)
+    every_job = {mine[name] for name in ("job_id", "batch_id", "video_id", "campaign_id")}
+    stranger = media.new_tenant()
+    before = look_at(media, mine)
     checked = set()
     for verb, path, _ in operations(document):
         names = {part[1:-1] for part in path.split("/") if part.startswith("{")}
@@ -135,29 +170,29 @@ def test_nothing_of_a_tenant_exists_for_another(api: ApiCase, document: dict[str
         (name,) = names
         if name == "model_id":  # the catalog's models are everybody's
             continue
-        values = {mine[name], mine["batch_id"]} if name == "job_id" else {mine[name]}
-        for value in values:
-            reply = api.client.open(fill(path, value), method=verb.upper(), headers=stranger)
+        for value in every_job if name == "job_id" else {mine[name]}:
+            reply = media.client.open(fill(path, value), method=verb.upper(), headers=stranger)
             assert reply.status_code == 404, (verb, path)
             checked.add((verb, path))
-    assert len(checked) >= 8
-    for collection in ("jobs", "batches", "files"):
-        listed = api.client.get(f"/v1/{collection}", headers=stranger).json
-        assert listed["data"] == []
-        cursor = mine[{"jobs": "job_id", "batches": "batch_id", "files": "file_id"}[collection]]
-        after = api.client.get(f"/v1/{collection}?after={cursor}", headers=stranger).json
-        assert after["data"] == []
+    assert len(checked) >= 19
+    assert {name for name in COLLECTIONS if any(name in path for _, path in checked)} == set(mine)
+    for name, collection in COLLECTIONS.items():
+        if collection in LISTED:
+            for query in ("", f"?after={mine[name]}"):
+                listed = media.client.get(f"/v1/{collection}{query}", headers=stranger).json
+                assert listed["data"] == []
+    assert look_at(media, mine) == before
+
+
+def test_what_others_own_cannot_be_named_in_a_call(media: MediaCase) -> None:
+    batch_id = media.submit_batch()
     body = {
-        "input_file_id": mine["file_id"],
+        "input_file_id": media.get(f"/v1/batches/{batch_id}").json["input_file_id"],
         "endpoint": COMPLETION["endpoint"],
         "completion_window": "1h",
     }
-    assert api.client.post("/v1/batches", json=body, headers=stranger).status_code == 404
-    after_all = {
-        name: api.get(f"/v1/{name[:-3]}{'es' if 'batch' in name else 's'}/{value}").json
-        for name, value in mine.items()
-    }
-    assert after_all == before
+    stranger = media.new_tenant()
+    assert media.client.post("/v1/batches", json=body, headers=stranger).status_code == 404
 
 
 # --- what is loaded --------------------------------------------------------------------------
@@ -199,7 +234,9 @@ def test_the_process_is_small_and_never_loads_a_model_library(tmp_path: Path, st
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"RSS of the API with a {store}: {found['rss_bytes'] / 2**20:.0f} MiB")
-    assert not {"torch", "transformers", "diffusers", "worker", "numpy"} & set(found["modules"])
+    assert not {"torch", "transformers", "diffusers", "worker", "numpy", "PIL", "av"} & set(
+        found["modules"]
+    )
     assert found["rss_bytes"] < 150_000_000
 
 

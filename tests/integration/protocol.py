@@ -160,9 +160,9 @@ class Plant:
     def finish_validation(
         self, session_id: str, held: Held, *, slices: int, rows: int = 2, pool: str = "text"
     ) -> bool:
-        cuts = [Slice(n, n * 100, n * 100 + 100, n * rows + 1, rows) for n in range(slices)]
+        cuts = [Slice(n, n * 100, n * 100 + 100, n * rows + 1, rows, pool) for n in range(slices)]
         with self.engine.begin() as connection:
-            return lifecycle.finish_validation(connection, session_id, held, slices=cuts, pool=pool)
+            return lifecycle.finish_validation(connection, session_id, held, slices=cuts)
 
     def finish_assembly(self, session_id: str, held: Held, *, file_id: str | None = None) -> bool:
         stored = StoredObject(f"final/{held.shard_id}/{held.epoch}", "f" * 64, 10)

@@ -14,7 +14,8 @@ TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
 BUDGET = {ReleaseReason.ERROR: ("error_n", 3), ReleaseReason.CRASHED: ("crash_n", 2)}
 MAX_LOSSES = 5
 SHARD_FACTS = [
-    "id", "state", "epoch", "error_n", "crash_n", "lost_n", "preempt_n", "fenced_n", "suspect",
+    "id", "state", "blocked_n", "epoch", "error_n", "crash_n", "lost_n", "preempt_n", "fenced_n",
+    "suspect",
 ]  # fmt: skip
 
 
@@ -52,10 +53,19 @@ class ModelShard:
     fenced_n: int = 0
     suspect: bool = False
     sha256: str | None = None
+    blocked_n: int = 0
+    name: str = ""
+    needs: tuple[str, ...] = ()
+    last: bool = False
+    """A step of a graph: the one whose result counts, and whose work is no model's."""
 
     @property
     def waits(self) -> bool:
         return self.state in {"queued", "ready"}
+
+    @property
+    def in_line(self) -> bool:
+        return self.waits and self.blocked_n == 0
 
     def held_by(self, session: str, epoch: int) -> bool:
         return self.state == "running" and (self.session, self.epoch) == (session, epoch)
@@ -74,20 +84,41 @@ class Model:
     # --- waiting --------------------------------------------------------------------------
 
     def submit(self, shard_id: int, job: ModelJob, pool: str) -> None:
-        others = [s for s in self._of(pool, job.tenant) if s.waits]
-        room = all(s.state == "ready" for s in others) and len(others) < WINDOW
+        room = self._room(pool, job.tenant) > 0
         self.jobs[job.id] = job
         self.shards[shard_id] = ModelShard(
             shard_id, job, pool, job.stage, "ready" if room else "queued",
             next(self._seq) if room else None,
         )  # fmt: skip
 
+    def submit_graph(
+        self, job: ModelJob, steps: Iterable[tuple[int, str, str, tuple[str, ...]]]
+    ) -> None:
+        """``steps`` are (shard id, pool, name, needs); the last of them is the last."""
+        made = list(steps)
+        job.shards_open = len(made)
+        self.jobs[job.id] = job
+        room = {pool: self._room(pool, job.tenant) for _, pool, _, _ in made}
+        for shard_id, pool, name, needs in made:
+            ready = not needs and room[pool] > 0
+            room[pool] -= ready
+            self.shards[shard_id] = ModelShard(
+                shard_id, job, pool, "step", "ready" if ready else "queued",
+                next(self._seq) if ready else None, blocked_n=len(needs), name=name, needs=needs,
+                last=name == made[-1][2],
+            )  # fmt: skip
+
+    def _room(self, pool: str, tenant: str) -> int:
+        """How many more may be ready at once, when nobody waits for a dispatcher."""
+        others = [s for s in self._of(pool, tenant) if s.in_line]
+        return WINDOW - len(others) if all(s.state == "ready" for s in others) else 0
+
     def dispatch(self, pool: str) -> int:
         picked: list[tuple[int, int]] = []
         for tenant in {s.job.tenant for s in self.shards.values()}:
             mine = self._of(pool, tenant)
             free = max(0, WINDOW - sum(s.state == "ready" for s in mine))
-            queued = sorted(s.id for s in mine if s.state == "queued")
+            queued = sorted(s.id for s in mine if s.state == "queued" and s.in_line)
             picked += list(enumerate(queued[:free]))
         for _, shard_id in sorted(picked):
             self.shards[shard_id].state = "ready"
@@ -124,7 +155,10 @@ class Model:
         shard.state, shard.sha256 = state, sha256
         if shard.stage == "generate" and (shard.job.kind == "batch" or state == "succeeded"):
             shard.job.usage += 1
-        if shard.job.kind == "generate":
+        if shard.stage == "step":
+            shard.job.usage += state == "succeeded" and not shard.last
+            self._step_closed(shard)
+        elif shard.job.kind == "generate":
             self._end(shard.job, (shard.job.stop or state) if state == "cancelled" else state)
         elif shard.stage == "generate":
             self._count_down(shard.job)
@@ -185,7 +219,8 @@ class Model:
 
     def _leave(self, shard: ModelShard, spent: bool) -> None:
         """``running`` ended without a commit."""
-        if shard.job.stop and shard.stage != "assemble":
+        stops = shard.job.stop and shard.stage != "assemble"
+        if stops or (shard.stage == "step" and not shard.job.open):
             self._close(shard, "cancelled")
         elif spent:
             self._close(shard, "failed")
@@ -196,10 +231,29 @@ class Model:
 
     def _close(self, shard: ModelShard, state: str) -> None:
         shard.state = state
-        if shard.job.kind == "batch" and shard.stage == "generate":
+        if shard.stage == "step":
+            self._step_closed(shard)
+        elif shard.job.kind == "batch" and shard.stage == "generate":
             self._count_down(shard.job)
         else:
             self._end(shard.job, (shard.job.stop or state) if state == "cancelled" else state)
+
+    def _step_closed(self, step: ModelShard) -> None:
+        job = step.job
+        graph = [s for s in self.shards.values() if s.job is job]
+        if not job.open:
+            return
+        job.shards_open -= 1
+        if step.state == "succeeded" and not step.last:
+            for other in graph:
+                other.blocked_n -= step.name in other.needs and other.state == "queued"
+        else:
+            for other in graph:
+                other.state = "cancelled" if other.waits else other.state
+        if step.state == "failed" or (step.last and step.state == "succeeded"):
+            self._end(job, step.state)
+        elif not any(s.waits or s.state == "running" for s in graph):
+            self._end(job, job.stop or "cancelled")
 
     def _count_down(self, job: ModelJob) -> None:
         job.shards_open -= 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from api import objects
+from shared.specs import ENDPOINTS
 from tests.integration.api_case import ADMIN, COMPLETION, MODEL, ApiCase, make_settings
 
 RANDOM_BODIES = 300
@@ -149,9 +150,11 @@ def test_odd_values_in_every_field(api: ApiCase) -> None:
             assert_refused(send(api, "/v1/batches", json.dumps(batch | {field: value}).encode()))
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_odd_values_in_every_parameter_of_a_body(api: ApiCase, endpoint: str) -> None:
-    fields = ("model", "messages", "prompt", "input", "temperature", "n", "stop", "seed", "user")
+    fields = ("model", "messages", "prompt", "input", "temperature", "n", "stop", "seed", "user",
+              "image", "mask", "size", "voice", "speed", "seconds", "pictures", "scenes", "logo",
+              "product", "languages", "audiences", "sizes", "outputs")  # fmt: skip
     for field in fields:
         for value in ODD_VALUES:
             body = {"model": MODEL, field: value}

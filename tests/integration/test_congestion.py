@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared.db.session import make_engine
+from shared.lifecycle import Claim, RowStep
 from tests.integration.protocol import Plant
 from worker.supervisor import Supervisor
 from worker.wakeup import Mailbox
@@ -17,21 +18,35 @@ from worker.wakeup import Mailbox
 PATIENCE_SECONDS = 20.0
 
 
+class SilentRows:
+    """Rows that tell nothing of their progress."""
+
+    def due_at(self) -> None:
+        return None
+
+    def take(self) -> list[RowStep]:
+        return []
+
+
 class HungryEngines:
-    """Engines with room, which note what they are given."""
+    """Engines with room, which note what they are given; their admission, too."""
 
     idle = True
+    reports = SilentRows()
 
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.given = threading.Event()
 
-    def room(self) -> int:
+    def room(self, _pool: str) -> int:
         return 8 - len(self.begun)
 
-    def begin(self, run: Any) -> None:
-        self.begun.append(run.held.shard_id)
+    def begin(self, claim: Claim, _session_id: str) -> None:
+        self.begun.append(claim.shard_id)
         self.given.set()
+
+    def close(self) -> None:
+        pass
 
     def pipes(self) -> Iterator[object]:
         return iter(())
@@ -88,10 +103,10 @@ def test_a_congested_worker_claims_nothing(plant: Plant, database_url: str) -> N
     supervisor = Supervisor(
         database=database,
         autocommit=autocommit,
-        store=None,  # type: ignore[arg-type]
         session=OpenSession(),  # type: ignore[arg-type]
         mailbox=mailbox,
         generation=engines,  # type: ignore[arg-type]
+        admission=engines,  # type: ignore[arg-type]
         chores=None,
         pools=["text"],
         window=32,

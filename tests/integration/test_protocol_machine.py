@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from shared import lifecycle
 from shared.lifecycle import Claim, ReleaseReason
 from shared.states import ShardState
+from tests.integration import graphs
 from tests.integration.protocol import OTHER, TENANT, Plant
 from tests.integration.protocol_model import TERMINAL, WINDOW, Model, ModelJob, facts
 
@@ -34,10 +35,15 @@ MAX_JOBS = 8
 PICK = st.integers(0, 1_000)
 SHAS = ["a" * 64, "b" * 64]
 ASSEMBLED = "f" * 64 + "+"
+SHAPES: list[dict[str, tuple[str, ...]]] = [
+    {"copy": (), "left": ("copy",), "right": ("copy",), "all": ("left", "right")},
+    {"one": (), "two": (), "all": ("one", "two")},
+    {"aside": (), "main": (), "all": ("main",)},
+]
 
 
 class Protocol(RuleBasedStateMachine):
-    """Several workers, zombies among them; single jobs of two tenants, and one batch."""
+    """Several workers, zombies among them; single jobs and graphs of two tenants, and one batch."""
 
     plant: Plant
 
@@ -54,6 +60,7 @@ class Protocol(RuleBasedStateMachine):
             self.submit(TENANT)
         self.submit(OTHER)
         self.submit_batch()
+        self.submit_graph(TENANT, SHAPES[0])
 
     # --- tenants --------------------------------------------------------------------------
 
@@ -67,6 +74,16 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def submit_batch(self) -> None:
         self._submitted(ModelJob(self.plant.batch(), TENANT, "batch", "validate"), "upkeep")
+
+    @precondition(lambda self: len(self.model.jobs) < MAX_JOBS)
+    @rule(tenant=st.sampled_from([TENANT, OTHER]), shape=st.sampled_from(SHAPES))
+    def submit_graph(self, tenant: str, shape: dict[str, tuple[str, ...]]) -> None:
+        job_id = graphs.submit(self.plant, shape, tenant=tenant, window=WINDOW, right="text")
+        made = zip(self.plant.shards(job_id), shape.items(), strict=True)
+        self.model.submit_graph(
+            ModelJob(job_id, tenant, "campaign", "step"),
+            [(shard.id, shard.pool, name, needs) for shard, (name, needs) in made],
+        )
 
     def _submitted(self, job: ModelJob, pool: str) -> None:
         (shard,) = self.plant.shards(job.id)
@@ -120,7 +137,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(
         pick=PICK,
         sha256=st.sampled_from(SHAS),
-        state=st.sampled_from(["succeeded"] * 3 + ["cancelled"]),
+        state=st.sampled_from(["succeeded"] * 4 + ["cancelled", "failed"]),
     )
     def commit(self, pick: int, sha256: str, state: str) -> None:
         """Of any attempt there ever was: by its holder, by a zombie, again."""
@@ -139,6 +156,11 @@ class Protocol(RuleBasedStateMachine):
         elif claim.stage == "assemble":
             accepted = self.plant.finish_assembly(session, held)
             assert accepted == self.model.commit(session, held, "succeeded", ASSEMBLED)
+        elif claim.stage == "step":
+            accepted = graphs.finish(
+                self.plant, claim, session, sha256=sha256, state=ShardState(state)
+            )
+            assert accepted == self.model.commit(session, held, state, sha256)
         elif claim.kind == "batch":
             accepted = self.plant.finish_slice(
                 session, claim, sha256=sha256, state=ShardState(state)
@@ -260,7 +282,7 @@ class Protocol(RuleBasedStateMachine):
             self.vanish(pick)
         healer = self.plant.session("healer")
         self.model.sessions[healer] = "alive"
-        for _ in range(20):
+        for _ in range(100):
             self.sweep()
             for pool in POOLS:
                 self.dispatch(pool)
@@ -269,6 +291,8 @@ class Protocol(RuleBasedStateMachine):
             assert len(claims) == len(self.model.claim(healer, POOLS, 64))
             for claim in claims:
                 self._commit(healer, claim, SHAS[0], "succeeded")
+            if not any(job.open for job in self.model.jobs.values()):
+                break
         self.database_is_as_the_model_says()
         self.each_job_ends_once_and_is_counted_once()
         assert not any(job.open for job in self.model.jobs.values())

@@ -19,9 +19,10 @@ from botocore.retries.standard import ExponentialBackoff
 from shared.errors import NotFound, StorageFull, StorageUnavailable
 from shared.storage import s3, s3_reading
 from shared.storage.base import PART_BYTES, Store
+from shared.storage.downloads import disposition
 from shared.storage.keys import InvalidKey
 from shared.storage.local import LocalStore
-from shared.storage.s3 import S3Store, attachment
+from shared.storage.s3 import S3Store
 from tests.services.swift import S3Bucket
 from tests.services.tcp_proxy import TcpProxy
 
@@ -213,7 +214,7 @@ def test_a_presigned_url_downloads_one_object_as_an_attachment(s3_store: S3Store
     answer = httpx2.get(url)
     assert answer.content == b"<script>"
     assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Content-Disposition"] == attachment('ré"sults.jsonl')
+    assert answer.headers["Content-Disposition"] == disposition('ré"sults.jsonl')
     for forged in (
         url.replace("/t/1/page", "/t/2/page"),
         url.replace("application%2Fjson", "text%2Fhtml"),
@@ -221,6 +222,27 @@ def test_a_presigned_url_downloads_one_object_as_an_attachment(s3_store: S3Store
     ):
         assert forged != url
         assert httpx2.get(forged).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("media_type", "kind"),
+    [("image/png", "inline"), ("audio/mpeg", "inline"), ("video/mp4", "inline"),
+     ("text/html", "attachment"), ("image/svg+xml", "attachment"), ("text/vtt", "attachment")],
+)  # fmt: skip
+def test_a_browser_is_shown_pictures_sounds_and_videos_alone(
+    s3_store: S3Store, tmp_path: Path, media_type: str, kind: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    s3_store.put_file("t/1/medium", path, media_type=media_type)
+    url = s3_store.download_url(
+        "t/1/medium", filename="f", media_type=media_type, seconds=60, inline=True
+    )
+    answer = httpx2.get(url, headers={"Range": "bytes=2-5"})
+    assert (answer.status_code, answer.content) == (206, b"2345")
+    assert answer.headers["Content-Type"] == media_type
+    assert answer.headers["Content-Disposition"] == disposition("f", inline=kind == "inline")
+    assert answer.headers["Content-Disposition"].startswith(kind)
 
 
 def test_presigned_urls_name_the_public_endpoint(s3_bucket: S3Bucket) -> None:
@@ -240,7 +262,7 @@ def test_presigned_urls_name_the_public_endpoint(s3_bucket: S3Bucket) -> None:
     ],
 )
 def test_any_file_name_makes_a_safe_header(filename: str, header: str) -> None:
-    assert attachment(filename) == header
+    assert disposition(filename) == header
 
 
 # --- S3: trouble --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from shared import lifecycle
 from shared.ids import new_file_id
 from shared.lifecycle import ReleaseReason
 from shared.states import JobState, ShardState
+from tests.integration import graphs
 from tests.integration.protocol import Plant
 
 
@@ -54,6 +55,33 @@ def test_a_late_commit_of_the_same_sessions_earlier_attempt_is_refused(plant: Pl
     assert plant.job(job_id).state == JobState.RUNNING
     assert plant.finish("w1", second.held, "b" * 64)
     assert plant.job(job_id).result == {"id": "b" * 64}
+
+
+def test_a_late_step_of_the_same_sessions_earlier_attempt_is_refused(plant: Plant) -> None:
+    job_id = graphs.submit(plant)
+    plant.session("w1", pools=graphs.POOLS)
+    first = graphs.take(plant)["copy"]
+    plant.release("w1", first.held, ReleaseReason.PREEMPTED)
+    second = graphs.take(plant)["copy"]
+    assert not graphs.finish(plant, first)
+    assert plant.shard(first.shard_id).fenced_n == 1
+    assert set(graphs.states(plant, job_id).values()) == {"running", "queued"}
+    assert graphs.finish(plant, second, sha256="b" * 64)
+
+
+def test_a_late_step_and_a_late_unfolding_before_anybody_took_over_are_refused(
+    plant: Plant,
+) -> None:
+    plant.session("w2", pools=graphs.POOLS)
+    batch_id, (slice_,) = graphs.batch_of_graphs(plant, rows=1)
+    job_id = graphs.submit(plant)
+    (step,) = plant.claim("w1", pools=["text"])
+    plant.lose("w1")
+    assert not graphs.finish(plant, step)
+    assert not graphs.unfold(plant, slice_)
+    assert plant.shard(step.shard_id).fenced_n == plant.shard(slice_.shard_id).fenced_n == 1
+    assert graphs.states(plant, job_id)["left"] == "queued"
+    assert graphs.states(plant, batch_id, line=1) == {}
 
 
 def test_a_late_commit_before_anybody_took_over_is_refused(plant: Plant) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import structlog
 
-from worker.engines.frames import FRAME_LIMIT_BYTES, FRAME_OVERHEAD_BYTES, Pipe, frames_of
+from worker.engines.frames import FRAME_LIMIT_BYTES, Pipe, frame_bytes, frames_of
 from worker.engines.protocol import (
     Cancel,
     Cancelled,
@@ -149,7 +149,7 @@ class EngineChild:
         indexes = {row.index for row in rows}
         if len(indexes) < len(rows) or indexes & in_flight:
             raise ValueError(f"a row of shard {shard} was submitted twice")
-        if any(len(row.body) + FRAME_OVERHEAD_BYTES > FRAME_LIMIT_BYTES for row in rows):
+        if any(frame_bytes(row) > FRAME_LIMIT_BYTES for row in rows):
             raise ValueError(f"a row of shard {shard} is larger than {FRAME_LIMIT_BYTES} bytes")
         self._send(*(Submit(shard, epoch, batch) for batch in frames_of(rows)))
         if indexes:

@@ -14,6 +14,11 @@ The last message, prompt or input of a body may hold directives, which script th
     [[hang]]               an endless loop in C that holds the interpreter's lock
     [[oom]]                MemoryError from the step
     [[fatal my_code]]      EngineFailed from the step
+    [[bad-file hash]]      describes its first file wrongly: ``hash``, ``size``, ``outside``,
+                           ``link``, ``missing``, ``id``, ``role``
+
+Rows for pictures, speech and video write tiny real files (``worker.engines.fake_media``); with a
+delay they report their progress in steps, and the previews they were asked for.
 
 Whoever may submit a row may write them, so a catalog offers this engine for trials only.
 """
@@ -32,16 +37,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.errors import UnsupportedEndpoint
+from shared.errors import InvalidRequest
 from worker.engines.base import EngineFailed, OnProgress
+from worker.engines.fake_desk import Where, spoiled
+from worker.engines.fake_media import fake_media, media_text, serves_media
+from worker.engines.fake_progress import Clockwork
 from worker.engines.fake_responses import fake_response, fake_result, last_text
-from worker.engines.protocol import Load, Row, RowResult
+from worker.engines.protocol import Load, Row, RowProgress, RowResult
 
 __all__ = ["FakeEngine", "FakeSettings", "create", "fake_response", "fake_result"]
 
 LONGEST_NAP_SECONDS = 0.02
 _DIRECTIVE = re.compile(r"\[\[([a-z-]+)((?: [\w.-]+)*)\]\]")
-_NAMES = {"delay", "sleep-forever", "error", "crash", "crash-once", "exit", "hang", "oom", "fatal"}
+_NAMES = {
+    "delay", "sleep-forever", "error", "crash", "crash-once", "exit", "hang", "oom", "fatal",
+    "bad-file",
+}  # fmt: skip
 _SECONDS = re.compile(r"\d+(?:\.\d+)?")
 _STATUSES = range(400, 600)
 _SERVER_ERROR = 500
@@ -84,7 +95,7 @@ class _RowFailed(Exception):
         self.status = status
 
 
-_REFUSALS = (_RowFailed, UnsupportedEndpoint, msgspec.MsgspecError)
+_REFUSALS = (_RowFailed, InvalidRequest, msgspec.MsgspecError, OSError)
 
 
 def create(load: Load, progress: OnProgress) -> FakeEngine:
@@ -100,7 +111,7 @@ def create(load: Load, progress: OnProgress) -> FakeEngine:
     if settings.load_error is not None:
         raise EngineFailed(settings.load_error, "the fake engine was told to fail its load")
     progress(1.0, "loaded")
-    return FakeEngine(load.model, settings)
+    return FakeEngine(load.model, settings, spool=load.spool, public_url=load.public_url)
 
 
 class FakeEngine:
@@ -111,10 +122,14 @@ class FakeEngine:
         model: str,
         settings: FakeSettings,
         *,
+        spool: str = "",
+        public_url: str = "",
         clock: Callable[[], float] = time.monotonic,
         nap: Callable[[float], None] = time.sleep,
     ) -> None:
         self._model = model
+        self._where = Where(model, spool, public_url)
+        self._clockwork = Clockwork(self._where)
         self._settings = settings
         self._clock = clock
         self._nap = nap
@@ -153,10 +168,16 @@ class FakeEngine:
             return _refused(shard, epoch, row.index, error)
         due = self._clock() + seconds if seconds else -math.inf
         self._submitted_n += 1
+        if seconds and serves_media(row.endpoint):
+            self._clockwork.start(shard, epoch, row, self._clock(), seconds)
         heapq.heappush(self._work, _Work(due, self._submitted_n, shard, epoch, row, directives))
         return None
 
+    def progress(self) -> list[RowProgress]:
+        return self._clockwork.tick(self._clock())
+
     def cancel(self, shard: int, epoch: int) -> None:
+        self._clockwork.stop(shard, epoch)
         self._work = [w for w in self._work if (w.shard, w.epoch) != (shard, epoch)]
         heapq.heapify(self._work)
 
@@ -176,6 +197,8 @@ class FakeEngine:
         try:
             for directive in work.directives:
                 self._obey(directive)
+            if serves_media(row.endpoint):
+                return self._run_media(work)
             result = fake_result(
                 row.endpoint, row.body, self._model, self._settings.default_max_tokens
             )
@@ -183,10 +206,23 @@ class FakeEngine:
             return _refused(work.shard, work.epoch, row.index, error)
         return RowResult(work.shard, work.epoch, row.index, 200, *result)
 
+    def _run_media(self, work: _Work) -> RowResult:
+        self._clockwork.stop(work.shard, work.epoch, work.row.index)
+        made = fake_media(work.row, self._where)
+        for directive in work.directives:
+            if directive[0] == "bad-file":
+                made.files[0] = spoiled(made.files[0], *directive[1:])
+        return RowResult(
+            work.shard, work.epoch, work.row.index, 200, made.body, made.input_tokens,
+            files=made.files,
+        )  # fmt: skip
+
     def _obey(self, directive: list[str]) -> None:
         match directive:
             case ["delay", _] | ["sleep-forever"]:
                 pass  # waited for already
+            case ["bad-file", _]:
+                pass  # spoiled once it is made
             case ["error", status, code] if status.isdecimal() and int(status) in _STATUSES:
                 raise _RowFailed(code, "the row asked for this error", int(status))
             case ["crash"] | ["crash-once", _]:
@@ -216,7 +252,8 @@ class FakeEngine:
 def _directives(row: Row) -> list[list[str]]:
     if b"[[" not in row.body:
         return []  # most rows: not decoded here
-    found = _DIRECTIVE.findall(last_text(row.endpoint, row.body))
+    text = media_text if serves_media(row.endpoint) else last_text
+    found = _DIRECTIVE.findall(text(row.endpoint, row.body))
     return [[name, *arguments.split()] for name, arguments in found if name in _NAMES]
 
 

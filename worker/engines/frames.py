@@ -30,6 +30,7 @@ READ_LIMIT_BYTES = 32 << 20
 _HEADER = struct.Struct("!i")
 
 Item = TypeVar("Item", Row, RowResult)
+_encoder = msgspec.msgpack.Encoder()
 
 
 def frames_of(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -40,7 +41,7 @@ def frames_of(items: Iterable[Item]) -> Iterator[list[Item]]:
     batch: list[Item] = []
     size = 0
     for item in items:
-        item_size = len(item.body) + FRAME_OVERHEAD_BYTES
+        item_size = frame_bytes(item)
         if batch and size + item_size > FRAME_TARGET_BYTES:
             yield batch
             batch, size = [], 0
@@ -48,6 +49,17 @@ def frames_of(items: Iterable[Item]) -> Iterator[list[Item]]:
         size += item_size
     if batch:
         yield batch
+
+
+def frame_bytes(item: Row | RowResult) -> int:
+    """No less than the item takes in a frame."""
+    size = len(item.body) + FRAME_OVERHEAD_BYTES
+    if isinstance(item, RowResult):
+        return size + len(_encoder.encode(item.files)) if item.files else size
+    size += len(item.id)
+    if item.inputs:
+        size += sum(len(name) + len(path) + 16 for name, path in item.inputs.items())
+    return size
 
 
 class Pipe:

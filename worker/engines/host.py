@@ -37,10 +37,11 @@ import structlog
 
 from shared.telemetry import configure_logging
 from worker.engines import protocol
-from worker.engines.base import Engine, EngineFailed, OnProgress
-from worker.engines.frames import FRAME_LIMIT_BYTES, FRAME_OVERHEAD_BYTES, frames_of
+from worker.engines.base import Engine, EngineFailed, OnProgress, ReportsProgress
+from worker.engines.frames import FRAME_LIMIT_BYTES, frame_bytes, frames_of
 from worker.engines.protocol import FromEngine, Load, RowResult, ToEngine
 from worker.engines.registry import create_engine
+from worker.engines.throttle import Throttle
 
 BEAT_SECONDS = 1.0
 
@@ -116,6 +117,7 @@ class Host:
         self._clock = clock
         self._beat_at = clock()
         self._tokens_n = 0
+        self._throttle = Throttle()
 
     def run(self) -> int:
         """Serves until Unload, or until the engine can't go on; returns the exit code."""
@@ -146,6 +148,7 @@ class Host:
         self._send(protocol.Loading(fraction, detail))
 
     def _serve(self, engine: Engine) -> None:
+        reporting = engine if isinstance(engine, ReportsProgress) else None
         while True:
             messages = self._inbox.waiting() if engine.busy else [self._inbox.next()]
             for message in messages:
@@ -153,7 +156,10 @@ class Host:
                     return
                 self._heed(engine, message)
             if engine.busy:
-                self._send_results(engine.step())
+                results = engine.step()
+                if reporting is not None:
+                    self._send_progress(reporting, results)
+                self._send_results(results)
                 self._beat(engine)
 
     def _heed(self, engine: Engine, message: ToEngine) -> None:
@@ -165,9 +171,16 @@ class Host:
                 self._send_results([answer for answer in answers if answer is not None])
             case protocol.Cancel(shard, epoch):
                 engine.cancel(shard, epoch)
+                self._throttle.forget_shard(shard, epoch)
                 self._send(protocol.Cancelled(shard, epoch))
             case _:
                 raise EngineFailed("protocol_error", f"{type(message).__name__} came twice")
+
+    def _send_progress(self, engine: ReportsProgress, results: Sequence[RowResult]) -> None:
+        told = self._throttle.pass_on(engine.progress(), self._clock())
+        self._throttle.forget(results)
+        if told:
+            self._send(protocol.Progressing(told))
 
     def _send_results(self, results: Sequence[RowResult]) -> None:
         self._tokens_n += sum(result.output_tokens for result in results)
@@ -207,9 +220,10 @@ def _where(error: BaseException) -> list[str]:
 
 
 def _within_limit(result: RowResult) -> RowResult:
-    if len(result.body) + FRAME_OVERHEAD_BYTES <= FRAME_LIMIT_BYTES:
+    size = frame_bytes(result)
+    if size <= FRAME_LIMIT_BYTES:
         return result
-    message = f"the result has {len(result.body)} bytes, the limit is {FRAME_LIMIT_BYTES}"
+    message = f"the result has {size} bytes, the limit is {FRAME_LIMIT_BYTES}"
     error = {"message": message, "type": "server_error", "param": None, "code": "result_too_large"}
     body = msgspec.json.encode({"error": error})
     return RowResult(result.shard, result.epoch, result.index, 500, body, result.input_tokens)

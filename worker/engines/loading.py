@@ -76,8 +76,8 @@ def load_model(
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = _dtype(settings.dtype, device)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
     logging.disable_progress_bar()
     progress(0.05, f"reading {source}")
     try:
@@ -98,7 +98,16 @@ def load_model(
     )
 
 
-def _dtype(wanted: str | None, device: torch.device) -> torch.dtype:
+def choose_device(wanted: str | None) -> torch.device:
+    """The catalog's device; a GPU when it names none and there is one."""
+    return torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def choose_dtype(wanted: str | None, device: torch.device) -> torch.dtype:
+    """The catalog's dtype, or the fastest that the device computes natively.
+
+    Raises EngineFailed ``bad_settings``.
+    """
     if wanted is not None:
         known = {dtype_name(d): d for d in (torch.float32, torch.bfloat16, torch.float16)}
         if wanted not in known:
@@ -119,7 +128,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def fingerprint(model: PreTrainedModel, dtype: torch.dtype) -> str:
+def fingerprint(model: torch.nn.Module, dtype: torch.dtype) -> str:
     """``fp_`` and 16 hex digits: samples of every weight tensor, the dtype, the engine version.
 
     Tensors over 64 KiB give evenly spread windows, so that a large model takes no minutes; a

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import structlog
@@ -21,11 +23,23 @@ QUARANTINE_IDLE_SECONDS = 30.0
 LOAD_OVERHEAD = 1.5
 """Expected memory of a model that was not loaded yet, over the size of its weights."""
 
-CATALOG_SETTINGS = frozenset({"tokens_per_second"})
+PRECISION = re.compile(r"\.(fp16|bf16|fp32)(?=\.|-)")
+
+CATALOG_SETTINGS = frozenset({"tokens_per_second", "images_per_second", "real_time_factor"})
 """What the catalog says of a model that its engine need not know."""
 
 ChildKey = tuple[str, bool]
 """(model id, whether it is the quarantine engine)."""
+
+
+class Folders(Protocol):
+    """Where children leave files."""
+
+    def engine_folder(self, model_id: str, *, quarantine: bool) -> str: ...
+
+    def open_engine_folder(self, folder: str) -> None: ...
+
+    def empty(self, folder: str) -> None: ...
 
 
 class EnginePool:
@@ -37,6 +51,8 @@ class EnginePool:
         memory_bytes: int | None,
         environment: Mapping[str, str],
         threads: int | None,
+        folders: Folders,
+        public_url: str = "",
     ) -> None:
         self._budget = memory_bytes or int(machine_memory() * MEMORY_SHARE)
         self._environment = dict(environment)
@@ -45,6 +61,9 @@ class EnginePool:
         self._children: dict[ChildKey, EngineChild] = {}
         self._used: dict[ChildKey, float] = {}
         self._expected: dict[ChildKey, int] = {}
+        self._pools: dict[ChildKey, str] = {}
+        self._folders = folders
+        self._public_url = public_url
 
     def get(self, model: Model, *, quarantine: bool = False) -> EngineChild | None:
         """The child that serves ``model``, spawned if need be; None while there is no room.
@@ -53,7 +72,8 @@ class EnginePool:
         that was loaded by another catalog entry than today's is replaced once its rows are done;
         until then it gets no more.
         """
-        key, load = (model.id, quarantine), self._load(model)
+        key = (model.id, quarantine)
+        load = self._load(model, quarantine)
         child = self._children.get(key)
         if child is not None and child.load != load:
             if child.rows_in_flight:
@@ -64,6 +84,7 @@ class EnginePool:
             child = self._spawn(key, load)
         if child is not None:
             self._used[key] = time.monotonic()
+            self._pools[key] = model.pool
         return child
 
     def _spawn(self, key: ChildKey, load: Load) -> EngineChild | None:
@@ -71,6 +92,7 @@ class EnginePool:
             expected = expected_bytes(load.source)
             if not self._make_room(expected):
                 return None
+            self._folders.open_engine_folder(load.spool)
             child = EngineChild.spawn(load, environment=self._environment)
         except OSError as error:  # no process or no descriptor to be had: later, perhaps
             log.warning("engine_not_spawned", model=load.model, error=type(error).__name__)
@@ -82,14 +104,20 @@ class EnginePool:
         yield from list(self._children.items())
 
     def forget(self, key: ChildKey) -> None:
-        """Drops a child that died."""
-        self._children.pop(key, None)
+        """Drops a child that died, and the files it left behind."""
+        child = self._children.pop(key, None)
         self._used.pop(key, None)
         self._expected.pop(key, None)
+        self._pools.pop(key, None)
+        if child is not None:
+            self._folders.empty(child.load.spool)
 
-    def capacity(self) -> int:
-        """The rows that the hungriest loaded engine wants to hold; 0 when none is ready."""
-        return max((child.capacity for child in self._children.values()), default=0)
+    def capacity(self, pool: str) -> int:
+        """The rows that the pool's hungriest loaded engine wants to hold; 0 when none is ready."""
+        return max(
+            (child.capacity for key, child in self._children.items() if self._pools[key] == pool),
+            default=0,
+        )
 
     def retire_quarantine(self) -> None:
         """Unloads quarantine engines that have had nothing to do for a while."""
@@ -103,9 +131,15 @@ class EnginePool:
             child.kill()
             self.forget(key)
 
-    def _load(self, model: Model) -> Load:
-        settings = {k: v for k, v in model.settings.items() if k not in CATALOG_SETTINGS}
-        return Load(model=model.id, engine=model.engine, source=model.source, settings=settings)
+    def _load(self, model: Model, quarantine: bool) -> Load:
+        return Load(
+            model=model.id,
+            engine=model.engine,
+            source=model.source,
+            settings={k: v for k, v in model.settings.items() if k not in CATALOG_SETTINGS},
+            spool=self._folders.engine_folder(model.id, quarantine=quarantine),
+            public_url=self._public_url,
+        )
 
     def _make_room(self, wanted: int) -> bool:
         while self._children and self._resident() + wanted > self._budget:
@@ -138,9 +172,16 @@ def machine_memory() -> int:
 
 
 def expected_bytes(source: str) -> int:
-    """What loading a model may take, judged by its weight files; 0 when that can't be known."""
+    """What loading a model may take, judged by its weight files; 0 when that can't be known.
+
+    A diffusers directory has a folder for each component, and may have each in several precisions
+    (``model.safetensors``, ``model.fp16.safetensors``), of which one is loaded.
+    """
     folder = Path(source) if source else None
     if folder is None or not folder.is_dir():
         return 0
-    weights = sum(path.stat().st_size for path in folder.glob("**/*.safetensors"))
-    return int(weights * LOAD_OVERHEAD)
+    weights: dict[Path, int] = {}
+    for path in folder.glob("**/*.safetensors"):
+        component = path.with_name(PRECISION.sub("", path.name))
+        weights[component] = max(weights.get(component, 0), path.stat().st_size)
+    return int(sum(weights.values()) * LOAD_OVERHEAD)

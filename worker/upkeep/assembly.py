@@ -105,7 +105,7 @@ class Assembler:
             error = stopped_error(claim.stop_reason)
         assert claim.input_key is not None  # noqa: S101 - a batch always has one
         chunks = self._store.read(claim.input_key, part.byte_start, part.byte_end)
-        rows = slice_rows(chunks, part.first_line)
+        rows = slice_rows(chunks, part.first_line, part.lines)
         for row in rows:
             errors.write(error_line(claim.job_id, row.line, row.custom_id, error))
         self.rows_failed += len(rows)

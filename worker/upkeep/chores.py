@@ -1,56 +1,46 @@
-"""Shards of the upkeep pool: validating and assembling batches, on threads of this process."""
+"""Shards of the upkeep pool: validating and assembling batches, unfolding rows that are graphs,
+packing what they made. On threads of this process."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 
 from shared import lifecycle
-from shared.backoff import delay_seconds, delays
 from shared.db.models import Model, list_models
-from shared.db.session import autocommit, is_outage
+from shared.db.session import autocommit
 from shared.db.shards import slices_of
+from shared.db.steps import graphs_of, pools_after, step_of
 from shared.doorbell import Ringer
-from shared.errors import PressrunError, StorageFull, StorageUnavailable
 from shared.ids import new_file_id
-from shared.lifecycle import Claim, Held, NewFile, ReleaseReason, Watched
+from shared.lifecycle import Claim, GenerationEnd, Held, NewFile, ReleaseReason, Watched
+from shared.plans import BUNDLE
 from shared.pools import UPKEEP
 from shared.states import ShardState, Stage
 from shared.storage.base import Store, StoredObject
+from worker.rows import read_slice
 from worker.session import Session
 from worker.upkeep.assembly import Assembler, Interrupted
+from worker.upkeep.chore import Chore, ChoreEnds
+from worker.upkeep.unfolding import collect, unfold
 from worker.upkeep.validation import BatchValidator
 
 log = structlog.get_logger()
 
 THREADS = 2
-RETRY_SECONDS = 2.0
-OUTAGE_RETRY_CAP_SECONDS = 60.0
 DEFAULT_KEEP_SECONDS = 30 * 86_400
 """Result files live for 30 days unless ``output_expires_after`` says otherwise."""
 
 
-@dataclass
-class Chore:
-    """One upkeep shard under way; ``interrupted`` is set from the supervisor's thread."""
-
-    claim: Claim
-    session_id: str
-    interrupted: threading.Event = field(default_factory=threading.Event)
-
-
 class UpkeepChores:
-    """Runs validate and assemble shards; ``begin``, ``obey`` and ``abandon_all`` are called by the
-    supervisor's thread, the work happens on others."""
+    """Runs the shards of every stage that upkeep has. ``begin``, ``obey`` and ``abandon_all`` are
+    called by the supervisor's thread, the work happens on others."""
 
     def __init__(
         self,
@@ -66,7 +56,6 @@ class UpkeepChores:
     ) -> None:
         self._database = database
         self._store = store
-        self._session = session
         self._ringer = ringer
         self._on_closed = on_closed
         self._max_rows = max_rows
@@ -74,7 +63,7 @@ class UpkeepChores:
         self._max_reported = max_reported
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chore")
         self._chores: dict[Held, Chore] = {}
-        self._closing = threading.Event()
+        self._ends = ChoreEnds(database, session, ringer)
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
@@ -101,7 +90,7 @@ class UpkeepChores:
     def close(self) -> None:
         """Interrupts what is under way; each chore gives its shard back before this returns. With
         the database away it does not wait: the shards are recovered when the lease ends."""
-        self._closing.set()
+        self._ends.close()
         self.abandon_all()
         self._threads.shutdown(wait=True)
 
@@ -109,16 +98,21 @@ class UpkeepChores:
         claim = chore.claim
         started = time.monotonic()
         try:
-            if claim.stage == Stage.VALIDATE:
-                self._validate(chore)
-            elif claim.stage == Stage.ASSEMBLE:
-                self._assemble(chore)
-            else:
-                raise AssertionError(f"upkeep has no stage {claim.stage}")
+            match claim.stage:
+                case Stage.VALIDATE:
+                    self._validate(chore)
+                case Stage.GENERATE:
+                    self._unfold_or_collect(chore)
+                case Stage.STEP:
+                    self._bundle(chore)
+                case Stage.ASSEMBLE:
+                    self._assemble(chore)
+                case _:
+                    raise AssertionError(f"upkeep has no stage {claim.stage}")
         except Interrupted:
-            self._give_back(chore, ReleaseReason.PREEMPTED)
+            self._ends.give_back(chore, ReleaseReason.PREEMPTED)
         except Exception as error:
-            self._judge(chore, error)
+            self._ends.judge(chore, error)
         finally:
             self._chores.pop(claim.held, None)
             self._on_closed(claim.held)
@@ -128,24 +122,6 @@ class UpkeepChores:
                 stage=claim.stage,
                 seconds=round(time.monotonic() - started, 3),
             )
-
-    def _judge(self, chore: Chore, error: Exception) -> None:
-        """An outage is nobody's fault, and a batch whose rows are done must outlive it; other
-        faults are charged."""
-        claim = chore.claim
-        if isinstance(error, (StorageUnavailable, StorageFull)) or is_outage(error):
-            log.warning(
-                "chore_postponed", job=claim.job_id, stage=claim.stage, error=type(error).__name__
-            )
-            pause = delay_seconds(claim.epoch, base=RETRY_SECONDS, cap=OUTAGE_RETRY_CAP_SECONDS)
-            self._give_back(chore, ReleaseReason.PREEMPTED, delay=pause)
-            return
-        code, message = "internal_error", f"{claim.stage} failed"
-        if isinstance(error, PressrunError):
-            code, message = error.code, error.message
-        else:
-            log.error("chore_failed", job=claim.job_id, stage=claim.stage, exc_info=error)
-        self._give_back(chore, ReleaseReason.ERROR, code, message, delay=RETRY_SECONDS)
 
     # --- validation -----------------------------------------------------------------------
 
@@ -159,9 +135,8 @@ class UpkeepChores:
             max_line_bytes=self._max_line_bytes,
             max_reported=self._max_reported,
         ).run(lambda: self._input(chore))
-        pool = verdict.pool
-        if verdict.bad_lines or pool is None:
-            self._commit(
+        if verdict.bad_lines:
+            self._ends.commit(
                 chore,
                 lambda connection: lifecycle.reject_batch(
                     connection,
@@ -172,14 +147,14 @@ class UpkeepChores:
                 ),
             )
             return
-        self._commit(
+        self._ends.commit(
             chore,
             lambda connection: lifecycle.finish_validation(
-                connection, chore.session_id, claim.held, slices=verdict.slices, pool=pool
+                connection, chore.session_id, claim.held, slices=verdict.slices
             ),
         )
         log.info("batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices))
-        self._ringer.ring(pool)
+        self._ring(verdict.pools)
 
     def _input(self, chore: Chore) -> Iterator[bytes]:
         assert chore.claim.input_key is not None  # noqa: S101 - a batch always has one
@@ -192,6 +167,66 @@ class UpkeepChores:
         with autocommit(self._database) as connection:
             return {model.id: model for model in list_models(connection, tenant_id)}
 
+    # --- graphs ---------------------------------------------------------------------------
+
+    def _unfold_or_collect(self, chore: Chore) -> None:
+        """A slice whose rows are graphs: steps the first time, lines the second."""
+        claim = chore.claim
+        rows = read_slice(self._store, claim)
+        with autocommit(self._database) as connection:
+            outcomes = graphs_of(connection, claim.shard_id)
+        if outcomes:
+            end = collect(self._store, claim, rows, outcomes)
+            self._ends.commit(
+                chore, lambda connection: lifecycle.finish_slice(connection, chore.session_id, end)
+            )
+            self._ringer.ring(UPKEEP)
+            return
+        models = self._models(claim.tenant_id)
+        graphs = unfold(claim, rows, models, chore.interrupted.is_set)
+        self._ends.commit(
+            chore,
+            lambda connection: lifecycle.unfold_slice(
+                connection, chore.session_id, claim.held, graphs
+            ),
+        )
+        roots = {step.pool for graph in graphs for step in graph.steps if not step.needs}
+        self._ring(sorted(roots) or [UPKEEP])
+
+    def _bundle(self, chore: Chore) -> None:
+        claim = chore.claim
+        with autocommit(self._database) as connection:
+            step = step_of(connection, claim.shard_id)
+        if step.endpoint != BUNDLE:
+            raise AssertionError(f"upkeep has no step {step.endpoint}")
+        # Here, since it brings the libraries of pictures along.
+        from worker.upkeep.bundle import make_bundle
+
+        body, artifacts = make_bundle(
+            lambda: autocommit(self._database),
+            self._store,
+            claim,
+            step,
+            chore.interrupted.is_set,
+        )
+        result = json.dumps(body, separators=(",", ":"))
+        end = GenerationEnd(
+            claim.held,
+            ShardState.SUCCEEDED,
+            hashlib.sha256(result.encode()).hexdigest(),
+            result=result,
+            artifacts=artifacts,
+        )
+        self._ends.commit(
+            chore, lambda connection: lifecycle.finish_step(connection, chore.session_id, end)
+        )
+        with autocommit(self._database) as connection:
+            self._ring(pools_after(connection, claim.shard_id))
+
+    def _ring(self, pools: Sequence[str]) -> None:
+        for pool in pools:
+            self._ringer.ring(pool)
+
     # --- assembly -------------------------------------------------------------------------
 
     def _assemble(self, chore: Chore) -> None:
@@ -201,7 +236,7 @@ class UpkeepChores:
             slices = list(slices_of(connection, claim.job_id))
         output, errors = assembler.run(slices)
         keep = json.loads(claim.spec).get("output_expires_after_seconds", DEFAULT_KEEP_SECONDS)
-        self._commit(
+        self._ends.commit(
             chore,
             lambda connection: lifecycle.finish_assembly(
                 connection,
@@ -214,50 +249,6 @@ class UpkeepChores:
                 keep_seconds=keep,
             ),
         )
-
-    # --- commits --------------------------------------------------------------------------
-
-    def _commit(self, chore: Chore, statements: Callable[[Connection], bool]) -> None:
-        """Offers the commit until the database answers or the session is proven dead."""
-        for delay in delays(base=0.1, cap=5.0):
-            try:
-                with self._database.begin() as connection:
-                    accepted = statements(connection)
-                break
-            except SQLAlchemyError as error:
-                if not is_outage(error):
-                    raise
-                log.warning("commit_postponed", error=type(error).__name__)
-            if self._closing.wait(delay) or self._session.is_lost(chore.session_id):
-                return
-        if not accepted:
-            log.warning("zombie_commit_refused", shard=chore.claim.shard_id)
-
-    def _give_back(
-        self,
-        chore: Chore,
-        reason: ReleaseReason,
-        code: str | None = None,
-        message: str | None = None,
-        *,
-        delay: float = 0.0,
-    ) -> None:
-        def release(connection: Connection) -> bool:
-            state = lifecycle.release(
-                connection,
-                chore.session_id,
-                chore.claim.held,
-                reason,
-                code=code,
-                message=message,
-                delay_seconds=delay,
-            )
-            if state == ShardState.READY:
-                self._ringer.ring(UPKEEP)
-            return True
-
-        with suppress(SQLAlchemyError):
-            self._commit(chore, release)
 
 
 def _new_file(claim: Claim, name: str, stored: StoredObject | None) -> NewFile | None:

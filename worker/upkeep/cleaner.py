@@ -12,7 +12,7 @@ from shared.db import retention
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.storage.base import Store
-from worker.outputs import assembly_prefix, slices_prefix
+from worker.outputs import assembly_prefix, file_part, files_prefix, slices_prefix
 
 log = structlog.get_logger()
 
@@ -32,7 +32,9 @@ class Cleaner:
     def run(self) -> None:
         """Everything that is due; what the store refuses is left for the next pass, and holds
         nothing else up. Raises SQLAlchemyError."""
-        self._each(self._list(retention.uncleaned_batches), self._clean_batch)
+        with autocommit(self._database) as connection:
+            retention.mark_spotless(connection)
+        self._each(self._list(retention.uncleaned_jobs), self._clean_job)
         self._each(self._list(retention.expired_files), self._delete_expired_file)
         with autocommit(self._database) as connection:
             retention.forget_old_keys(connection)
@@ -54,14 +56,35 @@ class Cleaner:
                 if refusals == MOST_REFUSALS:  # it is the store, not the object
                     return
 
-    def _clean_batch(self, job: retention.EndedBatch) -> None:
-        removed = self._store.delete_prefix(slices_prefix(job.tenant_id, job.job_id))
-        for epoch in range(1, job.vain_assemblies + 1):
-            prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
-            removed += self._store.delete_prefix(prefix)
+    def _clean_job(self, job: retention.EndedJob) -> None:
+        removed = 0
+        if job.is_batch:
+            removed = self._store.delete_prefix(slices_prefix(job.tenant_id, job.job_id))
+            for epoch in range(1, job.vain_assemblies + 1):
+                prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
+                removed += self._store.delete_prefix(prefix)
+        if job.makes_files:
+            removed += self._remove_vain_files(job)
         with autocommit(self._database) as connection:
             retention.mark_cleaned(connection, job.job_id)
-        log.info("batch_cleaned", job=job.job_id, objects=removed)
+        log.info("job_cleaned", job=job.job_id, objects=removed)
+
+    def _remove_vain_files(self, job: retention.EndedJob) -> int:
+        """Files of attempts that came to nothing, and all previews."""
+        with autocommit(self._database) as connection:
+            previews = retention.previews_of(connection, job.job_id)
+            attempts = retention.vain_attempts(connection, job.job_id)
+        for key in previews:
+            self._store.delete(key)
+        removed = len(previews)
+        for shard in attempts:
+            part = file_part(shard.stage, shard.ordinal, shard.shard_id)
+            for epoch in range(1, shard.last + 1):
+                prefix = files_prefix(job.tenant_id, job.job_id, part, epoch)
+                removed += self._store.delete_prefix(prefix)
+        with autocommit(self._database) as connection:
+            retention.forget_previews(connection, job.job_id)
+        return removed
 
     def _delete_expired_file(self, file: tuple[str, str]) -> None:
         file_id, storage_key = file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import msgspec
@@ -13,20 +13,18 @@ import numpy as np
 from shared.db.models import Model
 from shared.errors import PressrunError
 from shared.lifecycle import BadLine
-from shared.sharding import Cutter, Slice
-from shared.specs import ENDPOINTS, InferenceSpec, parse_body_json
+from shared.plans import is_planned
+from shared.pools import UPKEEP
+from shared.sharding import PoolCutters, Slice, in_order
+from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
 from worker.rows import InputLine, decode_line, model_of
+from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds
 from worker.upkeep.lines import Line, read_lines
+from worker.upkeep.offers import offers_from
+from worker.upkeep.unfolding import Planner, plan_row
 
 BOM = b"\xef\xbb\xbf"
 MAX_CUSTOM_ID_CHARACTERS = 512
-INPUT_TOKEN_COST = 0.1
-"""Prefilling a prompt token takes about a tenth of generating one."""
-TOKENS_PER_SECOND = {"text": 300.0, "embedding": 5_000.0, "fake": 1e9}
-DEFAULT_TOKENS_PER_SECOND = 300.0
-DEFAULT_NEW_TOKENS = 512
-
-
 MAX_MESSAGE_CHARACTERS = 500
 MAX_PARAM_CHARACTERS = 100
 """A field's name may be as long as a line, and a thousand bad lines are kept."""
@@ -41,8 +39,11 @@ class Verdict:
         self.errors: list[BadLine] = []
         self.bad_lines = 0
         self.rows = 0
-        self.pool: str | None = None
-        """Of the models that the rows name; None until one was found."""
+
+    @property
+    def pools(self) -> list[str]:
+        """Where the slices are to run."""
+        return sorted({part.pool for part in self.slices})
 
     def refuse(self, error: BadLine) -> None:
         self.bad_lines += 1
@@ -56,11 +57,21 @@ class Verdict:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a row is to run, and what it weighs in its slice."""
+
+    pool: str
+    seconds: float
+    results: int
+
+
 class BatchValidator:
     """Judges one input file, line by line, in memory that does not grow with its bodies.
 
     ``chunks`` opens the file from its start; it is opened a second time only to name duplicates,
-    which 8 bytes a row of hashes are enough to notice.
+    which 8 bytes a row of hashes are enough to notice. ``endpoint`` may be ``ANY_ENDPOINT``: each
+    row's ``url`` decides then. ``models`` are all that the tenant may name, by name.
     """
 
     def __init__(
@@ -71,12 +82,15 @@ class BatchValidator:
         max_rows: int,
         max_line_bytes: int,
         max_reported: int,
+        planner: Planner = plan_row,
     ) -> None:
+        self._planner = planner
+        self._offers = offers_from(models)
         self._endpoint = endpoint
         self._models = models
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
-        self._cutter = Cutter()
+        self._cutters = PoolCutters()
         self._hashes = array("Q")
         self._verdict = Verdict(max_reported)
 
@@ -96,14 +110,14 @@ class BatchValidator:
         if verdict.rows == 0:
             verdict.refuse(BadLine("empty_file", "the file has no rows"))
         self._name_duplicates(chunks)
-        if verdict.bad_lines == 0 and (rest := self._cutter.last()):
-            verdict.slices.append(rest)
+        if verdict.bad_lines == 0:
+            verdict.slices = in_order([*verdict.slices, *self._cutters.rest()])
         verdict.errors.sort(key=lambda error: error.line or 0)
         return verdict
 
     def _judge(self, line: Line) -> None:
         try:
-            row, spec = self._parse(line)
+            row, to = self._parse(line)
         except PressrunError as error:
             self._verdict.refuse(BadLine(error.code, error.message, line.number, error.param))
             return
@@ -111,39 +125,39 @@ class BatchValidator:
             self._verdict.refuse(BadLine(refusal.code, refusal.message, line.number, refusal.param))
             return
         self._hashes.append(_hash(row.custom_id))
-        done = self._cutter.add(
+        done = self._cutters.add(
+            to.pool,
             line=line.number,
             byte_start=line.byte_start,
             byte_end=line.byte_end,
-            seconds=expected_seconds(spec, self._models[spec.model]),
-            results=spec.result_count,
+            seconds=to.seconds,
+            results=to.results,
         )
         if done is not None and self._verdict.bad_lines == 0:
             self._verdict.slices.append(done)
 
-    def _parse(self, line: Line) -> tuple[InputLine, InferenceSpec]:
+    def _parse(self, line: Line) -> tuple[InputLine, Destination]:
         row = parse_line(line, self._max_line_bytes)
         if row.method != "POST":
             raise _Refused("invalid_request", "'method' must be POST", "method")
-        if row.url != self._endpoint:
-            if row.url not in ENDPOINTS:
-                raise _Refused("invalid_url", "'url' is no endpoint of this server", "url")
+        if row.url not in ENDPOINTS:
+            raise _Refused("invalid_url", "'url' is no endpoint of this server", "url")
+        if self._endpoint not in (row.url, ANY_ENDPOINT):
             raise _Refused("url_mismatch", f"'url' must be the batch's {self._endpoint}", "url")
         spec = parse_body_json(row.url, bytes(row.body))
         if not _names_only(row.body, spec.model):
             raise _Refused("invalid_request", "'model' is given more than once", "model")
+        return row, self._destination(row.url, spec, line.number)
+
+    def _destination(self, url: str, spec: InferenceSpec, line: int) -> Destination:
+        """Raises _Refused, and PressrunErrors for a graph that can't be planned."""
         model = self._models.get(spec.model)
-        if model is None or row.url not in model.endpoints:
-            raise _Refused("model_not_found", f"no model {spec.model!r} serves {row.url}", "model")
-        self._verdict.pool = self._verdict.pool or model.pool
-        if model.pool != self._verdict.pool:
-            raise _Refused(
-                "model_mismatch",
-                f"the model {spec.model!r} is served by other workers than the first row's: "
-                "submit a batch of its own",
-                "model",
-            )
-        return row, spec
+        if is_planned(url, model.engine if model else ""):
+            steps = self._planner(url, spec, self._offers, str(line))
+            return Destination(UPKEEP, GRAPH_SECONDS, len(steps))
+        if model is None or url not in model.endpoints:
+            raise _Refused("model_not_found", f"no model {spec.model!r} serves {url}", "model")
+        return Destination(model.pool, expected_seconds(spec, model), spec.result_count)
 
     def _name_duplicates(self, chunks: Callable[[], Iterable[bytes]]) -> None:
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)
@@ -224,17 +238,6 @@ def _names_only(body: msgspec.Raw, model: str) -> bool:
         return model_of(body) == model
     except ValueError:
         return False
-
-
-def expected_seconds(spec: InferenceSpec, model: Model) -> float:
-    """A row's share of an engine's time at full load; the catalog may set ``tokens_per_second``."""
-    rate = model.settings.get("tokens_per_second") or TOKENS_PER_SECOND.get(
-        model.engine, DEFAULT_TOKENS_PER_SECOND
-    )
-    default = int(model.settings.get("default_max_tokens") or DEFAULT_NEW_TOKENS)
-    output = spec.estimated_output_tokens(default)
-    inputs = spec.estimated_input_tokens()
-    return (output + inputs * (INPUT_TOKEN_COST if output else 1.0)) / float(rate)
 
 
 def _hash(custom_id: str) -> int:

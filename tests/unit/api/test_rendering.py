@@ -111,7 +111,7 @@ def test_a_job_is_shown_with_its_result_as_it_is_stored() -> None:
 
 def test_a_new_job_is_shown_as_it_will_be_read() -> None:
     job_id = new_job_id()
-    shown = json.loads(
+    shown = rendering.job(
         rendering.new_job(
             job_id, endpoint="/v1/x", model="m", metadata={"a": "b"}, expires_in_seconds=60
         )
@@ -139,7 +139,7 @@ def test_an_id_of_others_tells_nothing(other: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-@pytest.mark.parametrize("kind", ["generate", "batch"])
+@pytest.mark.parametrize("kind", ["generate", "batch", "video", "campaign"])
 @pytest.mark.parametrize("position", [None, 0, 9, 1_000])
 def test_retry_after_is_a_whole_number_of_seconds_up_to_two_minutes(
     state: str, kind: str, position: int | None
@@ -152,6 +152,19 @@ def test_progress_counts_rows_that_failed_too() -> None:
     row = a_row(state="running", rows_total=3, rows_completed=1, rows_failed=1)
     assert rendering.job(row)["progress"] == pytest.approx(2 / 3, abs=1e-4)
     assert rendering.job(a_row(state="succeeded", rows_total=3))["progress"] == 1.0
+
+
+def test_progress_within_a_row_and_of_running_steps_counts() -> None:
+    row = a_row(id="job_1", kind="generate", state="running", rows_total=1, progress=0.25)
+    assert rendering.job(row)["progress"] == 0.25
+    graph = a_row(
+        id="campaign_1", kind="campaign", state="running", stage="step", rows_total=4,
+        rows_completed=2, progress=0.5,
+    )  # fmt: skip
+    shown = rendering.job(graph)
+    assert shown["progress"] == pytest.approx(2.5 / 4)
+    assert shown["steps_url"] == "/v1/jobs/campaign_1/steps"
+    objects.Job.model_validate(shown)
 
 
 def test_a_page_knows_whether_there_is_more() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from sqlalchemy.exc import OperationalError
 
 from api.waiting import Waiter
+from shared.errors import TooManyRequests
 
 LONG = 30.0
 """More than any test takes: whoever comes back sooner was woken."""
@@ -111,3 +113,19 @@ def test_nothing_is_asked_while_nobody_waits() -> None:
     time.sleep(0.05)
     assert len(ended.questions) == count
     waiter.close()
+
+
+def test_a_place_is_kept_for_its_holder_and_refused_when_there_is_none() -> None:
+    ended = Ended()
+    ended.ids.add("a")
+    waiter = Waiter(ended, poll_seconds=0.01, max_waiting=1)
+    with waiter.place() as sleep:
+        with pytest.raises(TooManyRequests), waiter.place():
+            pass
+        waiter.wait("b", LONG)  # a long-poll answers at once
+        sleep("a", LONG)
+    with waiter.place() as sleep:
+        sleep("a", LONG)
+    waiter.close()
+    with pytest.raises(TooManyRequests), waiter.place():
+        pass

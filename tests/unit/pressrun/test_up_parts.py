@@ -96,7 +96,7 @@ def test_the_catalog_is_ours_until_somebody_edits_it(tmp_path: Path) -> None:
     assert [entry.id for entry in read_catalog(path)] == [
         "smollm2-135m-instruct",
         "all-minilm-l6-v2",
-        "fluent-emoji-64",
+        "fluent-emoji",
         "hibari",
         "composer",
     ]

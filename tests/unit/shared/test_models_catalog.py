@@ -17,7 +17,7 @@ def catalog(tmp_path: Path) -> Path:
 def test_entries_with_their_defaults(catalog: Path) -> None:
     catalog.write_text('[[models]]\nid = "tiny"\nengine = "text"\nsource = "hub/tiny"\n')
     (entry,) = read_catalog(catalog)
-    assert (entry.id, entry.engine, entry.source, entry.pool) == (
+    assert (entry.id, entry.engine, entry.source, entry.serving_pool()) == (
         "tiny",
         "text",
         "hub/tiny",

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.sharding import MAX_BYTES, MAX_ROWS, TARGET_SECONDS, Cutter, Slice
+from shared.sharding import (
+    MAX_BYTES,
+    MAX_ROWS,
+    TARGET_SECONDS,
+    Cutter,
+    PoolCutters,
+    Slice,
+    in_order,
+)
 from worker.rows import slice_rows
 from worker.upkeep.lines import read_lines
 
@@ -111,6 +119,61 @@ def test_reading_the_slices_back_gives_every_row_with_its_line(
         assert [row.index for row in read] == list(range(len(read)))
         found += [(row.line, row.custom_id) for row in read]
     assert found == [(n, str(n)) for n, kind in enumerate(kinds, start=1) if kind == b"row"]
+
+
+POOLS = ["text", "image", "speech"]
+
+
+@given(
+    st.lists(st.sampled_from([b"", b" ", *(pool.encode() for pool in POOLS)]), max_size=60),
+    st.booleans(),
+)
+def test_slices_of_mixed_pools_read_back_every_row_in_its_pool(
+    kinds: list[bytes], last_newline: bool
+) -> None:
+    lines = [
+        json.dumps({"custom_id": str(n), "method": "POST", "url": kind.decode(),
+                    "body": {"model": "m"}}).encode() if kind.strip() else kind
+        for n, kind in enumerate(kinds, start=1)
+    ]  # fmt: skip
+    data = b"\n".join(lines) + (b"\n" if last_newline else b"")
+    cutters, slices = PoolCutters(), []
+    for line in read_lines([data], max_bytes=10_000):
+        if line.text is None or not line.text.strip():
+            continue
+        done = cutters.add(
+            kinds[line.number - 1].decode(),
+            line=line.number,
+            byte_start=line.byte_start,
+            byte_end=line.byte_end,
+            seconds=25.0,  # two to a slice
+        )
+        slices += [] if done is None else [done]
+    slices = in_order([*slices, *cutters.rest()])
+    assert [part.ordinal for part in slices] == list(range(len(slices)))
+    firsts = [part.first_line for part in slices]
+    assert firsts == sorted(firsts)
+    found = []
+    for part in slices:
+        text = data[part.byte_start : part.byte_end]
+        read = slice_rows([text], part.first_line, part.lines)
+        assert len(read) == part.row_count <= 2
+        assert {row.endpoint for row in read} == {part.pool}
+        # Line numbers are listed only where they are needed.
+        everything = slice_rows([text], part.first_line)
+        assert (part.lines is not None) == (len(everything) > len(read))
+        found += [(row.line, row.custom_id) for row in read]
+    assert sorted(found) == [(n, str(n)) for n, kind in enumerate(kinds, start=1) if kind.strip()]
+
+
+def test_a_slice_spans_no_more_bytes_than_allowed_whosever_rows_lie_between() -> None:
+    cutter = Cutter(max_bytes=1_000, pool="image")
+    assert cutter.add(line=1, byte_start=0, byte_end=10, seconds=0.0) is None
+    cutter.pass_over()
+    done = cutter.add(line=500, byte_start=5_000, byte_end=5_010, seconds=0.0)
+    assert done == Slice(0, 0, 10, 1, 1, "image", None)
+    rest = cutter.last()
+    assert rest == Slice(1, 5_000, 5_010, 500, 1, "image", None)
 
 
 def test_an_empty_file_has_no_slices() -> None:

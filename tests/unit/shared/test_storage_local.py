@@ -275,6 +275,22 @@ def test_a_token_says_what_may_be_fetched(store: LocalStore, token: str) -> None
     assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
+@pytest.mark.parametrize(
+    ("media_type", "shown"),
+    [("image/webp", True), ("audio/wav", True), ("video/webm", True), ("text/html", False),
+     ("image/svg+xml", False), ("application/pdf", False)],
+)  # fmt: skip
+def test_a_browser_is_shown_pictures_sounds_and_videos_alone(
+    store: LocalStore, media_type: str, shown: bool
+) -> None:
+    for inline in (True, False):
+        url = store.download_url(
+            "t/1/a", filename="a", media_type=media_type, seconds=60, inline=inline
+        )
+        allowed = store.verify_download(url.rpartition("/")[2], time.time())
+        assert allowed == Download("t/1/a", "a", media_type, shown and inline)
+
+
 @pytest.mark.parametrize("late", [60, 61, 1e9])
 def test_an_expired_token_is_forbidden(store: LocalStore, token: str, late: float) -> None:
     with pytest.raises(Forbidden):

@@ -18,6 +18,7 @@ from worker.engines.protocol import (
     RowsDone,
 )
 from worker.execution import ShardRun
+from worker.spool import Spool, Taken
 
 SIGKILL = -9
 
@@ -25,8 +26,10 @@ SIGKILL = -9
 class FakeChild:
     """Notes what it is given; says what ``finish``, ``confirm_cancel`` and ``die`` queued up."""
 
-    def __init__(self, model: str, pid: int, *, ready: bool, capacity: int) -> None:
-        self.load = Load(model=model, engine="fake", source="")
+    def __init__(
+        self, model: str, pid: int, *, ready: bool, capacity: int, spool: str = ""
+    ) -> None:
+        self.load = Load(model=model, engine="fake", source="", spool=spool)
         self.pid = pid
         self.pipe = object()
         self.ready = Ready(capacity, 0) if ready else None
@@ -93,7 +96,8 @@ class FakeChild:
 class FakePool:
     """Stands in for ``EnginePool``; ``room`` off makes it refuse new children."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self.room = True
         self.loads_at_once = True
         self.spawned: list[FakeChild] = []
@@ -104,7 +108,15 @@ class FakePool:
         if key not in self._children:
             if not self.room:
                 return None
-            child = FakeChild(model.id, len(self.spawned) + 1, ready=self.loads_at_once, capacity=8)
+            folder = self._spool.engine_folder(model.id, quarantine=quarantine)
+            self._spool.open_engine_folder(folder)
+            child = FakeChild(
+                model.id,
+                len(self.spawned) + 1,
+                ready=self.loads_at_once,
+                capacity=8,
+                spool=folder,
+            )
             self._children[key] = child
             self.spawned.append(child)
         return self._children[key]
@@ -121,7 +133,7 @@ class FakePool:
     def forget(self, key: tuple[str, bool]) -> None:
         self._children.pop(key, None)
 
-    def capacity(self) -> int:
+    def capacity(self, _pool: str) -> int:
         return max(
             (child.ready.capacity for child in self._children.values() if child.ready), default=0
         )
@@ -140,12 +152,23 @@ class FakeCommits:
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, ShardRun, Any, str | None]] = []
+        self.early: list[ShardRun] = []
+        self.previews: list[tuple[ShardRun, Taken, int]] = []
 
     def generation(self, run: ShardRun) -> None:
         self.ends.append(("generation", run, None, None))
 
     def slice(self, run: ShardRun) -> None:
         self.ends.append(("slice", run, None, None))
+
+    def step(self, run: ShardRun) -> None:
+        self.ends.append(("step", run, None, None))
+
+    def store_early(self, run: ShardRun) -> None:
+        self.early.append(run)
+
+    def preview(self, run: ShardRun, taken: Taken, step: int) -> None:
+        self.previews.append((run, taken, step))
 
     def release(self, run: ShardRun, reason: Any, *, code: str | None = None, **_: Any) -> None:
         self.ends.append(("release", run, reason, code))

@@ -14,22 +14,29 @@ from tests.unit.worker.claims import CHAT, make_claim, make_rows
 from tests.unit.worker.fake_pool import FakeChild, FakeCommits, FakePool
 from worker.execution import ShardRun
 from worker.generation import Generation
+from worker.spool import Spool
 
 
 class Bench:
     """A Generation with everything around it faked, time included."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.pool, self.commits = FakePool(), FakeCommits()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, spool: Spool) -> None:
+        self.pool, self.commits = FakePool(spool), FakeCommits()
         self.models_down = False
         self.now = 1_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr("worker.generation.time", clock)
+        monkeypatch.setattr("worker.watchdog.time", clock)
         monkeypatch.setattr("worker.placement.time", clock)
+        monkeypatch.setattr("worker.stopping.time", clock)
         engines: Any = self.pool
         commits: Any = self.commits
         self.generation = Generation(
-            engines, commits, self._model, idle_engine_seconds=60.0, load_engine_seconds=600.0
+            engines,
+            commits,
+            self._model,
+            spool,
+            idle_engine_seconds=60.0,
+            load_engine_seconds=600.0,
         )
 
     def _model(self, model_id: str) -> Model | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -17,9 +19,13 @@ from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import StorageUnavailable
 from shared.lifecycle import GenerationEnd, Held, ReleaseReason
+from shared.storage.base import StoredObject
 from tests.unit.worker.claims import answer, make_claim, make_rows
-from worker.commits import GROUP_BYTES, MOST_WAITING_SLICES, Commits
+from tests.unit.worker.media_files import made
+from worker.commits import MOST_WAITING_SLICES, Commits
 from worker.execution import ShardRun
+from worker.generation_groups import GROUP_BYTES
+from worker.spool import Spool
 
 PATIENCE_SECONDS = 20.0
 
@@ -153,6 +159,97 @@ def test_a_store_that_hangs_stops_the_making_of_results(
     waiting.until_closed(MOST_WAITING_SLICES + 1)
     assert not waiting.commits.congested()
     waiting.commits.close(timeout=PATIENCE_SECONDS)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filed(tmp_path: Path) -> Iterator[Callable[..., ShardRun]]:
+    """Makes runs whose one row has made a picture."""
+    spool = Spool(tmp_path / "scratch")
+    folder = spool.engine_folder("m", quarantine=False)
+    spool.open_engine_folder(folder)
+
+    def make(shard_id: int = 1, **fields: Any) -> ShardRun:
+        claim = make_claim(shard_id, **fields)
+        run = ShardRun(claim, "me", make_rows(1, batch=False))
+        result = answer(claim, files=[made(folder, f"{claim.job_id}-0")])
+        run.take_filed(result, spool, folder)
+        return run
+
+    yield make
+    spool.close()
+
+
+class MemoryStore:
+    """Says that it has stored what it was given; fails the first ``failures`` times."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.keys: list[str] = []
+
+    def put_file(self, key: str, path: Path, *, media_type: str) -> StoredObject:
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailable("away")
+        self.keys.append(key)
+        data = path.read_bytes()
+        return StoredObject(key, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_single_picture_is_stored_before_its_group_is_committed(
+    world: World, filed: Callable[..., ShardRun]
+) -> None:
+    store = MemoryStore(failures=1)
+    with_files = World(store)
+    with_files.gate.set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle, "finish_generations", with_files.finish)
+        with_files.commits.generation(filed())
+        with_files.until_closed(1)
+    ((end,),) = with_files.groups
+    assert [artifact.stored.key for artifact in end.artifacts] == store.keys
+    assert len(store.keys) == 1
+    assert with_files.closed.empty()
+    with_files.commits.close(timeout=PATIENCE_SECONDS)
+
+
+def test_a_single_picture_is_given_back_when_the_store_has_failed_for_long(
+    monkeypatch: pytest.MonkeyPatch, filed: Callable[..., ShardRun]
+) -> None:
+    released: list[tuple[object, ...]] = []
+    monkeypatch.setattr(lifecycle, "release", lambda *given, **_: released.append(given))
+    impatient = World(MemoryStore(failures=9), storage_patience=0.0)
+    run = filed()
+    impatient.commits.generation(run)
+    impatient.until_closed(1)
+    impatient.commits.close(timeout=PATIENCE_SECONDS)
+    assert released == [(None, "me", run.held, ReleaseReason.ERROR)]
+    assert impatient.groups == []
+    assert impatient.closed.empty()
+
+
+def test_a_step_is_committed_with_its_files(
+    monkeypatch: pytest.MonkeyPatch, filed: Callable[..., ShardRun]
+) -> None:
+    ends: list[GenerationEnd] = []
+
+    def finish_step(_connection: object, _session: str, end: GenerationEnd) -> bool:
+        ends.append(end)
+        return True
+
+    rung: list[str] = []
+    monkeypatch.setattr(lifecycle, "finish_step", finish_step)
+    monkeypatch.setattr("worker.commits.pools_after", lambda _connection, _shard: ["image"])
+    monkeypatch.setattr(Ringer, "ring", lambda _self, pool: rung.append(pool))
+    steps = World(MemoryStore())
+    steps.commits.step(filed(stage="step", kind="campaign", job_id="campaign_1"))
+    steps.until_closed(1)
+    steps.commits.close(timeout=PATIENCE_SECONDS)
+    assert [len(end.artifacts) for end in ends] == [1]
+    assert "image" in rung  # where the steps run that waited for it
+    assert not steps.commits.congested()
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ from worker.engines.protocol import (
     FromEngine,
     Load,
     Loading,
+    Progressing,
     Ready,
     Row,
+    RowProgress,
     RowResult,
     RowsDone,
     Submit,
@@ -221,6 +223,35 @@ def run_out() -> list[RowResult]:
     ("step", "code"),
     [(explode, "engine_error"), (lose_device, "device_lost"), (run_out, "out_of_memory")],
 )
+class Talkative(Scripted):
+    """An engine that tells a word of progress with each step."""
+
+    def __init__(self, *words: list[RowProgress]) -> None:
+        super().__init__(*([lambda: []] * (len(words) - 1)))
+        self.words = list(words)
+
+    def progress(self) -> list[RowProgress]:
+        return self.words.pop(0) if self.words else []
+
+
+def test_progress_comes_before_the_results_of_its_step_and_not_too_often() -> None:
+    ticks = iter([n * 0.1 for n in range(1_000)])
+    words = [[RowProgress(1, 1, 0, step, 9)] for step in range(1, 9)]
+    engine = Talkative(*words)
+    talk = Conversation(lambda load, progress: engine, clock=lambda: next(ticks))
+    talk.say(LOAD)
+    assert isinstance(talk.hear(), Ready)
+    talk.say(Submit(1, 1, [completion(0)]))
+    heard: list[FromEngine] = []
+    while not heard or not isinstance(heard[-1], RowsDone):
+        heard.append(talk.hear())
+    told = [word.step for m in heard if isinstance(m, Progressing) for word in m.rows]
+    assert told[0] == 1  # at once
+    assert told == sorted(set(told))
+    assert 1 < len(told) < len(words)  # a clock that ticks 0.1 s apart, words 0.25 s apart
+    talk.say(Unload())
+
+
 def test_a_failing_step_is_fatal_and_quotes_no_prompt(
     step: Callable[[], list[RowResult]], code: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.db.models import Model
 from worker.engines.child import EngineChild
-from worker.engines.pool import LOAD_OVERHEAD, EnginePool
+from worker.engines.pool import LOAD_OVERHEAD, EnginePool, expected_bytes
 from worker.engines.protocol import Load
 
 WEIGHTS = 1_000
@@ -42,8 +42,31 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     return children
 
 
-def make_pool(memory_bytes: int = 10 * WEIGHTS) -> EnginePool:
-    return EnginePool(memory_bytes=memory_bytes, environment={}, threads=None)
+class Folders:
+    """Notes which folders were made and emptied."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.emptied: list[str] = []
+
+    def engine_folder(self, model_id: str, *, quarantine: bool) -> str:
+        return f"/spool/{model_id}{'-alone' if quarantine else ''}"
+
+    def open_engine_folder(self, folder: str) -> None:
+        self.opened.append(folder)
+
+    def empty(self, folder: str) -> None:
+        self.emptied.append(folder)
+
+
+def make_pool(memory_bytes: int = 10 * WEIGHTS, folders: Folders | None = None) -> EnginePool:
+    return EnginePool(
+        memory_bytes=memory_bytes,
+        environment={},
+        threads=None,
+        folders=folders or Folders(),
+        public_url="https://plant.example",
+    )
 
 
 def model(folder: Path, name: str = "m", **settings: Any) -> Model:
@@ -99,3 +122,54 @@ def test_a_machine_without_processes_to_spare_is_asked_again(
         full.setattr(EngineChild, "spawn", refuse)
         assert pool.get(model(tmp_path)) is None
     assert pool.get(model(tmp_path)) is not None
+
+
+# --- files and pools --------------------------------------------------------------------------
+
+
+def test_an_engine_is_told_where_its_files_go(tmp_path: Path, spawned: list[Child]) -> None:
+    folders = Folders()
+    pool = make_pool(folders=folders)
+    pool.get(model(tmp_path))
+    pool.get(model(tmp_path), quarantine=True)
+    assert [child.load.spool for child in spawned] == ["/spool/m", "/spool/m-alone"]
+    assert {child.load.public_url for child in spawned} == {"https://plant.example"}
+    assert folders.opened == ["/spool/m", "/spool/m-alone"]
+    pool.forget(("m", False))
+    pool.forget(("m", False))
+    assert folders.emptied == ["/spool/m"]
+    pool.kill_all()
+    assert folders.emptied == ["/spool/m", "/spool/m-alone"]
+
+
+def test_capacity_is_that_of_the_pools_own_engines(tmp_path: Path, spawned: list[Child]) -> None:
+    pool = make_pool()
+    pool.get(model(tmp_path))
+    pool.get(replace(model(tmp_path, "pictures"), pool="image"))
+    spawned[1].capacity = 3
+    assert (pool.capacity("text"), pool.capacity("image"), pool.capacity("speech")) == (8, 3, 0)
+
+
+def test_a_model_of_another_pool_makes_room_when_it_is_idle(
+    tmp_path: Path, spawned: list[Child]
+) -> None:
+    pool = make_pool(memory_bytes=int(2 * WEIGHTS * LOAD_OVERHEAD))
+    pool.get(model(tmp_path, "a"))
+    pool.get(replace(model(tmp_path, "b"), pool="image"))
+    assert pool.get(replace(model(tmp_path, "c"), pool="speech")) is not None
+    assert [child.killed for child in spawned] == [True, False, False]  # least recently used
+    assert pool.capacity("text") == 0
+
+
+def test_a_diffusers_folder_counts_each_component_once(tmp_path: Path) -> None:
+    for name, size in {
+        "unet/diffusion_pytorch_model.safetensors": 400,
+        "unet/diffusion_pytorch_model.fp16.safetensors": 200,
+        "text_encoder/model.fp16-00001-of-00002.safetensors": 50,
+        "text_encoder/model.fp16-00002-of-00002.safetensors": 30,
+        "vae/diffusion_pytorch_model.safetensors": 20,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert expected_bytes(str(tmp_path)) == int(500 * LOAD_OVERHEAD)
+    assert expected_bytes("") == expected_bytes("org/hub-id") == 0

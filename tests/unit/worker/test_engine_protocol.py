@@ -206,7 +206,7 @@ def test_an_unknown_engine_is_told_by_code() -> None:
 
 
 def test_the_registry_reaches_the_fake_engine() -> None:
-    assert set(ENGINES) == {"text", "embedding", "fake"}
+    assert {"text", "embedding", "fake"} <= set(ENGINES)
     assert create_engine(Load("m", "fake", "", {"capacity": 3}), lambda *_: None).capacity == 3
 
 

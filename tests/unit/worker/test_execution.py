@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.lifecycle import UsageLine
@@ -109,6 +109,7 @@ def test_a_slice_cut_short_keeps_what_is_finished(
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["good", "bad", "fail"]))))
 def test_every_row_has_one_line_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, happenings: list[tuple[int, str]]

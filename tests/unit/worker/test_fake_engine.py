@@ -284,7 +284,7 @@ def test_only_the_last_text_is_searched_and_only_known_names_count() -> None:
 def test_unreadable_rows_become_errors() -> None:
     subject = engine()
     subject.submit(1, 1, Row(0, CHAT, b"{nope"))
-    subject.submit(1, 1, Row(1, "/v1/images/generations", b"{}"))
+    subject.submit(1, 1, Row(1, "/v1/unheard-of", b"{}"))
     assert [error_of(result) for result in subject.step()] == [
         (400, "invalid_request"),
         (400, "unsupported_endpoint"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from shared.lifecycle import ReleaseReason, Watched
@@ -9,12 +12,16 @@ from shared.states import ShardState, StopReason
 from tests.unit.worker.claims import make_claim, make_rows
 from tests.unit.worker.generation_bench import Bench, error_codes
 from worker.execution import ShardRun
-from worker.generation import CANCEL_GRACE_SECONDS, DEFAULT_CAPACITY
+from worker.room import FIRST_ROWS
+from worker.spool import Spool
+from worker.stopping import CANCEL_GRACE_SECONDS
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bench]:
+    spool = Spool(tmp_path)
+    yield Bench(monkeypatch, spool)
+    spool.close()
 
 
 # --- the good way -----------------------------------------------------------------------------
@@ -54,19 +61,19 @@ def test_rows_of_several_models_go_to_several_children(bench: Bench) -> None:
 
 
 def test_room_counts_what_is_read_what_runs_and_what_the_engines_want(bench: Bench) -> None:
-    assert bench.generation.room() == DEFAULT_CAPACITY
+    assert bench.generation.room("text") == FIRST_ROWS["text"]
     bench.generation.expect(make_claim(9, kind="batch", row_count=100), "w1")
-    assert bench.generation.room() == DEFAULT_CAPACITY - 100
+    assert bench.generation.room("text") == FIRST_ROWS["text"] - 100
     begun = ShardRun(make_claim(9, kind="batch", row_count=100), "w1", make_rows(0))
     bench.generation.unreadable(begun, "not_found", "no file")
     bench.generation.closed(begun.held)
     run = bench.batch(rows=5)
-    assert bench.generation.room() == 8 - 5
+    assert bench.generation.room("text") == 8 - 5
     bench.child.finish(run, 0, 1)
     bench.generation.receive()
-    assert bench.generation.room() == 8 - 3
+    assert bench.generation.room("text") == 8 - 3
     bench.batch(2, rows=7)
-    assert bench.generation.room() == 0
+    assert bench.generation.room("text") == 0
 
 
 def test_a_model_that_is_gone_fails_its_rows(bench: Bench) -> None:

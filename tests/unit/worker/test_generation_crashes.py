@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from shared.lifecycle import ReleaseReason
 from tests.unit.worker.generation_bench import Bench, error_codes
 from worker.engines.protocol import Fatal
+from worker.spool import Spool
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bench]:
+    spool = Spool(tmp_path)
+    yield Bench(monkeypatch, spool)
+    spool.close()
 
 
 # --- crashes ----------------------------------------------------------------------------------

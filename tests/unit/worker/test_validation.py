@@ -14,15 +14,26 @@ from shared.db.models import Model
 from shared.errors import StorageUnavailable
 from tests.unit.worker.claims import CHAT
 from worker.rows import slice_rows
-from worker.upkeep.validation import BatchValidator, Verdict, expected_seconds
+from worker.upkeep.costs import expected_seconds
+from worker.upkeep.validation import BatchValidator, Verdict
 
-MODELS = {
+IMAGES = "/v1/images/generations"
+SPEECH = "/v1/audio/speech"
+VIDEOS = "/v1/videos"
+COMPOSITIONS = "/v1/videos/compositions"
+CAMPAIGNS = "/v1/campaigns"
+
+MODELS: dict[str, Model] = {
     name: Model(name, pool, engine, "", endpoints, settings, "us", 0)
     for name, pool, engine, endpoints, settings in [
         ("m", "text", "fake", [CHAT, "/v1/completions"], {}),
         ("slow", "text", "text", [CHAT], {"tokens_per_second": 10}),
         ("large", "a100", "fake", [CHAT], {}),
         ("e", "text", "embedding", ["/v1/embeddings"], {}),
+        ("i", "image", "image", [IMAGES], {"images_per_second": 0.5, "default_steps": 20}),
+        ("s", "speech", "speech", [SPEECH], {}),
+        ("v", "video", "video", [VIDEOS], {}),
+        ("c", "video", "composer", [VIDEOS, COMPOSITIONS], {}),
     ]
 }
 
@@ -36,9 +47,22 @@ def jsonl(*rows: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in rows)
 
 
-def validate(data: bytes, *, chunk: int = 1_000, **limits: int) -> Verdict:
-    values = {"max_rows": 1_000, "max_line_bytes": 4_096, "max_reported": 100} | limits
-    validator = BatchValidator(endpoint=CHAT, models=MODELS, **values)
+def validate(
+    data: bytes,
+    *,
+    chunk: int = 1_000,
+    endpoint: str = CHAT,
+    max_rows: int = 1_000,
+    max_line_bytes: int = 4_096,
+    max_reported: int = 100,
+) -> Verdict:
+    validator = BatchValidator(
+        endpoint=endpoint,
+        models=MODELS,
+        max_rows=max_rows,
+        max_line_bytes=max_line_bytes,
+        max_reported=max_reported,
+    )
     return validator.run(lambda: [data[n : n + chunk] for n in range(0, len(data), chunk)])
 
 
@@ -205,15 +229,6 @@ def test_windows_newlines_blank_lines_and_a_missing_last_newline_are_fine() -> N
     assert (part.first_line, part.row_count) == (2, 3)
     read = slice_rows([data[part.byte_start : part.byte_end]], part.first_line)
     assert [(r.custom_id, r.line) for r in read] == [("a", 2), ("b", 4), ("c", 6)]
-
-
-def test_a_batch_goes_to_the_pool_of_its_models() -> None:
-    assert validate(jsonl(row("a"), row("b", model="slow"))).pool == "text"
-    verdict = validate(jsonl(row("a", model="large"), row("b", model="large")))
-    assert (verdict.pool, verdict.bad_lines) == ("a100", 0)
-    assert found(validate(jsonl(row("a"), row("b", model="large"), row("c")))) == [
-        (2, "model_mismatch", "model")
-    ]
 
 
 def test_rows_of_many_vectors_get_smaller_slices() -> None:

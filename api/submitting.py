@@ -1,0 +1,240 @@
+"""From a validated request to a committed job, whichever route it came by.
+
+``prepare`` reads and checks, ``submit`` commits and rings; ``submit_once`` puts an
+``Idempotency-Key`` around both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import IntegrityError
+
+from api import parsing, rendering
+from api.limits import DEFAULT_PRIORITY
+from api.routes.replies import first_use
+from api.services import Services
+from shared import ids, lifecycle
+from shared.db.jobs import JobRow
+from shared.specs import InferenceSpec, parse_body
+
+if TYPE_CHECKING:
+    from shared.plans import Offers, Step
+
+CAMPAIGNS = "/v1/campaigns"
+VIDEOS = "/v1/videos"
+COMPOSITIONS = "/v1/videos/compositions"
+
+_PLANNED = {"video", "campaign"}
+"""Kinds of which some, or all, are graphs."""
+_KINDS = {CAMPAIGNS: "campaign", VIDEOS: "video", COMPOSITIONS: "video"}
+_NEW_ID = {
+    "generate": ids.new_job_id,
+    "video": ids.new_video_id,
+    "campaign": ids.new_campaign_id,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job that was found good and is not accepted yet."""
+
+    job_id: str
+    kind: str
+    endpoint: str
+    body: dict[str, Any]
+    model: str
+    pools: tuple[str, ...]
+    """Those that may have work once it is accepted."""
+    steps: tuple[Step, ...] = ()
+    """Of a graph; none for one row in one engine."""
+    metadata: dict[str, str] | None = None
+    priority: int = DEFAULT_PRIORITY
+    expires_in_seconds: float | None = None
+
+    def as_new_job(self) -> JobRow:
+        """How the job looks the moment it is accepted."""
+        return rendering.new_job(
+            self.job_id,
+            kind=self.kind,
+            endpoint=self.endpoint,
+            model=self.model,
+            metadata=self.metadata,
+            expires_in_seconds=self.expires_in_seconds,
+            steps=len(self.steps),
+        )
+
+
+def prepare(
+    services: Services,
+    tenant_id: str,
+    endpoint: str,
+    body: dict[str, Any],
+    **terms: Any,
+) -> Submission:
+    """Checks ``body`` against the endpoint and the tenant's models, and plans it where it is a
+    graph. ``terms`` are ``metadata``, ``priority`` and ``expires_in_seconds``.
+
+    Raises InvalidRequest or a subclass, or ModelNotFound, with ``param`` set.
+    """
+    spec = parse_body(endpoint, body)
+    kind = _KINDS.get(endpoint, "generate")
+    job_id = _NEW_ID[kind]()
+    pool, engine = "", ""
+    if endpoint != CAMPAIGNS:  # whose model writes texts: the plan looks for it
+        model = services.models.serving(tenant_id, spec.model, endpoint, param="model")
+        pool, engine = model.pool, model.engine
+    steps: tuple[Step, ...] = ()
+    if kind in _PLANNED:
+        offers = services.models.offers(tenant_id)
+        steps = _plan(endpoint, spec, offers, engine=engine, row=f"{job_id}-0")
+    return Submission(
+        job_id=job_id,
+        kind=kind,
+        endpoint=endpoint,
+        body=body,
+        model=spec.model,
+        pools=tuple(sorted({step.pool for step in steps if not step.needs})) or (pool,),
+        steps=steps,
+        **terms,
+    )
+
+
+def _plan(
+    endpoint: str, spec: InferenceSpec, offers: Offers, *, engine: str, row: str
+) -> tuple[Step, ...]:
+    # Here, since most processes answer many a request before the first that is planned.
+    from shared.plans import is_planned, plan
+
+    return tuple(plan(endpoint, spec, offers, row=row)) if is_planned(endpoint, engine) else ()
+
+
+def submit(
+    services: Services,
+    tenant_id: str,
+    submission: Submission,
+    once: lifecycle.Idempotency | None = None,
+) -> None:
+    """Commits the job, then rings. Raises sqlalchemy's IntegrityError when the idempotency key is
+    taken."""
+    if submission.steps:
+        _submit_graph(services, tenant_id, submission, once)
+    elif once is None:
+        services.intake.add(_as_new_generation(tenant_id, submission))
+    else:
+        _submit_row(services, tenant_id, submission, once)
+    for pool in submission.pools:
+        services.bell.ring(pool)
+
+
+def _as_new_generation(tenant_id: str, submission: Submission) -> lifecycle.NewGeneration:
+    return lifecycle.NewGeneration(
+        submission.job_id,
+        tenant_id,
+        submission.pools[0],
+        submission.endpoint,
+        submission.model,
+        json.dumps(submission.body),
+        submission.metadata,
+        submission.priority,
+        submission.expires_in_seconds,
+        submission.kind,
+    )
+
+
+def _submit_row(
+    services: Services,
+    tenant_id: str,
+    submission: Submission,
+    once: lifecycle.Idempotency,
+) -> None:
+    with services.transaction() as connection:
+        lifecycle.submit_generation(
+            connection,
+            job_id=submission.job_id,
+            tenant_id=tenant_id,
+            kind=submission.kind,
+            pool=submission.pools[0],
+            endpoint=submission.endpoint,
+            model=submission.model,
+            body=submission.body,
+            metadata=submission.metadata,
+            priority=submission.priority,
+            expires_in_seconds=submission.expires_in_seconds,
+            window=services.settings.ready_window,
+            idempotency=once,
+        )
+
+
+def _submit_graph(
+    services: Services,
+    tenant_id: str,
+    submission: Submission,
+    once: lifecycle.Idempotency | None,
+) -> None:
+    with services.transaction() as connection:
+        lifecycle.submit_plan(
+            connection,
+            job_id=submission.job_id,
+            tenant_id=tenant_id,
+            kind=submission.kind,
+            endpoint=submission.endpoint,
+            model=submission.model,
+            body=submission.body,
+            steps=submission.steps,
+            metadata=submission.metadata,
+            priority=submission.priority,
+            expires_in_seconds=submission.expires_in_seconds,
+            window=services.settings.ready_window,
+            idempotency=once,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What an ``Idempotency-Key`` stands for: no key stands for nothing."""
+
+    route: str
+    key: str | None
+    fingerprint: bytes = b""
+
+    def first_use(self, services: Services, tenant_id: str) -> str | None:
+        if self.key is None:
+            return None
+        return first_use(services, tenant_id, self.route, self.key, self.fingerprint)
+
+    def for_submit(self) -> lifecycle.Idempotency | None:
+        if self.key is None:
+            return None
+        return lifecycle.Idempotency(self.route, self.key, self.fingerprint)
+
+
+def once_for(route: str, key: str | None, document: Any) -> Once:
+    """The promise that requests with this ``key`` bring this JSON. Raises InvalidRequest."""
+    return Once(route, key, b"" if key is None else parsing.fingerprint(document))
+
+
+def submit_once(
+    services: Services, tenant_id: str, once: Once, make: Callable[[], Submission]
+) -> tuple[str, Submission | None]:
+    """Submits what ``make`` prepares, unless the key made a job already. Returns the job's id, and
+    what was submitted by this call.
+
+    Raises IdempotencyMismatch when the key was used with another body, and what ``make`` raises.
+    """
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return first, None
+    submission = make()
+    try:
+        submit(services, tenant_id, submission, once.for_submit())
+    except IntegrityError:
+        # Somebody with the same key was quicker; the database has let us wait for them.
+        first = once.first_use(services, tenant_id)
+        if first is None:
+            raise
+        return first, None
+    return submission.job_id, submission

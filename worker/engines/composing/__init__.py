@@ -1,0 +1,1 @@
+"""Videos put together from pictures, narrations and captions."""

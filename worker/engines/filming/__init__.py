@@ -1,0 +1,1 @@
+"""Videos generated frame by frame by diffusion pipelines."""

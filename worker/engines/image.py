@@ -1,0 +1,295 @@
+"""The image engine: generations, edits and variations on a diffusers pipeline.
+
+A step is one denoising step of one microbatch, which may hold images of many rows, jobs and
+tenants. While it runs, other rows wait; the next microbatch begins with the oldest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from shared.errors import PressrunError
+from worker.engines.base import EngineFailed, OnProgress
+from worker.engines.images.adapters import Adapters
+from worker.engines.images.batches import Group, Room, next_microbatch
+from worker.engines.images.loading import (
+    LoadedPipelines,
+    load_pipelines,
+    place,
+    spare_memory,
+    weight_bytes,
+)
+from worker.engines.images.lockstep import LockStep
+from worker.engines.images.pipelines import Task, own_size, size_multiple
+from worker.engines.images.prompts import PromptMeter
+from worker.engines.images.requests import Offer, default_size
+from worker.engines.images.results import Studio, failure
+from worker.engines.images.rows import ImageRow, WantedImage
+from worker.engines.images.settings import ImageSettings
+from worker.engines.images.stepping import Drawn, Microbatch
+from worker.engines.loading import dtype_name, read_settings
+from worker.engines.memory import free_bytes, give_back, is_out_of_memory
+from worker.engines.protocol import Load, Row, RowProgress, RowResult
+from worker.engines.responses import out_of_memory, refusal
+
+log = structlog.get_logger()
+
+
+class ImageEngine:
+    """An ``Engine`` that reports progress."""
+
+    def __init__(
+        self,
+        *,
+        loaded: LoadedPipelines,
+        offer: Offer,
+        studio: Studio,
+        adapters: Adapters,
+        room: Room,
+        detail: dict[str, Any],
+    ) -> None:
+        self._loaded = loaded
+        self._offer = offer
+        self._studio = studio
+        self._adapters = adapters
+        self._room = room
+        self._detail = detail
+        self._resident_bytes = weight_bytes(loaded.base)
+        self._lockstep: LockStep[Drawn] = LockStep("diffusion")
+        self._task: Task | None = None
+        self._rows: dict[ImageRow, None] = {}
+        self._waiting: list[WantedImage] = []
+        self._running: Microbatch | None = None
+
+    @property
+    def capacity(self) -> int:
+        """Twice a microbatch: while one runs, the next is at hand."""
+        width, height = self._offer.own_size
+        return 2 * self._room.images(width * height)
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._resident_bytes
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        return self._detail
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._rows)
+
+    @property
+    def active_rows(self) -> int:
+        return len({image.row for image in self._in_flight if not image.row.gone})
+
+    @property
+    def waiting_rows(self) -> int:
+        return len(self._rows) - self.active_rows
+
+    def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
+        """Queues a row's images, or answers at once with status 400."""
+        try:
+            read = self._offer.read(shard, epoch, row)
+        except PressrunError as error:
+            return refusal(
+                shard,
+                epoch,
+                row.index,
+                code=error.code,
+                message=error.message,
+                param=error.param,
+            )
+        self._rows[read] = None
+        self._waiting.extend(read.images)
+        return None
+
+    def cancel(self, shard: int, epoch: int) -> None:
+        for row in [row for row in self._rows if (row.shard, row.epoch) == (shard, epoch)]:
+            self._forget(row)
+        if self._running is not None and not self._running.wanted:
+            self._running.abandon()
+            self._running = None
+
+    def step(self) -> list[RowResult]:
+        if self._running is None:
+            images = next_microbatch(self._waiting, self._most)
+            if not images:
+                return []
+            self._running = self._begin(images)
+        try:
+            drawn = self._running.advance()
+            trouble = None
+        except Exception as error:
+            if not self._bearable(error):
+                raise
+            drawn, trouble = None, error.with_traceback(None)
+        if trouble is not None:
+            return self._retreat(trouble)
+        return [] if drawn is None else self._finish(drawn)
+
+    def progress(self) -> list[RowProgress]:
+        rows = dict.fromkeys(image.row for image in self._in_flight if not image.row.gone)
+        return [news for row in rows for news in row.news()]
+
+    @property
+    def _in_flight(self) -> Sequence[WantedImage]:
+        return () if self._running is None else self._running.images
+
+    def _most(self, group: Group) -> int:
+        able = self._loaded.abilities[group.task]
+        if group.task is not Task.TEXT_TO_IMAGE and not able.takes_strength:
+            # Such pipelines read a list of images as several references for one prompt.
+            return 1
+        return self._room.images(group.pixels)
+
+    def _begin(self, images: list[WantedImage]) -> Microbatch:
+        taken = set(images)
+        self._waiting = [image for image in self._waiting if image not in taken]
+        group = images[0].group
+        pipeline = self._loaded.pipelines[group.task]
+        self._adapters.use(pipeline, group.adapter)
+        if self._loaded.offload != "none" and group.task is not self._task:
+            place(pipeline, self._loaded.offload, self._loaded.device)
+        self._task = group.task
+        return Microbatch(
+            pipeline,
+            self._loaded.abilities[group.task],
+            images,
+            self._lockstep,
+            self._studio.preview,
+        )
+
+    def _finish(self, drawn: Drawn) -> list[RowResult]:
+        images, self._running = self._in_flight, None
+        self._room.calm()
+        results = []
+        for image, picture, withheld in zip(images, drawn.pictures, drawn.withheld, strict=True):
+            row = image.row
+            if row.gone:
+                continue
+            self._studio.finish(image, picture, withheld=withheld)
+            image.steps_done = row.steps
+            if row.finished:
+                del self._rows[row]
+                results.append(self._studio.result(row))
+        return results
+
+    def _bearable(self, error: Exception) -> bool:
+        """Whether the process can go on after what a pipeline raised.
+
+        After a RuntimeError on a GPU nobody knows; elsewhere nothing but this call is spoilt.
+        """
+        if is_out_of_memory(error) or self._loaded.device.type == "cpu":
+            return True
+        return not isinstance(error, RuntimeError)
+
+    def _retreat(self, error: Exception) -> list[RowResult]:
+        """The microbatch failed: again with fewer images, or fewer rows; or the row fails."""
+        images = [image for image in self._in_flight if not image.row.gone]
+        if self._running is not None:
+            self._running.abandon()
+            self._running = None
+        give_back(self._loaded.device)
+        short = is_out_of_memory(error)
+        log.warning("microbatch_failed", images=len(images), error=type(error).__name__)
+        for image in images:
+            image.steps_done = 0
+        rows = list(dict.fromkeys(image.row for image in images))
+        if short and len(images) > 1:
+            self._room.shrink(images)
+        elif len(rows) > 1:
+            for row in rows:
+                row.isolate()
+        else:
+            return [self._fail(row, error, short) for row in rows]
+        self._waiting = [*images, *self._waiting]
+        return []
+
+    def _fail(self, row: ImageRow, error: Exception, short: bool) -> RowResult:
+        self._forget(row)
+        if short:
+            message = "one image alone does not fit the memory of this machine"
+            return out_of_memory(row.shard, row.epoch, row.index, message)
+        message = f"the model cannot run this combination: {type(error).__name__}: {error}"
+        return failure(row, "generation_failed", message[:500])
+
+    def _forget(self, row: ImageRow) -> None:
+        self._rows.pop(row, None)
+        self._waiting = [image for image in self._waiting if image.row is not row]
+        row.drop()
+
+
+def create(load: Load, progress: OnProgress) -> ImageEngine:
+    """Loads a model for images. Raises EngineFailed ``model_load_failed`` or ``bad_settings``."""
+    if not load.spool:
+        raise EngineFailed("bad_settings", "the image engine needs a spool to leave images in")
+    settings = read_settings(ImageSettings, load.settings)
+    loaded = load_pipelines(load.source, settings, progress)
+    base = loaded.base
+    progress(0.75, "loading adapters")
+    adapters = Adapters(base, settings.adapters, Path(load.source))
+    offer = Offer(
+        abilities=loaded.abilities,
+        settings=settings,
+        own_size=default_size(own_size(base), settings),
+        size_multiple=settings.size_multiple or size_multiple(base),
+        adapters=adapters.names,
+        meter=PromptMeter(base),
+    )
+    room = Room(settings.microbatch)
+    progress(0.95, "ready")
+    return ImageEngine(
+        loaded=loaded,
+        offer=offer,
+        studio=_studio(load, loaded, adapters),
+        adapters=adapters,
+        room=room,
+        detail=_detail(loaded, offer, room),
+    )
+
+
+def _studio(load: Load, loaded: LoadedPipelines, adapters: Adapters) -> Studio:
+    return Studio(
+        model=load.model,
+        spool=load.spool,
+        public_url=load.public_url,
+        origin={
+            "model": load.model,
+            "fingerprint": loaded.fingerprint,
+            "scheduler": type(loaded.base.scheduler).__name__,
+        },
+        adapter_digests={name: adapters.digest(name) for name in adapters.names},
+    )
+
+
+def _detail(loaded: LoadedPipelines, offer: Offer, room: Room) -> dict[str, Any]:
+    width, height = offer.own_size
+    pixels = width * height
+    with torch.no_grad():
+        slicing, tiling = spare_memory(
+            loaded.base,
+            offer.settings,
+            largest_pixels=offer.settings.max_pixels,
+            together_pixels=room.images(pixels) * pixels,
+            free=free_bytes(loaded.device),
+        )
+    return {
+        "device": str(loaded.device),
+        "dtype": dtype_name(loaded.dtype),
+        "scheduler": type(loaded.base.scheduler).__name__,
+        "pipeline": type(loaded.base).__name__,
+        "tasks": [str(task) for task in loaded.pipelines],
+        "microbatch": room.images(pixels),
+        "default_size": f"{width}x{height}",
+        "offload": loaded.offload,
+        "vae_slicing": slicing,
+        "vae_tiling": tiling,
+        "adapters": offer.adapters,
+        "fingerprint": loaded.fingerprint,
+    }

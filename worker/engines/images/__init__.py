@@ -1,0 +1,1 @@
+"""Images by diffusion: settings, loading, rows, microbatches, steps, results."""

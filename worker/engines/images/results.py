@@ -1,0 +1,145 @@
+"""From finished pictures to files in the spool and a result in OpenAI's shape."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared.ids import artifact_id
+from worker.engines.images.rows import ImageRow, MadeImage, WantedImage, provenance_of
+from worker.engines.pictures import (
+    EXTENSIONS,
+    encode_picture,
+    thumbnail,
+    write_encoded,
+    write_picture,
+)
+from worker.engines.protocol import OutputFile, RowResult
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def file_name(image: WantedImage) -> str:
+    """``0.png``: what the image is called among its row's files."""
+    return f"{image.place}{EXTENSIONS[image.row.spec.output_format]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """Who makes the images and where they are left."""
+
+    model: str
+    spool: str
+    public_url: str
+    origin: dict[str, Any]
+    """What the provenance of every image begins with: model, fingerprint, scheduler."""
+    adapter_digests: dict[str, str | None]
+
+    def finish(self, image: WantedImage, picture: Image, *, withheld: bool) -> None:
+        """Writes the picture and its thumbnail."""
+        row, name = image.row, file_name(image)
+        if row.mask is not None and row.source is not None:
+            picture = _only_where(row.mask, picture, row.source)
+        spec = row.spec
+        encoded = encode_picture(picture, spec.output_format, spec.output_compression)
+        main = write_encoded(
+            encoded,
+            size=picture.size,
+            spool=self.spool,
+            row=row.id,
+            name=name,
+            format=spec.output_format,
+            provenance=self._provenance(image),
+        )
+        small = thumbnail(picture, spool=self.spool, row=row.id, of=name)
+        kept = encoded if spec.response_format == "b64_json" else None
+        image.made = MadeImage(kept, [main, small], withheld)
+
+    def preview(self, image: WantedImage, picture: Image) -> None:
+        """Writes a picture of an image that is still being made."""
+        row = image.row
+        row.preview_n += 1
+        row.previews.append(
+            write_picture(
+                picture,
+                spool=self.spool,
+                row=row.id,
+                name=f"preview-{row.preview_n}.png",
+                role="preview",
+                parent=artifact_id(row.id, file_name(image)),
+            )
+        )
+
+    def result(self, row: ImageRow) -> RowResult:
+        """The row's response, once every image is made."""
+        made = [(image, image.made) for image in row.images if image.made is not None]
+        body: dict[str, Any] = {
+            "created": int(time.time()),
+            "model": self.model,
+            "data": [self._entry(image, made_image) for image, made_image in made],
+            "size": f"{row.group.width}x{row.group.height}",
+            "output_format": row.spec.output_format,
+            "steps": row.group.steps,
+            "usage": {
+                "input_tokens": row.input_tokens,
+                "output_tokens": 0,
+                "total_tokens": row.input_tokens,
+            },
+        }
+        warnings = row.warnings + [
+            f"image {image.place} was painted over by the model's safety checker"
+            for image, made_image in made
+            if made_image.withheld
+        ]
+        if warnings:
+            body["warnings"] = warnings
+        files: list[OutputFile] = [file for _, made_image in made for file in made_image.files]
+        return RowResult(
+            row.shard,
+            row.epoch,
+            row.index,
+            200,
+            msgspec.json.encode(body),
+            row.input_tokens,
+            files=files,
+        )
+
+    def _entry(self, image: WantedImage, made: MadeImage) -> dict[str, Any]:
+        id = made.files[0].id
+        shown = (
+            {"url": f"{self.public_url}/v1/artifacts/{id}/content"}
+            if made.encoded is None
+            else {"b64_json": base64.b64encode(made.encoded).decode()}
+        )
+        return {"artifact_id": id, **shown, "seed": image.seed}
+
+    def _provenance(self, image: WantedImage) -> dict[str, Any]:
+        return {
+            **self.origin,
+            **provenance_of(image.row, image.seed),
+            "adapter": self._adapter(image.row),
+        }
+
+    def _adapter(self, row: ImageRow) -> dict[str, Any] | None:
+        if row.group.adapter is None:
+            return None
+        name, weight = row.group.adapter
+        return {"name": name, "weight": weight, "sha256": self.adapter_digests[name]}
+
+
+def _only_where(mask: Image, made: Image, given: Image) -> Image:
+    """Diffusion redraws the whole picture a little; outside the mask it stays as it was."""
+    from PIL import Image
+
+    return Image.composite(made.convert("RGB"), given, mask)
+
+
+def failure(row: ImageRow, code: str, message: str) -> RowResult:
+    """A row that this model could not run: status 500."""
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    return RowResult(row.shard, row.epoch, row.index, 500, msgspec.json.encode({"error": error}))
