@@ -31,6 +31,7 @@ source = "models/fluent-emoji"
 id = "hibari"
 engine = "speech"
 source = "hibari"
+settings = { voices = [{ id = "heart", name = "Heart (American, female)", language = "en-US" }] }
 
 # Puts videos together from narration, pictures and captions; it has no weights.
 [[models]]

@@ -217,7 +217,7 @@ class _Planner:
         for number, kind in enumerate(SPOKEN):
             said = self._written(kind, place, otherwise=self._product())
             # Lossless, as it is encoded once more inside the video.
-            narration = self._speak(f"narration {kind}", place, said, "flac")
+            narration = self._speak(f"narration {kind}", place, said, "wav")
             picture = _Place(place.variant).name("picture", sizes[number % len(sizes)])
             scene: dict[str, Any] = {
                 "picture": {"artifact_id": from_step(picture, PICTURE_ID)},

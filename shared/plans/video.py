@@ -114,7 +114,7 @@ class _Planner:
             return body | {"seconds": SILENT_SECONDS}
         narration = f"narration {number}"
         # Lossless, as it is encoded once more inside the video.
-        speech = {"input": scene.text, "voice": self.spec.voice, "response_format": "flac"}
+        speech = {"input": scene.text, "voice": self.spec.voice, "response_format": "wav"}
         self._add(narration, SPEECH, speech | {"seed": self.seeds.of(narration)})
         body["narration"] = {"artifact_id": from_step(narration, "artifact_id")}
         if self.spec.captions:

@@ -27,6 +27,7 @@ from shared.storage.base import Store, StoredObject
 from worker.rows import read_slice
 from worker.session import Session
 from worker.upkeep.assembly import Assembler, Interrupted
+from worker.upkeep.bundle import make_bundle
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.unfolding import collect, unfold
 from worker.upkeep.validation import BatchValidator
@@ -199,9 +200,6 @@ class UpkeepChores:
             step = step_of(connection, claim.shard_id)
         if step.endpoint != BUNDLE:
             raise AssertionError(f"upkeep has no step {step.endpoint}")
-        # Here, since it brings the libraries of pictures along.
-        from worker.upkeep.bundle import make_bundle
-
         body, artifacts = make_bundle(
             lambda: autocommit(self._database),
             self._store,
