@@ -45,7 +45,7 @@ def call(
 
     Raises TooManyRequests before anything is accepted, and what ``submit_once`` raises.
     """
-    with services.waiter.place() as sleep:
+    with services.waiter.place(tenant_id) as sleep:
         job_id, _ = submit_once(services, tenant_id, once, make)
         sleep(job_id, services.settings.direct_seconds)
     with services.autocommit.connect() as connection:

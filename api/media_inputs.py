@@ -1,4 +1,4 @@
-"""Pictures that requests bring along: checked by their headers, kept as files for a day.
+"""Pictures that requests bring along: checked by their headers, kept as files for 30 days.
 
 A file that was uploaded, and a ``data:`` URL of some size, is stored and named by its file id, so
 that a spec stays small. Nothing is decoded here, and nothing is ever fetched from a network.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from api.limits import MAX_DEADLINE_SECONDS
 from api.picture_headers import read_picture_header
 from api.services import Services
 from shared.db.files import insert_file
@@ -20,7 +21,8 @@ from shared.ids import new_file_id
 from shared.specs import MediaReference
 
 PURPOSE = "vision"
-LIFE_SECONDS = 86_400
+LIFE_SECONDS = MAX_DEADLINE_SECONDS
+"""The job reads them when its turn comes, which a day may be too short for."""
 MAX_INLINE_CHARACTERS = 16_384
 """A ``data:`` URL up to this long stays in the spec."""
 
@@ -64,9 +66,11 @@ class Pictures:
         return _swapped(body, self._take)
 
     def store(self, services: Services, tenant_id: str) -> None:
-        """Stores what was added. Raises StorageUnavailable or StorageFull."""
-        for picture in self._new:
-            _store(services, tenant_id, picture)
+        """Stores what was added, and lets go of it: a direct call waits for long. Raises
+        StorageUnavailable or StorageFull."""
+        while self._new:
+            _store(services, tenant_id, self._new[0])
+            del self._new[0]
 
     def _take(self, url: str, param: str) -> str | None:
         picture = _checked_picture(url, param)

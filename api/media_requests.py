@@ -73,7 +73,7 @@ def _from_json(services: Services, endpoint: str, route: str, key: str | None) -
     settings = services.settings
     brings_media = spec_for(endpoint).model_fields.keys() & {*MEDIA_MEMBERS, SCENES}
     limit = settings.max_media_body_bytes if brings_media else settings.max_body_bytes
-    document = parsing.json_body(request, max_bytes=limit)
+    document = parsing.json_body(request, max_bytes=limit, besides=settings.max_body_bytes)
     if not isinstance(document, dict):
         raise InvalidRequest("the body must be a JSON object")
     pictures = Pictures()

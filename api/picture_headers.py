@@ -13,7 +13,8 @@ from typing import IO, NoReturn
 from shared.errors import MediaTooLarge, UnsupportedMedia
 
 MAX_PICTURE_BYTES = 32 * 2**20
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 40_000_000
+"""No more than engines decode, so that a job does not fail for what could be said at once."""
 MAX_SIDE = 32_768
 
 _PNG = b"\x89PNG\r\n\x1a\n"

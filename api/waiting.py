@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition, Event, Thread
@@ -35,6 +36,9 @@ class Waiter:
         self._find_ended = find_ended_jobs
         self._poll_seconds = poll_seconds
         self._max_waiting = max_waiting
+        # A tenant whose jobs take for ever leaves some places to the others.
+        self._max_of_tenant = max_waiting - max_waiting // 4
+        self._of_tenant: Counter[str] = Counter()
         self._awaited: dict[str, list[Event]] = {}
         self._waiting = 0
         self._changed = Condition()
@@ -42,27 +46,35 @@ class Waiter:
         self._closed = False
         self._serving: Callable[[], bool] = lambda: True
 
-    def wait(self, job_id: str, seconds: float) -> None:
+    def wait(self, tenant_id: str, job_id: str, seconds: float) -> None:
         """Returns once the job has ended, after ``seconds``, or at once when too many wait."""
-        with suppress(TooManyRequests), self.place() as sleep:
+        with suppress(TooManyRequests), self.place(tenant_id) as sleep:
             sleep(job_id, seconds)
 
     @contextmanager
-    def place(self) -> Iterator[Sleep]:
+    def place(self, tenant_id: str) -> Iterator[Sleep]:
         """A place among those who may wait, for the length of the block: its holder can submit a
-        job and be sure to be able to wait for it. Raises TooManyRequests.
+        job and be sure to be able to wait for it. No tenant can have all of them. Raises
+        TooManyRequests.
 
         Gives a function that returns once the job has ended, or after so many seconds.
         """
         with self._changed:
-            if self._closed or self._waiting >= self._max_waiting:
+            if (
+                self._closed
+                or self._waiting >= self._max_waiting
+                or self._of_tenant[tenant_id] >= self._max_of_tenant
+            ):
                 raise TooManyRequests("too many calls wait for their results; try again")
             self._waiting += 1
+            self._of_tenant[tenant_id] += 1
         try:
             yield self._sleep
         finally:
             with self._changed:
                 self._waiting -= 1
+                self._of_tenant[tenant_id] -= 1
+                self._of_tenant += Counter()  # forgets tenants without any
 
     def _sleep(self, job_id: str, seconds: float) -> None:
         ended = Event()

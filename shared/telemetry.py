@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from traceback import format_tb
 
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, ExcInfo
+
+
+def place_of(exc_info: ExcInfo) -> str:
+    """An exception as logs may have it: where and what kind. What it says is left out: messages of
+    databases and parsers quote what they were given, which may be a tenant's text."""
+    kind, _, traceback = exc_info
+    return "".join(format_tb(traceback)) + kind.__qualname__
 
 
 def configure_logging(level: str, log_format: str, *, process: str) -> None:
@@ -29,7 +37,7 @@ def configure_logging(level: str, log_format: str, *, process: str) -> None:
             name_process,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(place_of),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),

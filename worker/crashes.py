@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shared.lifecycle import ReleaseReason
-from worker.engines.protocol import Fatal
+from worker.engines.child import ChildDied, EngineChild
+from worker.engines.protocol import DISK_FULL
 from worker.execution import ShardRun
 from worker.outputs import RowError
 from worker.placement import Placement
 
 LOAD_RETRY_SECONDS = 5.0
+DISK_RETRY_SECONDS = 60.0
 CRASHED = RowError("engine_crashed", "the engine crashed twice with this row alone in it")
 HUNG = RowError("engine_hung", "the engine hung or crashed twice with this row alone in it")
 
@@ -46,15 +48,28 @@ class Crashes:
         self._placement = placement
         self._endings = endings
 
-    def load_failed(self, victims: Victims, why: Fatal) -> None:
-        """The model never got ready; its shards go back, charged with a handled error."""
+    def excused(self, victims: Victims, child: EngineChild, death: ChildDied) -> bool:
+        """Gives the shards back, charged with a handled error, when no row can have done it: the
+        model never got ready, or the machine's disk is full. Else False."""
+        if death.fatal is not None and death.fatal.code == DISK_FULL:
+            self._give_back(victims, DISK_FULL, "the worker's disk was full", DISK_RETRY_SECONDS)
+        elif child.ready is None:
+            code = death.fatal.code if death.fatal else "model_load_failed"
+            # The log has the paths and the rest.
+            message = "the model could not be loaded"
+            self._give_back(victims, code, message, LOAD_RETRY_SECONDS)
+        else:
+            return False
+        return True
+
+    def _give_back(self, victims: Victims, code: str, message: str, delay_seconds: float) -> None:
         for run, _ in victims:
             self._endings.give_back(
                 run,
                 ReleaseReason.ERROR,
-                code=why.code,
-                message="the model could not be loaded",  # the log has the paths and the rest
-                delay_seconds=LOAD_RETRY_SECONDS,
+                code=code,
+                message=message,
+                delay_seconds=delay_seconds,
             )
 
     def in_company(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:

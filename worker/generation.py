@@ -21,7 +21,7 @@ from worker.placement import ModelLookup, Placement
 from worker.reports import Reports
 from worker.room import Room
 from worker.spool import Spool, remove
-from worker.stopping import Stopping
+from worker.stopping import Leftovers, Stopping
 from worker.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -51,13 +51,13 @@ class Generation:
         """Told of a run whose next rows need inputs that there was no room for before."""
         self._runs: dict[Held, ShardRun] = {}
         self._reading: dict[Held, tuple[Claim, str]] = {}
-        self._leaving: list[ShardRun] = []
         self._stopping = Stopping(
             engines,
             self._runs,
             on_drained=self._end,
             on_abandoned=lambda run: self.closed(run.held),
         )
+        self._leftovers = Leftovers(self._stopping)
         self._watchdog = Watchdog(
             engines,
             self._stopping,
@@ -225,16 +225,8 @@ class Generation:
         self._stopping.closed(held)
         self.reports.forget(held)
         if run is not None:
-            self._leaving.append(run)
-            self._discard_left()
-
-    def _discard_left(self) -> None:
-        """Removes the files of runs that are off the books, once no engine reads them any more."""
-        still_read = [run for run in self._leaving if self._stopping.is_in_engine(run.held)]
-        for run in self._leaving:
-            if run not in still_read:
-                run.discard()
-        self._leaving = still_read
+            self._leftovers.add(run)
+            self._leftovers.discard()
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -271,7 +263,7 @@ class Generation:
         """Kills children that hang, places rows that waited for room, retires quarantine."""
         if self._watchdog.bite():
             self.receive()
-        self._discard_left()
+        self._leftovers.discard()
         self._placement.retry()
         self._engines.retire_quarantine()
 
@@ -293,9 +285,7 @@ class Generation:
             for held, indexes in child.rows_in_flight.items()
             if Held(*held) in self._runs and not self._runs[Held(*held)].ending
         ]
-        if child.ready is None:
-            fatal = death.fatal or protocol.Fatal("model_load_failed", f"{key[0]}: {death}")
-            self._crashes.load_failed(victims, fatal)
+        if self._crashes.excused(victims, child, death):
             return
         for run, indexes in victims:
             if run.stop_reason is not None:

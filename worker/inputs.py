@@ -166,6 +166,9 @@ class Gathering:
         except NotFound:
             remove([path])
             raise _not_found(next(item for item in named if item.id == source.id)) from None
+        except OSError as error:  # the disk of this machine, as a store that is away: it may pass
+            remove([path])
+            raise StorageUnavailable("there is no room for a row's inputs") from error
         except BaseException:
             remove([path])
             raise

@@ -129,6 +129,11 @@ def files_prefix(tenant_id: str, job_id: str, part: str, epoch: int) -> str:
     return attempt_prefix(tenant_id, job_id, f"a/{part}", epoch)
 
 
+def all_files_prefix(tenant_id: str, job_id: str) -> str:
+    """The folder of every file that any attempt of the job stored."""
+    return job_prefix(tenant_id, job_id) + "a/"
+
+
 def file_part(stage: str, ordinal: int, shard_id: int) -> str:
     """What stands for a shard in the keys of its files."""
     return str(shard_id if stage == Stage.STEP else ordinal)

@@ -98,6 +98,27 @@ class Stopping:
         self._cancelling.pop(held, None)
 
 
+class Leftovers:
+    """Runs that are off the books, and whose files an engine may still read."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+        self._runs: list[ShardRun] = []
+
+    def add(self, run: ShardRun) -> None:
+        self._runs.append(run)
+
+    def discard(self) -> None:
+        """Removes the files of those that no engine reads any more."""
+        still_read = []
+        for run in self._runs:
+            if self._stopping.is_in_engine(run.held):
+                still_read.append(run)
+            else:
+                run.discard()
+        self._runs = still_read
+
+
 def key_of(held: Held) -> tuple[int, int]:
     """The shard as engine children know it."""
     return held.shard_id, held.epoch

@@ -101,7 +101,7 @@ def retrieve_campaign(services: Services, tenant_id: str, campaign_id: str) -> R
     seconds = parsing.wait_seconds(request, services.settings.max_wait_seconds)
     row, brief = _find(services, tenant_id, campaign_id)
     if seconds and not rendering.has_ended(row.state):
-        services.waiter.wait(campaign_id, seconds)
+        services.waiter.wait(tenant_id, campaign_id, seconds)
         row, brief = _find(services, tenant_id, campaign_id)
     headers = {}
     if not rendering.has_ended(row.state):

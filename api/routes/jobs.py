@@ -104,7 +104,7 @@ def retrieve_job(services: Services, tenant_id: str, job_id: str) -> Response:
     if seconds:
         row, _ = _get(services, tenant_id, job_id)
         if not rendering.has_ended(row.state):
-            services.waiter.wait(job_id, seconds)
+            services.waiter.wait(tenant_id, job_id, seconds)
     return _show(services, tenant_id, job_id)
 
 

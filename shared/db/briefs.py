@@ -31,6 +31,13 @@ SELECT j.id, CAST(j.result AS text) AS result,
   FROM jobs j WHERE j.tenant_id = :tenant AND j.id = ANY(:ids) AND j.deleted_at IS NULL
 """
 
+# Steps that run on in a graph that has its outcome: whoever commits one holds its shard first, then
+# its step, then the job. Taken in another order, the two would wait for each other.
+_HOLD_RUNNING = text("""
+SELECT 1 FROM shards WHERE job_id = :id AND tenant_id = :tenant AND state = 'running'
+ ORDER BY id FOR UPDATE
+""")
+
 _DELETE = text(f"""
 UPDATE jobs SET deleted_at = clock_timestamp(), cleaned_at = NULL, spec = '{{}}', result = NULL,
        metadata = NULL, version = version + 1
@@ -63,7 +70,9 @@ def delete_job(connection: Connection, tenant_id: str, job_id: str) -> bool:
 
     Its row stays, so that the cleaner looks once more for objects that an attempt left late.
     """
-    if connection.execute(_DELETE, {"id": job_id, "tenant": tenant_id}).one_or_none() is None:
+    of_tenant = {"id": job_id, "tenant": tenant_id}
+    connection.execute(_HOLD_RUNNING, of_tenant)
+    if connection.execute(_DELETE, of_tenant).one_or_none() is None:
         return False
     connection.execute(_DELETE_STEPS, {"id": job_id})
     return True

@@ -28,6 +28,8 @@ class EndedJob:
     makes_files: bool
     vain_assemblies: int
     """Attempts 1 to this one wrote files that nobody will read."""
+    deleted: bool
+    """By its tenant: none of its files is wanted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
     rows = connection.execute(
         text(f"""
         SELECT j.tenant_id, j.id, j.kind = 'batch', {MAKES_FILES},
-               coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0)
+               coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0),
+               j.deleted_at IS NOT NULL
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
          WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
@@ -67,6 +70,7 @@ def mark_spotless(connection: Connection) -> int:
         text(f"""
         UPDATE jobs j SET cleaned_at = clock_timestamp()
          WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind <> 'batch'
+           AND j.deleted_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
            AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {_TRIED})
            AND NOT EXISTS (SELECT 1 FROM artifacts a

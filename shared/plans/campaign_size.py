@@ -10,6 +10,8 @@ from shared.specs.campaigns import MAX_STEPS
 
 MAX_LOGO_COPIES_CHARACTERS = 8 * 2**20
 """Of a logo given as a data URL: every video's step carries a copy of it."""
+MAX_BRIEF_COPIES_CHARACTERS = 16 * 2**20
+"""Of the brief's own words: every headline's and every body's step tells them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,22 @@ class CampaignSize:
                 f"multiplies: {' × '.join(factors)}",
                 param=max(counts, key=lambda name: counts[name]),
             )
+        self._check_words()
         self._check_logo()
+
+    def _check_words(self) -> None:
+        spec = self.spec
+        brief = len(spec.product) + len(spec.description)
+        copies = brief + len(spec.audience)
+        if self.personal_copy:
+            copies += sum(brief + len(one.name) + len(one.description) for one in spec.audiences)
+        copies *= 2 * self.copy * len(spec.languages) * spec.variants
+        if copies > MAX_BRIEF_COPIES_CHARACTERS:
+            raise InvalidRequest(
+                f"the texts of this campaign would be asked for with {copies:,} characters in all, "
+                f"and {MAX_BRIEF_COPIES_CHARACTERS:,} are the most: tell less, or make fewer",
+                param="description" if len(spec.description) > len(spec.product) else "product",
+            )
 
     def _check_logo(self) -> None:
         logo = self.spec.logo

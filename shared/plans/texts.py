@@ -11,18 +11,20 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-_FENCE = re.compile(r"^\s*(```|~~~).*$", re.MULTILINE)
+# Models answer with anything, ten thousand brackets too: no pattern here looks again and again for
+# an end that isn't there.
+_FENCE = re.compile(r"^[^\S\n]*(```|~~~).*$", re.MULTILINE)
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:pad|unk|bos|eos)>")
-_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
-_LINE_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s+|[-*•–]\s+|\(?\d{1,2}[.)]\s+)+", re.MULTILINE)
-_EMPHASIS = re.compile(r"(\*\*\*|\*\*|\*|___|__|_|`)(?=\S)(.+?)(?<=\S)\1(?!\w)")
-_LEFT_OVER = re.compile(r"\*\*+|`+|^\s*[*_=-]{3,}\s*$", re.MULTILINE)
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\n]*\)")
+_LINE_MARK = re.compile(r"^[^\S\n]*(?:#{1,6}\s+|>\s+|[-*•–]\s+|\(?\d{1,2}[.)]\s+)+", re.MULTILINE)
+_EMPHASIS = re.compile(r"(\*\*\*|\*\*|\*|___|__|_|`)(?=\S)(.{1,600}?)(?<=\S)\1(?!\w)")
+_LEFT_OVER = re.compile(r"\*\*+|`+|^[^\S\n]*[*_=-]{3,}[^\S\n]*$", re.MULTILINE)
 _LABEL = re.compile(
     r"^\s*(?:(?:ad(?:vertisement)?|social|short|catchy|the|your|my|image|picture|product)\s+)*"
     r"(?:headline|title|tagline|slogan|body(?: text| copy)?|text|copy|caption|description|answer|"
     r"response|output|prompt|scene|call[ -]to[ -]action|cta|button|"
     r"überschrift|schlagzeile|titel|titre|accroche|título|titulo|titolo|titular)"
-    r"\s*(?:\d{1,2})?\s*[:：]\s*",
+    r"\s*(?:\d{1,2}\s*)?[:：]\s*",
     re.IGNORECASE,
 )
 _PREAMBLE = re.compile(
@@ -36,6 +38,9 @@ _ENDS = ".!?…。！？"
 _NO_END = re.compile(
     r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|vs|etc|e\.g|i\.e|Inc|Ltd|Co|approx|bzw|z\.B|ca|Nr|[A-Z]))\.$"
 )
+
+_LONGEST_NO_END = 16
+"""Characters; more than any of them, and the one before it."""
 
 
 def plain(text: str) -> str:
@@ -97,10 +102,9 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     start = 0
     for end in (match.end() for match in _SENTENCE_END.finditer(text)):
-        piece = text[start:end]
-        if _NO_END.search(piece.rstrip()):
+        if _NO_END.search(text[max(start, end - _LONGEST_NO_END) : end]):
             continue
-        found.append(one_line(piece))
+        found.append(one_line(text[start:end]))
         start = end
     found.append(one_line(text[start:]))
     return [sentence for sentence in found if sentence]

@@ -88,6 +88,8 @@ class _FromImage(ImageSpec):
         """OpenAI's clients may send a list, under ``image`` or ``images``; one is supported."""
         if not isinstance(data, dict):
             return data
+        if "image" in data and "images" in data:
+            raise ValueError("give only one of image and images")
         given = data.get("image", data.get("images"))
         if not isinstance(given, list):
             return data

@@ -90,8 +90,8 @@ class Caption(_Part):
     """A sentence and when it is heard, in seconds from the start of its scene's narration."""
 
     text: Annotated[str, Field(max_length=2_000)]
-    start: Annotated[float, Field(ge=0)]
-    end: Annotated[float, Field(ge=0)]
+    start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    end: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Scene(_Part):

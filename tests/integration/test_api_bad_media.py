@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from api import picture_headers
 from api.picture_headers import read_picture_header
 from tests.integration.media_case import BRIEF, PAINTER, MediaCase, png
+from worker.engines.pictures import MAX_INPUT_PIXELS
 
 SOON_SECONDS = 2.0
 MOST_RESIDENT_KIB = 256 * 1024
@@ -50,6 +52,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a JPEG of 65,535 x 65,535": (jpeg(65_535, 65_535), "media_too_large"),
     "a WebP of 16,000 x 16,000": (webp(16_000, 16_000), "media_too_large"),
     "a PNG of one row of 64 million": (png(64_000_000, 1, data=b"x"), "media_too_large"),
+    "a PNG of 41 megapixels": (png(8_200, 5_000, data=b"x"), "media_too_large"),
     "a PNG without pixels": (png(0, 10, data=b"x"), "unsupported_media"),
     "a truncated PNG": (GOOD[:-20], "unsupported_media"),
     "a PNG's first bytes": (GOOD[:12], "unsupported_media"),
@@ -164,3 +167,7 @@ def test_no_other_url_is_taken(media: MediaCase, url: str) -> None:
 def test_good_pictures_are_read(content: bytes) -> None:
     header = read_picture_header(io.BytesIO(content), param="image")
     assert (header.width, header.height) in {(40, 30), (10, 20), (9, 9)}
+
+
+def test_what_is_taken_is_what_engines_decode() -> None:
+    assert picture_headers.MAX_PIXELS == MAX_INPUT_PIXELS

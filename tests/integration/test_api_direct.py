@@ -237,7 +237,7 @@ def test_a_form_becomes_a_spec_with_file_ids(media: MediaCase, field: str) -> No
     assert set(files) == {image["file_id"], spec["mask"]["file_id"]}
     file = files[image["file_id"]]
     assert (file["filename"], file["bytes"]) == ("in.png", len(png(8, 8)))
-    assert file["expires_at"] == file["created_at"] + 86_400
+    assert file["expires_at"] == file["created_at"] + 30 * 86_400
     assert list(media.settings.scratch_dir.iterdir()) == []
 
 

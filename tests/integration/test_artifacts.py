@@ -259,6 +259,19 @@ def test_a_job_that_failed_keeps_nothing(plant: Plant, store: LocalStore) -> Non
     assert plant.job(job_id).cleaned_at is not None
 
 
+def test_a_job_that_its_tenant_deleted_keeps_nothing(plant: Plant, store: LocalStore) -> None:
+    job_id, claim = picture(plant)
+    made = new(claim)
+    put(store, made)
+    with plant.connection() as connection:
+        lifecycle.finish_generations(
+            connection, "w1", [generation_end(claim.held, artifacts=[made])]
+        )
+    plant.sql("UPDATE jobs SET deleted_at = clock_timestamp() WHERE id = :id", id=job_id)
+    clean(plant, store)
+    assert not there(store, made)
+
+
 def test_a_batch_keeps_what_its_slices_committed(plant: Plant, store: LocalStore) -> None:
     job_id = plant.generating(2)
     plant.sql("UPDATE jobs SET endpoint = :endpoint WHERE id = :id", endpoint=IMAGES, id=job_id)

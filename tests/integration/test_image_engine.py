@@ -31,6 +31,7 @@ from tests.integration.image_case import (
     run,
 )
 from worker.engines.image import ImageEngine
+from worker.engines.images import results as results_module
 
 __all__ = ["one_thread"]
 
@@ -191,6 +192,23 @@ def test_formats_and_base64(engine: ImageEngine, format: str, suffix: str) -> No
     assert file.name == f"0{suffix}"
     assert file.media_type == f"image/{format}"
     assert Image.open(file.path).format == format.upper()
+
+
+def test_images_that_are_too_many_bytes_for_a_result_come_by_url(
+    engine: ImageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten large ones would be a hundred megabytes in a column of the job."""
+    asked = {"n": 2, "response_format": "b64_json", "seed": 1}
+    whole = run(engine, [row(0, **asked)])[0]
+    total = sum(file.bytes for file in images(whole))
+    for limit, member in ((total, "b64_json"), (total - 1, "url")):
+        monkeypatch.setattr(results_module, "MAX_INLINE_BYTES", limit)
+        result = run(engine, [row(0, **asked)])[0]
+        for entry, file in zip(body_of(result)["data"], images(result), strict=True):
+            assert set(entry) == {"artifact_id", "seed", member}
+            assert entry["artifact_id"] == file.id
+    (warning,) = body_of(result)["warnings"]
+    assert f"{total} bytes" in warning
 
 
 def test_quality_sets_the_steps_unless_they_are_given(engine: ImageEngine) -> None:

@@ -16,6 +16,7 @@ Exit codes: 0 after Unload, 1 otherwise.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import os
 import queue
@@ -207,6 +208,8 @@ def fatal_of(error: Exception, *, quote: bool) -> protocol.Fatal:
     out: they may hold a tenant's text."""
     if isinstance(error, EngineFailed):
         return protocol.Fatal(error.code, error.message)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return protocol.Fatal(protocol.DISK_FULL, f"no room left at {_where(error)[-1]}")
     name = type(error).__name__
     # torch's OutOfMemoryError is told by its name: this module must not import torch.
     code = "out_of_memory" if name in ("MemoryError", "OutOfMemoryError") else "engine_error"

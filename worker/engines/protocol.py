@@ -174,6 +174,10 @@ class Beat(Message, frozen=True):
     tokens_per_second: float = 0.0
 
 
+DISK_FULL = "disk_full"
+"""The code of a ``Fatal`` that is no row's fault: the spool has no room."""
+
+
 class Fatal(Message, frozen=True):
     """The child cannot go on (load failed, sticky device error) and exits after this."""
 

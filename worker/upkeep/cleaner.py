@@ -12,7 +12,13 @@ from shared.db import retention
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.storage.base import Store
-from worker.outputs import assembly_prefix, file_part, files_prefix, slices_prefix
+from worker.outputs import (
+    all_files_prefix,
+    assembly_prefix,
+    file_part,
+    files_prefix,
+    slices_prefix,
+)
 
 log = structlog.get_logger()
 
@@ -63,7 +69,9 @@ class Cleaner:
             for epoch in range(1, job.vain_assemblies + 1):
                 prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
                 removed += self._store.delete_prefix(prefix)
-        if job.makes_files:
+        if job.deleted:
+            removed += self._store.delete_prefix(all_files_prefix(job.tenant_id, job.job_id))
+        elif job.makes_files:
             removed += self._remove_vain_files(job)
         with autocommit(self._database) as connection:
             retention.mark_cleaned(connection, job.job_id)

@@ -7,7 +7,7 @@ number of steps) or ``real_time_factor`` (seconds of sound or video made in a se
 from __future__ import annotations
 
 from shared.db.models import Model
-from shared.sharding import TARGET_SECONDS
+from shared.sharding import MAX_RESULTS, TARGET_SECONDS
 from shared.specs import CompositionSpec, ImageSpec, InferenceSpec, SpeechSpec, VideoSpec
 
 INPUT_TOKEN_COST = 0.1
@@ -32,6 +32,17 @@ SCENE_SECONDS = 6.0
 GRAPH_SECONDS = TARGET_SECONDS / 32
 """A slice has 32 rows that are graphs: they are unfolded together, and their steps are shards of
 their own."""
+
+EMBEDDED_PICTURES = 64
+"""Most pictures of a slice that stand in its lines in base64: a worker holds the lines until the
+slice is stored."""
+
+
+def result_weight(spec: InferenceSpec) -> int:
+    """What a row's answer takes of ``MAX_RESULTS``."""
+    if isinstance(spec, ImageSpec) and spec.response_format == "b64_json":
+        return spec.result_count * (MAX_RESULTS // EMBEDDED_PICTURES)
+    return spec.result_count
 
 
 def expected_seconds(spec: InferenceSpec, model: Model) -> float:

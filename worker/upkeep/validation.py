@@ -18,7 +18,7 @@ from shared.pools import UPKEEP
 from shared.sharding import PoolCutters, Slice, in_order
 from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
 from worker.rows import InputLine, decode_line, model_of
-from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds
+from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds, result_weight
 from worker.upkeep.lines import Line, read_lines
 from worker.upkeep.offers import offers_from
 from worker.upkeep.unfolding import Planner, plan_row
@@ -157,7 +157,7 @@ class BatchValidator:
             return Destination(UPKEEP, GRAPH_SECONDS, len(steps))
         if model is None or url not in model.endpoints:
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {url}", "model")
-        return Destination(model.pool, expected_seconds(spec, model), spec.result_count)
+        return Destination(model.pool, expected_seconds(spec, model), result_weight(spec))
 
     def _name_duplicates(self, chunks: Callable[[], Iterable[bytes]]) -> None:
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)

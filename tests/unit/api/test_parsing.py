@@ -37,6 +37,32 @@ def test_what_is_not_strict_json_is_refused(data: bytes) -> None:
         parsing.decode_json(data)
 
 
+def posted(data: bytes) -> Request:
+    return Request({
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(data)),
+        "wsgi.input": io.BytesIO(data),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_only_data_urls_may_make_a_body_longer_than_others(slash: str) -> None:
+    """What is made of ``[[],[],…`` takes thirty times its length, and long to be made."""
+    url = f"data:image/png;base64,iVB{slash}" + "A" * 5_000 + "=="
+    body = f'{{"image": "{url}", "mask": {{"image_url": "{url}"}}}}'.encode()
+    read = parsing.json_body(posted(body), max_bytes=20_000, besides=200)
+    assert len(read["image"]) == len(read["mask"]["image_url"]) > 5_000
+    many = b'{"image": [' + b"[]," * 100 + b"[]]}"
+    for other in (many, b'{"prompt": "' + b"A" * 300 + b'"}', body[:-1] + b', "x": ' + many + b"}"):
+        with pytest.raises(PayloadTooLarge, match="beside data: URLs"):
+            parsing.json_body(posted(other), max_bytes=20_000, besides=200)
+    # Quotes and brackets never count as a URL's.
+    hidden = b'{"x": "data:image/png;base64,AAAA", "y": [' + b'"",' * 100 + b'"data:"]}'
+    with pytest.raises(PayloadTooLarge, match="beside data: URLs"):
+        parsing.json_body(posted(hidden), max_bytes=20_000, besides=200)
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_over_the_limit_is_too_large_with_or_without_a_length(announced: bool) -> None:
     """Without one, as chunks arrive, it must not be cut at the limit and taken for the whole."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from api.waiting import Waiter
 from shared.errors import TooManyRequests
 
+TENANT = "ten_1"
 LONG = 30.0
 """More than any test takes: whoever comes back sooner was woken."""
 
@@ -30,7 +31,7 @@ class Ended:
 
 
 def start_waiting(waiter: Waiter, *job_ids: str) -> list[threading.Thread]:
-    threads = [threading.Thread(target=waiter.wait, args=(job, LONG)) for job in job_ids]
+    threads = [threading.Thread(target=waiter.wait, args=(TENANT, job, LONG)) for job in job_ids]
     for thread in threads:
         thread.start()
     return threads
@@ -64,7 +65,7 @@ def test_those_whose_job_ended_wake_and_one_query_serves_all() -> None:
 
 def test_a_wait_ends_with_its_time() -> None:
     waiter = Waiter(Ended(), poll_seconds=0.01)
-    waiter.wait("a", 0.02)
+    waiter.wait(TENANT, "a", 0.02)
     waiter.close()
 
 
@@ -74,7 +75,7 @@ def test_above_the_cap_nobody_waits() -> None:
     threads = start_waiting(waiter, "a")
     assert ended.asked.wait(LONG / 2)
     start = time.monotonic()
-    waiter.wait("b", LONG)
+    waiter.wait(TENANT, "b", LONG)
     assert time.monotonic() - start < LONG / 2
     waiter.close()
     join(threads)
@@ -108,7 +109,7 @@ def test_nothing_is_asked_while_nobody_waits() -> None:
     ended = Ended()
     ended.ids.add("a")
     waiter = Waiter(ended, poll_seconds=0.001)
-    waiter.wait("a", LONG)
+    waiter.wait(TENANT, "a", LONG)
     count = len(ended.questions)
     time.sleep(0.05)
     assert len(ended.questions) == count
@@ -119,13 +120,26 @@ def test_a_place_is_kept_for_its_holder_and_refused_when_there_is_none() -> None
     ended = Ended()
     ended.ids.add("a")
     waiter = Waiter(ended, poll_seconds=0.01, max_waiting=1)
-    with waiter.place() as sleep:
-        with pytest.raises(TooManyRequests), waiter.place():
+    with waiter.place(TENANT) as sleep:
+        with pytest.raises(TooManyRequests), waiter.place(TENANT):
             pass
-        waiter.wait("b", LONG)  # a long-poll answers at once
+        waiter.wait(TENANT, "b", LONG)  # a long-poll answers at once
         sleep("a", LONG)
-    with waiter.place() as sleep:
+    with waiter.place(TENANT) as sleep:
         sleep("a", LONG)
     waiter.close()
-    with pytest.raises(TooManyRequests), waiter.place():
+    with pytest.raises(TooManyRequests), waiter.place(TENANT):
         pass
+
+
+def test_one_tenant_leaves_places_to_the_others() -> None:
+    waiter = Waiter(Ended(), max_waiting=4)
+    with waiter.place(TENANT), waiter.place(TENANT), waiter.place(TENANT):
+        with pytest.raises(TooManyRequests), waiter.place(TENANT):
+            pass
+        with waiter.place("ten_other"), pytest.raises(TooManyRequests), waiter.place("ten_third"):
+            pass
+    for _ in range(4):
+        with waiter.place(TENANT), waiter.place(TENANT), waiter.place(TENANT):
+            pass
+    waiter.close()

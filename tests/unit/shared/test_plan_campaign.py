@@ -185,6 +185,19 @@ def test_a_thousand_audiences_fit_in_one_language_and_size() -> None:
     assert len(campaign(audiences=audiences)) == 3_011
 
 
+def test_a_long_brief_is_not_told_thousands_of_times() -> None:
+    brief = {
+        "description": "It glows. " * 800,
+        "audiences": [{"name": f"Readers of paper {number}"} for number in range(990)],
+        "outputs": ["copy"],
+    }
+    campaign(**brief)
+    with pytest.raises(InvalidRequest, match="tell less") as caught:
+        campaign(**brief, languages=["en", "de"])
+    assert caught.value.param == "description"
+    campaign(**brief | {"outputs": ["pictures"], "languages": ["en", "de"]})
+
+
 def test_a_logo_is_not_copied_into_hundreds_of_steps() -> None:
     data = "data:image/png;base64," + "A" * 2**20
     campaign(logo=data)

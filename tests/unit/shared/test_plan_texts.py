@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -104,3 +105,13 @@ def test_filters_only_take_away(text: str, limit: int) -> None:
     words = sum(map(str.isalnum, unicodedata.normalize("NFC", text)))
     for cleaned in FILTERS.values():
         assert sum(map(str.isalnum, cleaned(text))) <= words
+
+
+@pytest.mark.parametrize("unit", ["\n", "\n ", "_", "[", "*a", "Dr. ", "title "])
+def test_texts_of_nothing_are_read_in_linear_time(unit: str) -> None:
+    text = "title" + unit * (30_000 // len(unit)) + "x"
+    begun = time.process_time()
+    for cleaned in FILTERS.values():
+        cleaned(text)
+    # A second is much for what is linear; what was not took up to half a minute.
+    assert time.process_time() - begun < 10

@@ -185,3 +185,10 @@ def test_any_body_is_a_spec_or_a_refusal(endpoint: str, body: Any) -> None:
     except InvalidRequest:
         return
     assert parse_body(endpoint, spec.model_dump()) == spec
+
+
+@pytest.mark.parametrize("end", [float("inf"), float("nan"), -1.0])
+def test_captions_end_at_a_moment(end: float) -> None:
+    scene = {"seconds": 1.0, "captions": [{"text": "Hello", "start": 0.0, "end": end}]}
+    error = refused("/v1/videos/compositions", {"model": "composer", "scenes": [scene]})
+    assert error.param == "scenes[0].captions[0].end"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import threading, structlog
@@ -29,3 +31,26 @@ def test_lines_of_every_thread_name_their_process() -> None:
         ("from_main", "worker"),
         ("from_thread", "worker"),
     ]
+
+
+QUOTING = """
+import structlog
+from shared.telemetry import configure_logging
+configure_logging("info", "{log_format}", process="worker")
+told = "a tenant's " + "words"
+try:
+    int(told)
+except ValueError as error:
+    structlog.get_logger().error("broke", exc_info=error)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_is_logged_without_what_it_says(log_format: str) -> None:
+    program = QUOTING.format(log_format=log_format)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "ValueError" in ran.stderr
+    assert "line 7" in ran.stderr
+    assert "a tenant's words" not in ran.stderr

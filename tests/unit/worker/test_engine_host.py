@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from worker.engines.base import Engine, EngineFailed, OnProgress
 from worker.engines.frames import FRAME_TARGET_BYTES
 from worker.engines.host import Host, Inbox, fatal_of
 from worker.engines.protocol import (
+    DISK_FULL,
     Beat,
     Cancel,
     Cancelled,
@@ -219,10 +221,6 @@ def run_out() -> list[RowResult]:
     raise OutOfMemoryError
 
 
-@pytest.mark.parametrize(
-    ("step", "code"),
-    [(explode, "engine_error"), (lose_device, "device_lost"), (run_out, "out_of_memory")],
-)
 class Talkative(Scripted):
     """An engine that tells a word of progress with each step."""
 
@@ -252,6 +250,10 @@ def test_progress_comes_before_the_results_of_its_step_and_not_too_often() -> No
     talk.say(Unload())
 
 
+@pytest.mark.parametrize(
+    ("step", "code"),
+    [(explode, "engine_error"), (lose_device, "device_lost"), (run_out, "out_of_memory")],
+)
 def test_a_failing_step_is_fatal_and_quotes_no_prompt(
     step: Callable[[], list[RowResult]], code: str
 ) -> None:
@@ -337,3 +339,9 @@ def test_fatal_names_where_it_happened() -> None:
         said = fatal_of(error, quote=False).message
     assert said.startswith("RuntimeError at test_engine_host.py:")
     assert said.endswith("explode")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_apart_from_what_a_row_did(number: int) -> None:
+    assert fatal_of(OSError(number, "no room"), quote=False).code == DISK_FULL
+    assert fatal_of(OSError(errno.EIO, "broken"), quote=False).code == "engine_error"

@@ -128,6 +128,17 @@ def test_a_child_that_cannot_load_its_model_gives_its_shards_back(bench: Bench) 
     assert {code for *_, code in bench.commits.ends} == {"model_load_failed"}
 
 
+def test_a_full_disk_blames_no_row(bench: Bench) -> None:
+    bench.batch(1)
+    bench.single(2)
+    bench.child.die(1, Fatal("disk_full", "no room left"))
+    bench.generation.receive()
+    assert bench.ends() == [
+        ("release", 1, ReleaseReason.ERROR), ("release", 2, ReleaseReason.ERROR),
+    ]  # fmt: skip
+    assert {code for *_, code in bench.commits.ends} == {"disk_full"}
+
+
 # --- hangs ------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -168,6 +169,23 @@ def test_after_an_outage_it_goes_on_where_it_was(world: World) -> None:
     assert world.store.reads == {names[0]: 1, names[1]: 1, names[2]: 2}
     world.gathering.discard()
     assert world.files() == []
+
+
+def test_a_disk_without_room_is_waited_for_as_a_store_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = world.have("file-1", b"fox")
+
+    def full(key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        yield b"f"
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "read", full)
+        with pytest.raises(StorageUnavailable):
+            world.gathering.run([edit(0, name)])
+    assert world.files() == []
+    assert len(world.gathering.run([edit(0, name)]).rows) == 1
 
 
 def test_a_worker_that_leaves_fetches_no_more(

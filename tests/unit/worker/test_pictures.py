@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from shared.errors import InvalidRequest
 from shared.ids import artifact_id
@@ -196,3 +196,36 @@ def test_a_sheet_puts_pictures_in_rows() -> None:
     assert found.getpixel((6, 1)) == (0, 255, 0)
     assert found.getpixel((1, 6)) == (0, 0, 255)
     assert found.getpixel((4, 4)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    given = encoded(gradient(), format, exif=exif, quality=95)
+    with Image.open(io.BytesIO(given)) as opened:
+        expected = ImageOps.exif_transpose(opened).convert("RGB")
+    found = decode_picture(given)
+    assert found.size == expected.size
+    assert np.array_equal(pixels(found), pixels(expected))
+
+
+def test_a_broken_exif_does_not_spoil_its_picture() -> None:
+    """Turned clockwise, and a compression of 70,000, which Pillow reads but can't write again."""
+    entries = struct.pack("<HHII", 0x0103, 4, 1, 70_000) + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + b"\0\0\0\0"
+    given = encoded(gradient(), "JPEG", exif=exif)
+    with Image.open(io.BytesIO(given)) as opened, pytest.raises(struct.error):
+        ImageOps.exif_transpose(opened)
+    assert decode_picture(given).size == (24, 40)
+
+
+def test_whatever_a_decoder_stumbles_over_is_the_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(_self: Image.Image) -> None:
+        raise zlib.error("Error -3 while decompressing data")
+
+    given = encoded(gradient(), "PNG")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", stumble)
+    with pytest.raises(InvalidRequest, match="broken or cut short"):
+        decode_picture(given)

@@ -140,6 +140,7 @@ def test_every_accepted_format_is_decoded_from_bytes() -> None:
         (b"OggS" + b"\xff" * 200, SoundLimits(), "broken"),
         (encoded(tone()), SoundLimits(bytes=1000), "limit is 1000"),
         (encoded(tone(2)), SoundLimits(seconds=1.5), "longer than 1.5 seconds"),
+        (encoded(tone(2)), SoundLimits(samples=40_000), "more than 40000 samples"),
         (encoded(np.zeros((9, 3), np.float32)), SoundLimits(), "3 channels"),
         (encoded(tone(), 96_000), SoundLimits(rate=48_000), "96000 Hz"),
         (encoded(tone(), kind="AIFF"), SoundLimits(), "known format"),
@@ -158,6 +159,8 @@ def test_a_flac_that_understates_its_length_is_still_cut_off() -> None:
     content[22:26] = b"\x00\x00\x00\x00"
     with pytest.raises(UnreadableSound):
         decode_sound(bytes(content), SoundLimits(seconds=5))
+    with pytest.raises(UnreadableSound):
+        decode_sound(bytes(content), SoundLimits(samples=RATE * 5))
 
 
 def test_values_that_are_no_numbers_do_not_get_in() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +93,15 @@ def test_nothing_is_lost_and_nothing_is_too_long(text: str, longest: int) -> Non
     assert [part.after == "end" for part in parts] == [False] * (len(parts) - 1) + [True] * bool(
         parts
     )
+
+
+TEXTS_OF_NOTHING = ["." * 100_000, "a" + "!" * 99_998 + "b", "a" + " " * 99_998 + "b"]
+
+
+@pytest.mark.parametrize("text", TEXTS_OF_NOTHING, ids=["dots", "marks", "spaces"])
+def test_the_longest_text_of_nothing_is_cut_in_linear_time(text: str) -> None:
+    begun = time.process_time()
+    parts = cut(text, 240)
+    # A hundredth of this when it is linear, ten times this and more when each mark begins anew.
+    assert time.process_time() - begun < 5
+    assert "".join(part.text for part in parts).count(".") == text.count(".")

@@ -99,6 +99,17 @@ def test_slices_of_graphs_are_small() -> None:
     assert [part.row_count for part in verdict.slices] == [32, 32, 16]
 
 
+def test_slices_hold_few_pictures_in_base64() -> None:
+    body = {"model": "i", "prompt": "x", "n": 10, "steps": 1}
+    embedded = body | {"response_format": "b64_json"}
+    counts = []
+    for asked in (body, embedded):
+        rows = [row(str(n), url=IMAGES, body=asked) for n in range(20)]
+        slices = validate(jsonl(*rows), endpoint=IMAGES).slices
+        counts.append([part.row_count for part in slices])
+    assert counts == [[20], [6, 6, 6, 2]]
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "seconds"),
     [

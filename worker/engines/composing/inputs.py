@@ -22,7 +22,9 @@ class Inputs:
 
     def __init__(self, paths: Mapping[str, str], *, max_seconds: float) -> None:
         self._paths = paths
-        self._sound_limits = SoundLimits(seconds=max_seconds)
+        self._sound_limits = SoundLimits(
+            seconds=max_seconds, samples=ceil(max_seconds) * SAMPLE_RATE * CHANNELS
+        )
 
     def picture(self, reference: MediaReference, param: str) -> Image:
         """RGB or RGBA. Raises InvalidRequest blaming ``param``."""

@@ -23,6 +23,9 @@ from worker.engines.protocol import OutputFile, RowResult
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_INLINE_BYTES = 32 * 2**20
+"""Of a row's encoded images as ``b64_json``: a result travels, and is kept, as one JSON text."""
+
 
 def file_name(image: WantedImage) -> str:
     """``0.png``: what the image is called among its row's files."""
@@ -78,10 +81,12 @@ class Studio:
     def result(self, row: ImageRow) -> RowResult:
         """The row's response, once every image is made."""
         made = [(image, image.made) for image in row.images if image.made is not None]
+        inline_bytes = sum(len(made_image.encoded or b"") for _, made_image in made)
+        inline = 0 < inline_bytes <= MAX_INLINE_BYTES
         body: dict[str, Any] = {
             "created": int(time.time()),
             "model": self.model,
-            "data": [self._entry(image, made_image) for image, made_image in made],
+            "data": [self._entry(image, made_image, inline) for image, made_image in made],
             "size": f"{row.group.width}x{row.group.height}",
             "output_format": row.spec.output_format,
             "steps": row.group.steps,
@@ -96,6 +101,11 @@ class Studio:
             for image, made_image in made
             if made_image.withheld
         ]
+        if inline_bytes > MAX_INLINE_BYTES:
+            warnings.append(
+                f"{inline_bytes} bytes of images are too many for b64_json, of which "
+                f"{MAX_INLINE_BYTES} are the most: each has a url instead"
+            )
         if warnings:
             body["warnings"] = warnings
         files: list[OutputFile] = [file for _, made_image in made for file in made_image.files]
@@ -109,12 +119,12 @@ class Studio:
             files=files,
         )
 
-    def _entry(self, image: WantedImage, made: MadeImage) -> dict[str, Any]:
+    def _entry(self, image: WantedImage, made: MadeImage, inline: bool) -> dict[str, Any]:
         id = made.files[0].id
         shown = (
-            {"url": f"{self.public_url}/v1/artifacts/{id}/content"}
-            if made.encoded is None
-            else {"b64_json": base64.b64encode(made.encoded).decode()}
+            {"b64_json": base64.b64encode(made.encoded).decode()}
+            if inline and made.encoded is not None
+            else {"url": f"{self.public_url}/v1/artifacts/{id}/content"}
         )
         return {"artifact_id": id, **shown, "seed": image.seed}
 

@@ -39,6 +39,8 @@ class SoundLimits:
     channels: int = 2
     rate: int = 192_000
     """Hertz."""
+    samples: int = 2 * 48_000 * 600
+    """Of all channels together, four bytes each; reading takes twice that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ def _check(opened: soundfile.SoundFile, limits: SoundLimits) -> None:
         )
     if opened.frames > limits.seconds * opened.samplerate:
         raise _too_long(limits)
+    if opened.frames * opened.channels > limits.samples:
+        raise _too_many(limits)
 
 
 def _read(opened: soundfile.SoundFile, limits: SoundLimits) -> Samples:
@@ -123,6 +127,8 @@ def _read(opened: soundfile.SoundFile, limits: SoundLimits) -> Samples:
         frames += len(block)
         if frames > most:
             raise _too_long(limits)
+        if frames * opened.channels > limits.samples:
+            raise _too_many(limits)
         if len(block) == 0:
             break
         blocks.append(np.nan_to_num(block, copy=False, posinf=1.0, neginf=-1.0))
@@ -133,3 +139,7 @@ def _read(opened: soundfile.SoundFile, limits: SoundLimits) -> Samples:
 
 def _too_long(limits: SoundLimits) -> UnreadableSound:
     return UnreadableSound(f"the sound is longer than {limits.seconds:g} seconds")
+
+
+def _too_many(limits: SoundLimits) -> UnreadableSound:
+    return UnreadableSound(f"the sound holds more than {limits.samples} samples")

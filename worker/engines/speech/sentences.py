@@ -18,12 +18,14 @@ class Part(msgspec.Struct, frozen=True):
 
 
 _PARAGRAPHS = re.compile(r"\n[ \t\r\f\v]*\n\s*")
-_LINE_END = re.compile(r"\s*\n\s*")
 _LIST_MARK = re.compile(r"(?:[-*•–—]|\d{1,3}[.)]|[a-z]\))\s")
 _SHORT_LINE = 50
 """Characters: a line that is shorter and followed by a capital was ended on purpose."""
 
-_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)\s+|[。！？]+[」』”]*\s*)(?=\S)")
+# Looked for at the first mark of a run only: a hundred thousand dots are read once.
+_END = re.compile(
+    r"(?:(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s+|(?<![。！？])[。！？]++[」』”]*\s*)(?=\S)"
+)
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
 _CLAUSE = re.compile(r"[,;:—–)\]]+[\"'”’]?\s+|\s[—–-]\s+|[，；：、]")
 _LEAST_CLAUSE = 0.4
@@ -79,7 +81,7 @@ def cut(text: str, longest: int) -> list[Part]:
 def _lines(paragraph: str) -> Iterator[str]:
     """The lines of a paragraph, those that were merely wrapped put together again."""
     held = ""
-    for line in _LINE_END.split(paragraph.strip()):
+    for line in filter(None, map(str.strip, paragraph.split("\n"))):
         if held and _ended_on_purpose(held.rsplit("\n", 1)[-1], line):
             yield held.replace("\n", " ")
             held = line

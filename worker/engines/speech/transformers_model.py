@@ -156,6 +156,7 @@ def load_transformers(
     ``gpl_phonemizer_needed``, ``uroman_needed``."""
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # warnings of tokenizers may quote what they were given
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if (settings.dtype or "float32") not in _DTYPES:
         raise EngineFailed("bad_settings", f"engine setting 'dtype': one of {sorted(_DTYPES)}")
