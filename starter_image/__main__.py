@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of the denoiser (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--more-steps", type=int, default=plan.denoiser.refining.steps, metavar="N",
+        help="of a second training of the denoiser, after the first (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--autoencoder-steps", type=_count, default=plan.autoencoder.schedule.steps, metavar="N",
         help="of the autoencoder (default: %(default)s)",
     )  # fmt: skip
@@ -70,7 +74,11 @@ def _plan(given: argparse.Namespace) -> Plan:
     return replace(
         plan,
         autoencoder=replace(first, schedule=replace(first.schedule, steps=given.autoencoder_steps)),
-        denoiser=replace(second, schedule=replace(second.schedule, steps=given.steps)),
+        denoiser=replace(
+            second,
+            schedule=replace(second.schedule, steps=given.steps),
+            refining=replace(second.refining, steps=max(0, given.more_steps)),
+        ),
     )
 
 

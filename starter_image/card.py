@@ -62,10 +62,10 @@ def _sizes(plan: Plan) -> dict[str, object]:
 def _trainings(plan: Plan) -> dict[str, object]:
     vae, unet, sampling = plan.autoencoder, plan.denoiser, plan.sampling
     return {
-        "vae_steps": vae.schedule.steps,
+        "vae_steps": vae.schedule.steps + vae.refining.steps,
         "vae_rows": vae.microbatch,
         "vae_seed": vae.schedule.seed,
-        "unet_steps": unet.schedule.steps,
+        "unet_steps": unet.schedule.steps + unet.refining.steps,
         "unet_rows": unet.microbatch,
         "unet_seed": unet.schedule.seed,
         "sampling_steps": sampling.steps,

@@ -102,18 +102,24 @@ class DenoiserLoss:
     """
 
     def __init__(
-        self, denoiser: Denoiser, names: list[str], latents: torch.Tensor, plan: DenoiserPlan
+        self,
+        denoiser: Denoiser,
+        names: list[str],
+        latents: torch.Tensor,
+        plan: DenoiserPlan,
+        *,
+        seed: int,
     ) -> None:
         self._denoiser, self._names, self._latents, self._plan = denoiser, names, latents, plan
-        self._captions = Captions(names)
+        self._captions, self._seed = Captions(names), seed
         self._kept = denoiser.scheduler.alphas_cumprod
 
     def __call__(self, step: int, lane: int) -> torch.Tensor:
         """Scalar, with gradients."""
         plan = self._plan
-        rows = rows_of(len(self._names), plan.microbatch, plan.schedule.seed, step)
+        rows = rows_of(len(self._names), plan.microbatch, self._seed, step)
         rows = rows.chunk(LANES)[lane]
-        generator = generator_of(plan.schedule.seed, step, lane)
+        generator = generator_of(self._seed, step, lane)
         clean = self._latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(len(self._kept), (len(rows),), generator=generator)

@@ -13,6 +13,7 @@ _REFINING_SCHEDULE = Schedule(steps=800, seed=SEED + 2, peak_rate=1e-3, average_
 _DENOISER_SCHEDULE = Schedule(
     steps=3300, seed=SEED + 1, peak_rate=1e-3, average_decay=0.998, falling=0.4
 )
+_MORE_SCHEDULE = Schedule(steps=0, seed=SEED + 3, peak_rate=1e-3, average_decay=0.998, falling=0.4)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class DenoiserPlan:
     bfloat16: bool = True
     empty_prompts: float = 0.1
     schedule: Schedule = _DENOISER_SCHEDULE
+    refining: Schedule = _MORE_SCHEDULE
+    """A second training on top of the first; left out when it has no steps."""
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,13 @@ def train_denoiser(given: Run, dataset: Dataset, latents: torch.Tensor) -> tuple
     torch.manual_seed(plan.schedule.seed)
     tokenizer = build_tokenizer(corpus(dataset.names), plan.text_tokens)
     built = denoiser.build(plan, tokenizer, latents.shape[1:])
-    loss = DenoiserLoss(built, dataset.names, latents, plan)
-    training = Training("denoiser", built.modules(), loss, plan.schedule, _sizes(plan))
-    return built, training.run(given.work / "denoiser.safetensors", given.report)
+    outcomes = []
+    for name, schedule in (("denoiser", plan.schedule), ("denoiser-refining", plan.refining)):
+        if schedule.steps:
+            loss = DenoiserLoss(built, dataset.names, latents, plan, seed=schedule.seed)
+            training = Training(name, built.modules(), loss, schedule, _sizes(plan))
+            outcomes.append(training.run(given.work / f"{name}.safetensors", given.report))
+    return built, joined(outcomes)
 
 
 def _sizes(plan: AutoencoderPlan | DenoiserPlan) -> str:

@@ -33,15 +33,25 @@ class GenerationGroups:
         self._insistence = insistence
         self._on_closed = on_closed
         self._generations: SimpleQueue[tuple[str, GenerationEnd] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._group, name="commit-group", daemon=True)
         self._thread.start()
 
     def put(self, session_id: str, end: GenerationEnd) -> None:
-        self._generations.put((session_id, end))
+        """Commits ``end`` soon; once closed, at once and in the caller's thread: a picture may be
+        stored while the worker leaves."""
+        with self._lock:
+            if not self._closed:
+                self._generations.put((session_id, end))
+                return
+        self._commit_generations(session_id, [end])
 
     def close(self, timeout: float) -> None:
         """Waits for what was put, up to ``timeout`` seconds."""
-        self._generations.put(None)
+        with self._lock:
+            self._closed = True
+            self._generations.put(None)
         self._thread.join(timeout)
 
     def _group(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pressrun.demo.rows import LEAST_ROWS, PICTURES, VOICE_OVERS, demo_rows
 from tests.integration.cli_plant import plant, run_cli, wait_until_gone
 
 pytestmark = [
@@ -16,6 +17,7 @@ pytestmark = [
 ]
 
 ROWS = 120
+DEMO_ROWS = len(demo_rows(LEAST_ROWS))
 
 
 def test_the_demo_runs_from_nothing_with_the_real_model(tmp_path: Path) -> None:
@@ -23,17 +25,27 @@ def test_the_demo_runs_from_nothing_with_the_real_model(tmp_path: Path) -> None:
     folder.mkdir()
     done = run_cli("demo", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "24 of 24 rows" in done.stdout
+    assert f"{DEMO_ROWS} of {DEMO_ROWS} rows" in done.stdout
 
     output = folder / "demo-output"
     rows = [json.loads(line) for line in (output / "output.jsonl").read_text().splitlines()]
     asked = [json.loads(line) for line in (output / "input.jsonl").read_text().splitlines()]
     assert {row["custom_id"] for row in rows} == {row["custom_id"] for row in asked}
-    texts = [row["response"]["body"]["choices"][0]["message"]["content"] for row in rows]
+    bodies = [row["response"]["body"] for row in rows]
+    texts = [body["choices"][0]["message"]["content"] for body in bodies if "choices" in body]
+    assert len(texts) == LEAST_ROWS
     assert all(len(text.split()) >= 3 for text in texts)
     assert len(set(texts)) == len(texts)
     assert (output / "errors.jsonl").read_text() == ""
-    assert "24 completed, 0 failed, 0 missing" in (output / "summary.md").read_text()
+    assert f"{DEMO_ROWS} completed, 0 failed, 0 missing" in (output / "summary.md").read_text()
+    for folder_name, count in (("pictures", PICTURES), ("voice-overs", VOICE_OVERS)):
+        made = list((output / folder_name).iterdir())
+        assert len(made) == count
+        assert all(path.stat().st_size > 500 for path in made)
+    sheet = output / "campaign" / "index.html"
+    assert sheet.resolve().as_uri() in done.stdout
+    kinds = {path.suffix for path in (output / "campaign").rglob("*")}
+    assert {".png", ".mp3", ".mp4", ".txt"} <= kinds
     assert wait_until_gone(folder, 1.0) == []
 
 

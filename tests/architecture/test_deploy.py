@@ -64,7 +64,8 @@ def test_each_worker_image_has_its_own_libraries() -> None:
     known = stages(DOCKERFILES[1])
 
     assert installed_groups(known["upkeep"], known) == ["core", "worker"]
-    assert installed_groups(known["cuda"], known) == ["core", "worker", "engines"]
+    engines = ["engines", "speech", "video"]
+    assert installed_groups(known["cuda"], known) == ["core", "worker", *engines]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_only_the_lifecycle_writes_states() -> None:
 def test_this_would_notice() -> None:
     found = [path.name for path in sorted(LIFECYCLE.glob("*.py")) if state_writes(path)]
     assert found == [
-        "claim.py", "fence.py", "finish.py", "release.py", "sessions.py", "settle.py", "stages.py",
-        "stop.py", "submit.py",
+        "claim.py", "fence.py", "finish.py", "graphs.py", "progress.py", "release.py",
+        "sessions.py", "settle.py", "stages.py", "steps.py", "stop.py", "submit.py",
     ]  # fmt: skip
 
 

@@ -40,10 +40,8 @@ class Worker:
     def validate(self) -> None:
         with self._api.begin() as connection:
             claim = self._claim(connection, "upkeep")
-            slices = [Slice(0, 0, 10, 1, 4), Slice(1, 10, 20, 5, 2)]
-            assert lifecycle.finish_validation(
-                connection, self._me, claim.held, slices=slices, pool="text"
-            )
+            slices = [Slice(0, 0, 10, 1, 4, "text"), Slice(1, 10, 20, 5, 2, "text")]
+            assert lifecycle.finish_validation(connection, self._me, claim.held, slices=slices)
 
     def reject(self) -> None:
         with self._api.begin() as connection:
@@ -217,7 +215,7 @@ def test_an_expired_batch(api: ApiCase) -> None:
     [
         ({"input_file_id": "file-absent"}, 404, "not_found", "input_file_id"),
         ({"input_file_id": "a\0b"}, 404, "not_found", "input_file_id"),
-        ({"endpoint": "/v1/audio/speech"}, 400, "unsupported_endpoint", "endpoint"),
+        ({"endpoint": "/v1/audio/transcriptions"}, 400, "unsupported_endpoint", "endpoint"),
         ({"completion_window": "31d"}, 400, "invalid_request", "completion_window"),
         ({"metadata": {"a": 1}}, 400, "invalid_request", "metadata.a"),
         ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "invalid_request",

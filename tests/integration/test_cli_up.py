@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pressrun.demo.rows import demo_rows
 from tests.integration.cli_plant import (
     PlantProcess,
     environment,
@@ -219,7 +220,9 @@ def test_given_services_are_used_instead_of_embedded_ones(
         done = process.cli("demo", "--model", "fake", "--output", "out")
         assert done.returncode == 0, done.stderr
         assert process.stop() == 0
-    assert len((data.parent / "out" / "output.jsonl").read_text().splitlines()) == 24
+    assert len((data.parent / "out" / "output.jsonl").read_text().splitlines()) == len(
+        demo_rows(24)
+    )
     assert not (data / "postgres").exists()
     assert [path for path in (data / "doorbells").rglob("*") if path.is_file()] == []
     assert [path for path in (data / "artifacts").rglob("*") if path.is_file()] == []

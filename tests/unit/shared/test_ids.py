@@ -16,7 +16,8 @@ MAKERS = {
     ids.new_tenant_id: "ten_",
     ids.new_key_id: "key_",
     ids.new_session_id: "ses_",
-    ids.new_artifact_id: "art_",
+    ids.new_video_id: "video_",
+    ids.new_campaign_id: "campaign_",
 }
 
 
@@ -44,3 +45,15 @@ def test_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {ids.new_job_id() for _ in range(10_000)}
     assert len(made) == 10_000
     assert len({each[:14] for each in made}) == 1  # prefix and time
+
+
+def test_an_artifacts_id_is_that_of_its_row_and_name() -> None:
+    made = ids.artifact_id("job_1-0", "0.png")
+    assert re.fullmatch("art_[0-9a-hjkmnp-tv-z]{26}", made)
+    assert ids.artifact_id("job_1-0", "0.png") == made
+    others = {
+        ids.artifact_id(row, name)
+        for row in ("job_1-0", "job_1-1", "job_1-10")
+        for name in ("0.png", "1.png", ".png")
+    }
+    assert len(others) == 9

@@ -215,6 +215,24 @@ def test_a_single_picture_is_stored_before_its_group_is_committed(
     with_files.commits.close(timeout=PATIENCE_SECONDS)
 
 
+def test_a_picture_that_is_stored_while_the_worker_leaves_is_committed(
+    monkeypatch: pytest.MonkeyPatch, filed: Callable[..., ShardRun]
+) -> None:
+    class LateStore(MemoryStore):
+        def put_file(self, key: str, path: Path, *, media_type: str) -> StoredObject:
+            leaving.commits._groups._thread.join(PATIENCE_SECONDS)
+            return super().put_file(key, path, media_type=media_type)
+
+    leaving = World(LateStore())
+    leaving.gate.set()
+    monkeypatch.setattr(lifecycle, "finish_generations", leaving.finish)
+    run = filed()
+    leaving.commits.generation(run)
+    leaving.commits.close(timeout=PATIENCE_SECONDS)
+    assert [end.held for group in leaving.groups for end in group] == [run.held]
+    leaving.until_closed(1)
+
+
 def test_a_single_picture_is_given_back_when_the_store_has_failed_for_long(
     monkeypatch: pytest.MonkeyPatch, filed: Callable[..., ShardRun]
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import json
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.specs.videos import Caption, Motion
+from worker.engines.composing.composition import Composer
 from worker.engines.composing.cues import Cue, Shown, cues_of, web_vtt
 from worker.engines.composing.fonts import Fonts
 from worker.engines.composing.lettering import broken, set_lines
 from worker.engines.composing.loudness import levels
 from worker.engines.composing.motion import chosen_motion, seen
+from worker.engines.composing.settings import ComposerSettings
 from worker.engines.composing.soundtrack import Soundtrack, Voice, levelled
 from worker.engines.composing.timeline import Timeline, eased
 from worker.engines.encoding import SAMPLE_RATE
+from worker.engines.protocol import Load, Row
 from worker.engines.sounds import integrated_loudness
 
 MOTIONS: tuple[Motion, ...] = (
@@ -132,6 +136,19 @@ def test_web_vtt_escapes_what_would_be_markup() -> None:
     assert web_vtt(cues) == (
         "WEBVTT\n\n1\n01:01:01.500 --> 01:01:02.000\na &lt; b &amp; c\n--&gt;\n"
     )
+
+
+def test_each_caption_is_cut_in_a_turn_of_its_own(tmp_path: Path) -> None:
+    captions = [{"text": f"Words {n}", "start": n / 40, "end": (n + 1) / 40} for n in range(40)]
+    scene = {"seconds": 1.0, "captions": [*captions, captions[0] | {"start": 0.99}]}
+    body = {"model": "c", "size": "64x64", "scenes": [scene]}
+    load = Load("c", "composer", "", {}, str(tmp_path), "http://plant")
+    row = Row(0, "/v1/videos/compositions", json.dumps(body).encode(), "row", {})
+    work = Composer(load, ComposerSettings()).begin(row)
+    stages = list(takewhile("rendering".__ne__, (advance.stage for advance in work)))
+    work.close()
+    # An engine that is silent for as long as a whole script takes would be taken for a hung one.
+    assert stages == ["reading"] + ["preparing"] * 41
 
 
 def test_lines_fit_and_are_balanced() -> None:

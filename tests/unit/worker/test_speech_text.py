@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.engines.speech.hibari_model import parted
 from worker.engines.speech.text_english import spell_out
 from worker.engines.speech.text_numbers import cardinal, ordinal, roman, year
 
@@ -291,3 +292,8 @@ def test_ten_thousand_characters_take_no_time_worth_naming() -> None:
         "1-" * 5_000,
     ):
         assert re.search(r"[0-9]", spell_out(text)) is None
+
+
+def test_only_long_chains_of_hyphens_are_taken_apart() -> None:
+    assert parted("a state-of-the-art lamp") == "a state-of-the-art lamp"
+    assert parted("a " + "b-" * 9 + "c") == "a " + "b " * 9 + "c"

@@ -68,6 +68,7 @@ class Composer:
             spec, inputs, Layout(*size), Fonts(settings.fonts), timeline=timeline, voices=voices
         )
         yield Advance(0, timeline.frame_n, "preparing")
+        yield from production.prepare()
         footage = production.footage(spool, row.id, settings.threads)
         finished = False
         try:

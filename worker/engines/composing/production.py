@@ -46,7 +46,7 @@ class Production:
     ) -> None:
         self._spec, self._inputs, self._layout = spec, inputs, layout
         self._fonts, self._timeline, self._voices = fonts, timeline, voices
-        self._cues = self._all_cues()
+        self._cues: list[Cue] = []
         self._shown = Shown(self._cues)
         self._caption: tuple[Cue, Layer] | None = None
         self._logo = self._read_logo()
@@ -68,6 +68,23 @@ class Production:
     @property
     def _audible(self) -> bool:
         return self._spec.music is not None or any(v is not None for v in self._voices)
+
+    def prepare(self) -> Generator[Advance, None, None]:
+        """Cuts the captions into cues, one text at a time: a script may be long, and lines are
+        found by measuring letters. Comes before ``render``."""
+        cut, fps = caption_break(self._layout, self._fonts), self._timeline.fps
+        lines: dict[str, Sequence[str]] = {}
+        for scene in self._spec.scenes:
+            for given in scene.captions:
+                if given.text not in lines:
+                    lines[given.text] = cut(given.text)
+                    yield Advance(0, self._timeline.frame_n, "preparing")
+        self._cues = [
+            cue
+            for scene, shot in zip(self._spec.scenes, self._timeline.shots, strict=True)
+            for cue in cues_of(scene.captions, shot.start / fps, shot.end / fps, lines.__getitem__)
+        ]
+        self._shown = Shown(self._cues)
 
     def render(self, footage: Footage) -> Generator[Advance, None, None]:
         """Draws and encodes every frame, and its sound, in order."""
@@ -129,14 +146,6 @@ class Production:
         if self._caption is None or self._caption[0] is not cue:
             self._caption = cue, caption(cue, self._layout, self._fonts)
         return self._caption[1]
-
-    def _all_cues(self) -> list[Cue]:
-        cut, fps = caption_break(self._layout, self._fonts), self._timeline.fps
-        return [
-            cue
-            for scene, shot in zip(self._spec.scenes, self._timeline.shots, strict=True)
-            for cue in cues_of(scene.captions, shot.start / fps, shot.end / fps, cut)
-        ]
 
     def _read_logo(self) -> Layer | None:
         if self._spec.logo is None:

@@ -29,6 +29,7 @@ SPEEDS = (0.5, 1.0)
 """Slower it speaks by itself. Faster its paces are coarse (2.0 came out as 1.7, 1.25 as 1.1)."""
 _BREATH_SECONDS = 0.1
 _MOST_PHONEMES = 400
+_MOST_HYPHENS = 8
 _CLAUSES = re.compile(r"(?<=[,;:—])\s+")
 _SPOKEN = re.compile(r"[^\W_]")
 
@@ -105,7 +106,7 @@ class HibariModel:
         return {"backend": "hibari", "device": "cpu"}
 
     def prepare(self, text: str, voice: str) -> str:
-        spoken = spell_out(text, british=self._british(voice), dotted=True)
+        spoken = parted(spell_out(text, british=self._british(voice), dotted=True))
         return spoken if _SPOKEN.search(spoken) else ""
 
     def speak(self, utterances: Sequence[Utterance]) -> list[Samples]:
@@ -136,6 +137,15 @@ class HibariModel:
             breath = np.zeros(round(_BREATH_SECONDS * self._rate), np.float32)
             sounds += [trimmed(sound, self._rate), breath]
         return np.concatenate(sounds[:-1]) if sounds else np.zeros(0, np.float32)
+
+
+def parted(text: str) -> str:
+    """``text`` with long chains of hyphens taken apart: for the reader of words a chain is one
+    compound, whose every beginning and end it tries."""
+    return " ".join(
+        word.replace("-", " ") if word.count("-") > _MOST_HYPHENS else word
+        for word in text.split(" ")
+    )
 
 
 def _groups(phonemes: str) -> list[str]:
