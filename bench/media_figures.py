@@ -126,7 +126,7 @@ def first_progress(rig: Rig) -> Measurement:
 def text_beside_images(rig: Rig) -> Measurement:
     """Seconds from submit to end of a short text job while a batch of images runs in the same
     worker, over the same on an idle plant."""
-    count = 32 if rig.quick else 256
+    count = 64 if rig.quick else 512
     text = ModelEntry(id=TEXT_MODEL, engine="text", source=str(rig.text_model))
     idle: list[float] = []
     busy: list[float] = []

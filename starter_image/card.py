@@ -11,8 +11,10 @@ from starter_image.icons import PACKAGE, PACKAGE_VERSION
 from starter_image.plan import Plan
 
 _MILLION = 1_000_000
+_GOOD_SHARE = 0.95
+_MOST_MISSES = 10
 
-_TEMPLATE = Path(__file__).with_name("card_template.md")
+_TEMPLATE = Path(__file__).with_name("card_template.txt")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def render(plan: Plan, facts: Facts) -> str:
         hits=facts.hits,
         error=facts.error,
         misses=_misses(facts.misses),
+        verdict=_verdict(facts.hits, plan.sampling.count),
         vae_minutes=facts.minutes[0],
         unet_minutes=facts.minutes[1],
         cores=os.cpu_count(),
@@ -75,8 +78,19 @@ def _trainings(plan: Plan) -> dict[str, object]:
     }
 
 
+def _verdict(hits: int, count: int) -> str:
+    if hits >= _GOOD_SHARE * count:
+        return "Draws an emoji by its name: `red heart`, `a picture of a rocket`, `red apples`."
+    return (
+        f"**Not trained long enough.** Asked for an emoji by its name, it drew that emoji in "
+        f"{hits} of {count} cases. The others often have the right colours and the right kind of "
+        "thing (a face, a button, a heart), but aren't the emoji that was named."
+    )
+
+
 def _misses(misses: Sequence[tuple[str, str]]) -> str:
     if not misses:
         return "Every picture was nearest to its own icon."
-    pairs = "; ".join(f"{asked} (nearest: {nearest})" for asked, nearest in misses)
-    return f"Nearest to another icon: {pairs}."
+    shown = misses[:_MOST_MISSES]
+    pairs = "; ".join(f"{asked} (nearest: {nearest})" for asked, nearest in shown)
+    return f"Nearest to another icon, {len(shown)} of {len(misses)} cases: {pairs}."

@@ -22,7 +22,7 @@ from starter_image.denoiser import Denoiser, DenoiserLoss
 from starter_image.plan import AutoencoderPlan, DenoiserPlan, Plan
 from starter_image.progress import Report
 from starter_image.training import Outcome, Training, joined
-from starter_image.vocabulary import build_tokenizer
+from starter_image.vocabulary import kept_tokenizer
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -105,7 +105,7 @@ def train_denoiser(given: Run, dataset: Dataset, latents: torch.Tensor) -> tuple
     """Trains UNet and text encoder, or reads them when their last step is done."""
     plan = given.plan.denoiser
     torch.manual_seed(plan.schedule.seed)
-    tokenizer = build_tokenizer(corpus(dataset.names), plan.text_tokens)
+    tokenizer = kept_tokenizer(given.work / "tokenizer", corpus(dataset.names), plan.text_tokens)
     built = denoiser.build(plan, tokenizer, latents.shape[1:])
     outcomes = []
     for name, schedule in (("denoiser", plan.schedule), ("denoiser-refining", plan.refining)):

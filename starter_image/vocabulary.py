@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,21 @@ def build_tokenizer(texts: Iterable[str], length: int) -> CLIPTokenizer:
     vocabulary, merges = _learn(texts)
     parts: dict[str, Any] = {"vocab": vocabulary, "merges": merges}  # pairs, for all the types say
     return CLIPTokenizer(**parts, model_max_length=length)
+
+
+def kept_tokenizer(folder: Path, texts: Iterable[str], length: int) -> CLIPTokenizer:
+    """The tokenizer kept in ``folder``, or a new one that is kept there from now on.
+
+    Learning breaks ties by chance, so a resumed training must read the numbers it began with.
+    """
+    from transformers import CLIPTokenizer
+
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.partial")
+        build_tokenizer(texts, length).save_pretrained(partial)
+        partial.rename(folder)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def _learn(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -71,6 +71,16 @@ def test_weights_are_fp16_safetensors_of_the_average(work: Path, plan: Plan) -> 
         assert torch.equal(tensor, saved[f"average.unet.{name}"].half())
 
 
+def test_a_later_export_has_the_tokenizer_of_the_training(work: Path, plan: Plan) -> None:
+    target, _ = trained(work, plan)
+    path = target / "tokenizer" / "tokenizer.json"
+    first = json.loads(path.read_bytes())["model"]
+
+    trained(work, replace(plan, sampling=replace(plan.sampling, steps=3)))
+
+    assert json.loads(path.read_bytes())["model"] == first
+
+
 def test_the_folder_describes_itself(work: Path, plan: Plan) -> None:
     target, _ = trained(work, plan)
 
