@@ -234,7 +234,7 @@ def test_the_process_is_small_and_never_loads_a_model_library(tmp_path: Path, st
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"RSS of the API with a {store}: {found['rss_bytes'] / 2**20:.0f} MiB")
-    assert not {"torch", "transformers", "diffusers", "worker", "numpy", "PIL", "av"} & set(
+    assert not {"torch", "transformers", "diffusers", "worker", "numpy", "PIL", "av", "rich"} & set(
         found["modules"]
     )
     assert found["rss_bytes"] < 150_000_000

@@ -7,13 +7,15 @@ which some builds of FFmpeg carry, are never asked for. Needs PyAV, the extra ``
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.packet import Packet
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -122,7 +124,7 @@ class VideoFile:
         )
         frame.pts, frame.time_base = self._frame_n, self._video.codec_context.time_base
         self._frame_n += 1
-        self._file.mux(self._video.encode(frame))
+        self._mux(self._video.encode(frame))
 
     def add_sound(self, samples: NDArray[np.float32]) -> None:
         """Encodes the next stretch of sound. Only for a file that was opened with ``audio``."""
@@ -134,14 +136,19 @@ class VideoFile:
         frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
         frame.pts = self._sample_n
         self._sample_n += len(samples)
-        self._file.mux(self._audio.encode(frame))
+        self._mux(self._audio.encode(frame))
 
     def finish(self) -> None:
         """Writes what the encoders still hold, and the file's index. Then it is complete."""
-        self._file.mux(self._video.encode(None))
+        self._mux(self._video.encode(None))
         if self._audio is not None:
-            self._file.mux(self._audio.encode(None))
+            self._mux(self._audio.encode(None))
         self._file.close()
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            if packet.size:  # an encoder may mark its end by an empty one, which muxers refuse
+                self._file.mux(packet)
 
     def abandon(self) -> None:
         """Lets go of the encoders; a file that wasn't finished stays incomplete."""
