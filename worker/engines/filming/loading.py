@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from dataclasses import dataclass
@@ -16,8 +15,14 @@ from worker.engines.base import EngineFailed, OnProgress
 from worker.engines.filming.families import NEED_FTFY, Family, family_of
 from worker.engines.filming.settings import VideoSettings
 from worker.engines.images.index import INDEX, check_index
-from worker.engines.images.loading import modules, place, weight_bytes
-from worker.engines.loading import choose_device, choose_dtype, dtype_name, fingerprint
+from worker.engines.images.loading import (
+    fetch,
+    pipeline_fingerprint,
+    place,
+    quieten,
+    weight_bytes,
+)
+from worker.engines.loading import choose_device, choose_dtype, dtype_name
 from worker.engines.memory import free_bytes
 
 _OFFLOAD_ROOM = 1.5
@@ -56,10 +61,10 @@ def load_video_model(
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    _quieten()
+    quieten()
     progress(0.05, f"reading {source}")
     try:
-        folder = _fetch(source)
+        folder = fetch(source)
         check_index(folder)
         name, family = _family(folder)
         progress(0.2, f"loading weights as {dtype_name(dtype)}")
@@ -77,7 +82,7 @@ def load_video_model(
     place(base, offload, device)
     if settings.vae_tiling and hasattr(base.vae, "enable_tiling"):
         base.vae.enable_tiling()
-    digest = _fingerprint(base, dtype)
+    digest = pipeline_fingerprint(base, dtype)
     return LoadedVideoModel(family, text, image, device, dtype, digest, weight_bytes(base), offload)
 
 
@@ -85,24 +90,6 @@ def parameters(pipeline: Any) -> dict[str, Any]:
     """The defaults of the pipeline's call, by name."""
     signature = inspect.signature(type(pipeline).__call__)
     return {name: parameter.default for name, parameter in signature.parameters.items()}
-
-
-def _quieten() -> None:
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    for logging in (of_diffusers, of_transformers):
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # their warnings quote prompts that are too long
-
-
-def _fetch(source: str) -> Path:
-    """The model's folder; a hub id is downloaded into the hub's cache first."""
-    from diffusers import DiffusionPipeline
-
-    if Path(source).is_dir():
-        return Path(source).absolute()
-    return Path(DiffusionPipeline.download(source, use_safetensors=True, trust_remote_code=False))
 
 
 def _family(folder: Path) -> tuple[str, Family]:
@@ -144,12 +131,3 @@ def _offload(wanted: str, device: torch.device, pipeline: Any) -> str:
         return wanted
     fits = weight_bytes(pipeline) * _OFFLOAD_ROOM <= free_bytes(device)
     return "none" if fits else "model"
-
-
-def _fingerprint(pipeline: Any, dtype: torch.dtype) -> str:
-    """Like a text model's, over all components and the scheduler."""
-    digest = hashlib.sha256(type(pipeline.scheduler).__name__.encode())
-    digest.update(repr(sorted(dict(pipeline.scheduler.config).items(), key=str)).encode())
-    for name, module in modules(pipeline):
-        digest.update(f"{name} {fingerprint(module, dtype)}".encode())
-    return f"fp_{digest.hexdigest()[:16]}"

@@ -53,10 +53,10 @@ def load_pipelines(source: str, settings: ImageSettings, progress: OnProgress) -
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    _quieten()
+    quieten()
     progress(0.05, f"reading {source}")
     try:
-        folder = _fetch(source)
+        folder = fetch(source)
         check_index(folder)
         progress(0.2, f"loading weights as {dtype_name(dtype)}")
         pipelines = _tasks(_open(folder, dtype))
@@ -77,24 +77,23 @@ def load_pipelines(source: str, settings: ImageSettings, progress: OnProgress) -
         abilities={task: abilities(pipeline) for task, pipeline in pipelines.items()},
         device=device,
         dtype=dtype,
-        fingerprint=_fingerprint(base, dtype),
+        fingerprint=pipeline_fingerprint(base, dtype),
         weight_bytes=weight_bytes(base),
         offload=offload,
     )
 
 
-def _quieten() -> None:
+def quieten() -> None:
+    """No progress bars, and no warnings: some quote prompts."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
-    # Their warnings quote prompts that are too long.
-    of_diffusers.set_verbosity_error()
-    of_transformers.set_verbosity_error()
+    for logging in (of_diffusers, of_transformers):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
 
-def _fetch(source: str) -> Path:
+def fetch(source: str) -> Path:
     """The model's folder; a hub id is downloaded into the hub's cache first."""
     from diffusers import DiffusionPipeline
 
@@ -244,7 +243,7 @@ def spare_memory(
     return slicing, tiling
 
 
-def _fingerprint(pipeline: Any, dtype: torch.dtype) -> str:
+def pipeline_fingerprint(pipeline: Any, dtype: torch.dtype) -> str:
     """Like a text model's, over all components and the scheduler."""
     digest = hashlib.sha256(type(pipeline.scheduler).__name__.encode())
     digest.update(repr(sorted(dict(pipeline.scheduler.config).items(), key=str)).encode())
