@@ -6,6 +6,7 @@ which some builds of FFmpeg carry, are never asked for. Needs PyAV, the extra ``
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -87,6 +88,8 @@ class VideoFile:
         self._file = av.open(str(path), "w", format=container, container_options=options)
         self._video = self._add_video(fps, threads)
         self._audio = self._add_audio(AUDIO_CODECS[container]) if audio else None
+        self._file.start_encoding()
+        _make_threads_ordinary()
 
     def _add_video(self, fps: int, threads: int) -> VideoStream:
         stream = cast(VideoStream, self._file.add_stream(self.codec, rate=fps))
@@ -147,9 +150,29 @@ class VideoFile:
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
-            if packet.size:  # an encoder may mark its end by an empty one, which muxers refuse
+            if not packet.size:  # an encoder may mark its end by an empty one, which muxers refuse
+                continue
+            stamps = f"{packet.stream.type} packet of {packet.pts} (from {packet.dts})"
+            try:
                 self._file.mux(packet)
+            except av.ArgumentError as error:
+                message = f"FFmpeg refused a {stamps}: {error.strerror}"
+                raise EngineFailed("encoding_failed", message) from error
 
     def abandon(self) -> None:
         """Lets go of the encoders; a file that wasn't finished stays incomplete."""
         self._file.close()
+
+
+def _make_threads_ordinary() -> None:
+    """Takes real-time priority from the threads of an encoder that has just been opened.
+
+    SVT-AV1 gives it to all of its threads wherever it may, so under root: everything else on the
+    machine, heartbeats included, would stand still while a video is encoded.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # elsewhere than on Linux it doesn't
+        return
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            if os.sched_getscheduler(thread) in {os.SCHED_FIFO, os.SCHED_RR}:
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
