@@ -3,7 +3,7 @@
 ```toml
 [[models]]
 id = "smollm2-135m-instruct"
-engine = "text"                 # text, embedding, image, speech, video, composer, fake
+engine = "text"                 # text, embedding, classifier, image, sampler, speech, video, composer, fake
 source = "models/SmolLM2-135M-Instruct"   # a directory (relative to the file) or a hub id
 settings = { default_max_tokens = 512 }
 ```
@@ -26,6 +26,8 @@ DEFAULT_ENDPOINTS = {
     "speech": ["/v1/audio/speech"],
     "video": ["/v1/videos"],
     "composer": ["/v1/videos", "/v1/videos/compositions"],
+    "classifier": ["/v1/classifications"],
+    "sampler": ["/v1/images/generations"],
     "fake": [
         *GENERATION_ENDPOINTS,
         "/v1/embeddings",
@@ -35,7 +37,13 @@ DEFAULT_ENDPOINTS = {
         "/v1/videos/compositions",
     ],
 }
-DEFAULT_POOLS = {"image": "image", "speech": "speech", "video": "video", "composer": "video"}
+DEFAULT_POOLS = {
+    "image": "image",
+    "sampler": "image",
+    "speech": "speech",
+    "video": "video",
+    "composer": "video",
+}
 DEFAULT_POOL = "text"
 
 

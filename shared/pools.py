@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 UPKEEP = "upkeep"
-"""Validates and assembles batches, and runs the periodic passes; every other pool has engines."""
+"""Validates and assembles batches, and runs the periodic passes."""
+
+TRAIN = "train"
+"""Runs recipes, each in a process tree of its own. Every pool but these two has engines."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 

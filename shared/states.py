@@ -43,10 +43,13 @@ class Stage(StrEnum):
     """What a shard does for its job. A single generation has ``generate`` alone."""
 
     VALIDATE = "validate"
-    """Read the batch's input once and cut it into ``generate`` shards."""
+    """Read a batch's input once and cut it into ``generate`` shards; or a fine-tuning's data, and
+    open its ``train`` shard."""
     GENERATE = "generate"
     STEP = "step"
     """One node of a graph: its result is what later steps are made of."""
+    TRAIN = "train"
+    """Run a recipe: a training that survives its process by checkpoints."""
     ASSEMBLE = "assemble"
     """Stream the shards' outputs into the batch's files."""
 

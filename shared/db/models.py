@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model that the plant made or was given."""
+
+    path: str
+    """Relative to the model's folder, with ``/``."""
+    key: str
+    """Of the object in the store."""
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model as the API and the workers see it."""
 
@@ -26,6 +38,12 @@ class Model:
     owned_by: str
     created: int
     """Unix seconds."""
+    base_model: str | None = None
+    """The name of the model that it was tuned from."""
+    adapter: bool = False
+    """Whether it is weights on top of ``base_model`` rather than a model of its own."""
+    files: tuple[ModelFile, ...] = ()
+    """Where its files are kept, when the store has them; ``source`` is empty then."""
 
 
 _COLUMNS = """

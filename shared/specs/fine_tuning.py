@@ -1,0 +1,193 @@
+"""What a fine-tuning job may be asked for, in OpenAI's words and, beyond them, in ours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_EPOCHS = 50
+MIN_EXAMPLES = 10
+MAX_TRIALS = 64
+
+RecipeName = Literal[
+    "supervised",
+    "dpo",
+    "text_classification",
+    "token_classification",
+    "text_to_image",
+    "diffusion",
+    "gan",
+    "vae",
+]
+FROM_SCRATCH: frozenset[str] = frozenset({"diffusion", "gan", "vae"})
+"""Recipes that may start without a base model: ``model`` is then the recipe's own name."""
+
+Auto = Literal["auto"]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+
+class Hyperparameters(_Part):
+    """How a recipe trains. ``"auto"`` is decided by ``worker.recipes.auto`` once data and model
+    are known; what was chosen is shown on the job."""
+
+    n_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
+    """Examples a step, over all processes and accumulation."""
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    """Times the recipe's own rate; not together with ``learning_rate``."""
+    learning_rate: Rate | Auto = "auto"
+    lr_schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gradient_accumulation: Annotated[int, Field(ge=1, le=256)] = 1
+    max_grad_norm: Annotated[float, Field(gt=0, le=100)] = 1.0
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Ends the training early, whatever ``n_epochs`` says."""
+    max_length: Annotated[int, Field(ge=8, le=131_072)] | Auto = "auto"
+    """Tokens of an example; longer ones are cut."""
+    packing: bool = False
+    """Several short texts in one row of a microbatch."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    """Of DPO: how closely the model stays to its base."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = "auto"
+    """Pixels a side, of recipes that draw."""
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Hyperparameters:
+        if self.learning_rate != "auto" and self.learning_rate_multiplier != "auto":
+            raise ValueError("give only one of learning_rate and learning_rate_multiplier")
+        return self
+
+
+class Lora(_Part):
+    """Sizes of an adapter."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0, le=2048)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+    """Names of linear layers; every one that the recipe knows of, when left out."""
+
+
+class EarlyStopping(_Part):
+    """Ends a training that no longer gets better; the best checkpoint is what is delivered."""
+
+    metric: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")] = "valid_loss"
+    mode: Literal["min", "max"] = "min"
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Evaluations without a better value."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Checkpoints(_Part):
+    """How often a training can be resumed from."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_minutes: Annotated[float, Field(ge=0.05, le=1440)] = 10.0
+    """Used when ``every_steps`` is left out."""
+
+
+class Evaluation(_Part):
+    every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Between looks at the validation split; ``"auto"``: ten in a training."""
+    generate: Annotated[int, Field(ge=0, le=1000)] = 32
+    """Validation examples that are answered before and after, for BLEU and ROUGE."""
+
+
+class RecipeOptions(_Part):
+    """Everything that a method says about its training."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+    adapter: Literal["auto", "lora", "none"] = "auto"
+    """``none`` trains all weights; ``auto``: an adapter wherever the recipe has one."""
+    lora: Lora = Lora()
+
+
+class Method(_Part):
+    """``{"type": "dpo", "dpo": {"hyperparameters": {…}}}``."""
+
+    type: RecipeName = "supervised"
+    supervised: RecipeOptions | None = None
+    dpo: RecipeOptions | None = None
+    text_classification: RecipeOptions | None = None
+    token_classification: RecipeOptions | None = None
+    text_to_image: RecipeOptions | None = None
+    diffusion: RecipeOptions | None = None
+    gan: RecipeOptions | None = None
+    vae: RecipeOptions | None = None
+
+    @model_validator(mode="after")
+    def _options_of_the_type(self) -> Method:
+        for name in type(self).model_fields:
+            if name not in ("type", self.type) and getattr(self, name) is not None:
+                raise ValueError(f"'{name}' is given, but the type is '{self.type}'")
+        return self
+
+    @property
+    def options(self) -> RecipeOptions:
+        chosen: RecipeOptions | None = getattr(self, self.type)
+        return chosen or RecipeOptions()
+
+
+class Wandb(_Part):
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    name: Annotated[str, Field(max_length=128)] | None = None
+    entity: Annotated[str, Field(max_length=128)] | None = None
+    tags: Annotated[list[str], Field(max_length=50)] = []
+
+
+class Integration(_Part):
+    """A tracker that hears the metrics too, where the worker has it installed."""
+
+    type: Literal["wandb", "mlflow", "tensorboard"]
+    wandb: Wandb | None = None
+
+
+class FineTuningSpec(_Part):
+    """The body of ``POST /v1/fine_tuning/jobs``."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    training_file: Annotated[str, Field(min_length=1, max_length=64)]
+    validation_file: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    validation_split: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """The share of the training file that is held out when there is no ``validation_file``."""
+    method: Method = Method()
+    hyperparameters: Hyperparameters | None = None
+    """The older place for them: used where ``method`` has none."""
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    metadata: dict[str, str] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=3)] = []
+    early_stopping: EarlyStopping | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    evaluation: Evaluation = Evaluation()
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Training processes, one for each GPU; on CPUs as many as one likes."""
+    dry_run: bool = False
+    """Only look at the data and say what the training would take."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+    @property
+    def recipe(self) -> RecipeName:
+        return self.method.type
+
+    @property
+    def options(self) -> RecipeOptions:
+        """Of the chosen method, with the older ``hyperparameters`` filled in."""
+        given = getattr(self.method, self.method.type)
+        if given is None and self.hyperparameters is not None:
+            return RecipeOptions(hyperparameters=self.hyperparameters)
+        return self.method.options
