@@ -3,7 +3,7 @@
 ```toml
 [[models]]
 id = "smollm2-135m-instruct"
-engine = "text"                 # text, embedding, classifier, image, sampler, speech, video, composer, fake
+engine = "text"   # or embedding, classifier, image, sampler, speech, video, composer, fake
 source = "models/SmolLM2-135M-Instruct"   # a directory (relative to the file) or a hub id
 settings = { default_max_tokens = 512 }
 ```
