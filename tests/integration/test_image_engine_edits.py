@@ -157,6 +157,28 @@ def test_what_cannot_be_edited_is_refused_by_name(
     assert not engine.busy
 
 
+def test_latents_of_other_sizes_are_inpainted_too(tmp_path: Path) -> None:
+    """diffusers' own inpainting refuses them; ours keeps what is outside the mask at every step."""
+    model = tiny_diffusers.save(
+        tmp_path, tiny_diffusers.stable_diffusion, channels=6, latent_channels=6
+    )
+    engine = load(model, tmp_path / "spool", default_steps=6)
+    assert engine.detail["tasks"] == ["text_to_image", "image_to_image", "inpainting"]
+    given = picture()
+    body: dict[str, Any] = {"image": data_url(given), "mask": data_url(mask()), "strength": 1.0}
+    rows = [row(i, endpoint=EDITS, seed=i, **body) for i in range(3)]
+    together = run(engine, rows)
+    before = np.asarray(given).astype(int)
+    for index in range(3):
+        found = drawn(together[index])[0]
+        np.testing.assert_array_equal(found[:, :16], before[:, :16])
+        assert np.abs(found[:, 16:] - before[:, 16:]).mean() > 5
+        assert apart(drawn(run(engine, [rows[index]])[index]), drawn(together[index])) <= 1
+    whole = {key: value for key, value in body.items() if key != "mask"}
+    free = drawn(run(engine, [row(0, endpoint=EDITS, seed=0, **whole)])[0])[0]
+    assert apart(free[None, :, 16:], drawn(together[0])[:, :, 16:]) > 1  # its surroundings matter
+
+
 def test_weights_for_inpainting_serve_that_alone(tmp_path: Path) -> None:
     model = tiny_diffusers.save(tmp_path, tiny_diffusers.stable_diffusion, channels=9)
     engine = load(model, tmp_path / "spool")

@@ -100,14 +100,16 @@ def vae(latent_channels: int = 4, **more: Any) -> Any:
     )
 
 
-def stable_diffusion(folder: Path, *, channels: int = 4, safety: bool = False) -> Any:
+def stable_diffusion(
+    folder: Path, *, channels: int = 4, latent_channels: int = 4, safety: bool = False
+) -> Any:
     tokenizer = clip_tokenizer(folder)
     unet = diffusers.UNet2DConditionModel(
         block_out_channels=(16, 32),
         layers_per_block=1,
         sample_size=SIDE // 4,
         in_channels=channels,
-        out_channels=4,
+        out_channels=latent_channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
@@ -115,10 +117,10 @@ def stable_diffusion(folder: Path, *, channels: int = 4, safety: bool = False) -
         norm_num_groups=2,
     )
     kind: Any = diffusers.StableDiffusionPipeline
-    if channels != 4:
+    if channels != latent_channels:
         kind = diffusers.StableDiffusionInpaintPipeline
     return kind(
-        vae=vae(),
+        vae=vae(latent_channels),
         text_encoder=text_encoder(tokenizer),
         tokenizer=tokenizer,
         unet=unet,

@@ -142,6 +142,8 @@ def _tasks(base: Any) -> dict[Task, Any]:
             found[task] = auto.from_pipe(base)
         except ValueError as error:
             log.info("task_not_served", task=str(task), why=type(error).__name__)
+    if _needs_blending(base) and Task.IMAGE_TO_IMAGE in found:
+        found[Task.INPAINTING] = found[Task.IMAGE_TO_IMAGE]
     served = {task: found[task] for task in _fitting_tasks(base) if task in found}
     if not served:
         name = type(base).__name__
@@ -160,6 +162,12 @@ def _fitting_tasks(base: Any) -> tuple[Task, ...]:
     raise EngineFailed(
         "model_load_failed", f"a denoiser of {taken} channels for latents of {latent} is not served"
     )
+
+
+def _needs_blending(base: Any) -> bool:
+    """Whether diffusers' own inpainting, which knows UNets of four and nine channels, refuses it."""
+    unet = getattr(base, "unet", None)
+    return unet is not None and unet.config.in_channels not in (4, 9)
 
 
 def _set_scheduler(pipelines: dict[Task, Any], name: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
+from worker.engines.images.blending import Blend
 from worker.engines.images.lockstep import Finished, LockStep, Pause
 from worker.engines.images.pipelines import Abilities
 from worker.engines.images.previews import decode_latents
@@ -49,6 +50,10 @@ class Microbatch:
         self._able = able
         self._lockstep = lockstep
         self._on_preview = on_preview
+        masked = self.images[0].row.mask is not None
+        self._blend = (
+            Blend(pipeline, images) if masked and "mask_image" not in able.parameters else None
+        )
         lockstep.begin(self._call)
 
     @property
@@ -83,6 +88,8 @@ class Microbatch:
             pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
             total = int(getattr(pipeline, "num_timesteps", 0) or self.images[0].group.steps)
+            if self._blend is not None:
+                tensors["latents"] = self._blend(timestep, tensors["latents"])
             for image in self.images:
                 image.steps_done, image.row.steps = step + 1, total
             self._preview(step + 1, total, tensors.get("latents"))
@@ -130,7 +137,7 @@ def call_arguments(images: Sequence[WantedImage], able: Abilities) -> dict[str, 
         arguments["negative_prompt"] = [row.spec.negative_prompt or blank for row in rows]
     if rows[0].source is not None:
         arguments["image"] = [row.source for row in rows]
-    if rows[0].mask is not None:
+    if rows[0].mask is not None and "mask_image" in able.parameters:
         arguments["mask_image"] = [row.mask for row in rows]
     if group.strength is not None:
         arguments["strength"] = group.strength
