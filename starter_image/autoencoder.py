@@ -1,6 +1,6 @@
-"""The autoencoder: pictures of 3 x 128 x 128 to latents of 4 x 16 x 16, and back.
+"""The autoencoder: pictures of 3 x 64 x 64 to latents of 16 x 8 x 8, and back.
 
-Four channels, because diffusers' inpainting only takes a UNet of four (or nine). The decoder is
+Many channels on few places: the denoiser then learns in a fraction of the time. The decoder is
 trained on latents with a little noise, so that it forgives a denoiser's small errors.
 """
 

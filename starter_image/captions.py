@@ -82,7 +82,7 @@ _FILLER_TEXT = (
 )
 FILLERS = tuple(_FILLER_TEXT.split())
 
-_BARE = 0.3
+_BARE = 0.7
 _REORDERED = 0.05
 _FILLED = 0.15
 _ENDED = 0.3

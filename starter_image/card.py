@@ -59,6 +59,7 @@ def _sizes(plan: Plan) -> dict[str, object]:
         "text_layers": unet.text_layers,
         "text_width": unet.text_width,
         "tokens": unet.text_tokens,
+        "noise_shift": unet.noise_shift,
     }
 
 

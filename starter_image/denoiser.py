@@ -46,16 +46,21 @@ def build(plan: DenoiserPlan, tokenizer: CLIPTokenizer, latent_shape: torch.Size
 
 
 def _unet(plan: DenoiserPlan, channels: int, side: int) -> UNet2DConditionModel:
-    """Attention only below the first level, where 256 places would cost more than they give."""
+    """The prompt acts in two ways: as a whole it scales and shifts every channel, and word by word
+    through attention, on the one level where that is cheap and not yet too coarse.
+    """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    deeper = len(plan.channels) - 1
+    deeper = len(plan.channels) - 2
     unet: UNet2DConditionModel = UNet2DConditionModel(
         sample_size=side,
         in_channels=channels,
         out_channels=channels,
-        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * deeper),
-        up_block_types=(*("CrossAttnUpBlock2D",) * deeper, "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", *("DownBlock2D",) * deeper),
+        up_block_types=(*("UpBlock2D",) * deeper, "CrossAttnUpBlock2D", "UpBlock2D"),
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=plan.pooling_heads,
         block_out_channels=plan.channels,
         layers_per_block=plan.layers,
         cross_attention_dim=plan.text_width,
@@ -122,7 +127,7 @@ class DenoiserLoss:
         generator = generator_of(self._seed, step, lane)
         clean = self._latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(len(self._kept), (len(rows),), generator=generator)
+        times = self._times(len(rows), generator)
         signal, noisiness = _parts(self._kept[times])
         noisy, velocity = signal * clean + noisiness * noise, signal * noise - noisiness * clean
         tokens = self._tokens(rows, generator)
@@ -130,6 +135,12 @@ class DenoiserLoss:
             meaning = self._denoiser.text_encoder(tokens).last_hidden_state
             predicted = self._denoiser.unet(noisy, times, meaning).sample
         return functional.mse_loss(predicted.float(), velocity)
+
+    def _times(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Steps of the noise, int64 of shape (count,): more of the noisiest than of the others."""
+        shift, evenly = self._plan.noise_shift, torch.rand(count, generator=generator)
+        shifted = shift * evenly / (1 + (shift - 1) * evenly)
+        return (shifted * len(self._kept)).long().clamp(max=len(self._kept) - 1)
 
     def _tokens(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Captions of the rows as token numbers; some are empty, for guidance to compare with."""

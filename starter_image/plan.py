@@ -11,7 +11,7 @@ SEED = 20_261
 _AUTOENCODER_SCHEDULE = Schedule(steps=2000, seed=SEED, peak_rate=2e-3, average_decay=0.998)
 _REFINING_SCHEDULE = Schedule(steps=800, seed=SEED + 2, peak_rate=1e-3, average_decay=0.998)
 _DENOISER_SCHEDULE = Schedule(
-    steps=3300, seed=SEED + 1, peak_rate=1e-3, average_decay=0.998, falling=0.4
+    steps=6400, seed=SEED + 1, peak_rate=1e-3, average_decay=0.998, falling=0.4
 )
 _MORE_SCHEDULE = Schedule(steps=0, seed=SEED + 3, peak_rate=1e-3, average_decay=0.998, falling=0.4)
 
@@ -20,12 +20,12 @@ _MORE_SCHEDULE = Schedule(steps=0, seed=SEED + 3, peak_rate=1e-3, average_decay=
 class AutoencoderPlan:
     """Sizes of the autoencoder, and how it is trained."""
 
-    pixels: int = 128
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    pixels: int = 64
+    channels: tuple[int, ...] = (32, 64, 96, 128)
     layers: int = 1
-    latent_channels: int = 4
+    latent_channels: int = 16
     norm_groups: int = 8
-    microbatch: int = 16
+    microbatch: int = 32
     bfloat16: bool = True
     latent_noise: float = 0.05
     edge_weight: float = 0.5
@@ -41,9 +41,10 @@ class AutoencoderPlan:
 class DenoiserPlan:
     """Sizes of the UNet and the text encoder, and how they are trained."""
 
-    channels: tuple[int, ...] = (64, 128, 128)
+    channels: tuple[int, ...] = (96, 112, 128)
     layers: int = 1
     heads: int = 4
+    pooling_heads: int = 8
     norm_groups: int = 16
     text_width: int = 160
     text_layers: int = 2
@@ -52,6 +53,9 @@ class DenoiserPlan:
     microbatch: int = 64
     bfloat16: bool = True
     empty_prompts: float = 0.1
+    noise_shift: float = 8.0
+    """How much more the noisiest steps are practised than the others (1: evenly): there a picture
+    comes from its name alone, and that is learned last of all."""
     schedule: Schedule = _DENOISER_SCHEDULE
     refining: Schedule = _MORE_SCHEDULE
     """A second training on top of the first; left out when it has no steps."""

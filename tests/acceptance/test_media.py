@@ -23,7 +23,7 @@ from shared.models_catalog import ModelEntry
 from tests.plant import Plant, plant, wait_until
 
 TEXT, IMAGE, SPEECH, COMPOSER = "smollm2-135m-instruct", "fluent-emoji", "hibari", "composer"
-SIZE = (128, 128)
+SIZE = (64, 64)
 THINGS = ("red heart", "rocket", "pizza", "tent", "backpack", "light bulb", "bell", "tulip")
 PLENTY = 600.0
 

@@ -23,8 +23,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> ImageEngine:
     return load(IMAGE_MODEL_SOURCE, spool, default_steps=None)
 
 
-def test_it_is_whole_and_made_for_128_pixels(engine: ImageEngine) -> None:
-    assert engine.detail["default_size"] == "128x128"
+def test_it_is_whole_and_made_for_64_pixels(engine: ImageEngine) -> None:
+    assert engine.detail["default_size"] == "64x64"
     assert engine.detail["tasks"] == ["text_to_image", "image_to_image", "inpainting"]
     assert not list(Path(IMAGE_MODEL_SOURCE).rglob("*.bin"))
 
@@ -37,7 +37,7 @@ def test_it_draws_the_same_alone_and_in_company(engine: ImageEngine) -> None:
         alone = run(engine, [given])[given.index]
         assert apart(drawn(alone), drawn(together[given.index])) <= TOLERANCE
     assert all("warnings" not in body_of(result) for result in together.values())
-    assert {images(result)[0].width for result in together.values()} == {128}
+    assert {images(result)[0].width for result in together.values()} == {64}
 
 
 def test_what_it_draws_is_a_picture_not_noise(engine: ImageEngine) -> None:

@@ -39,6 +39,7 @@ def plan() -> Plan:
         denoiser=DenoiserPlan(
             channels=(8, 16),
             heads=2,
+            pooling_heads=2,
             norm_groups=4,
             text_width=16,
             text_layers=1,

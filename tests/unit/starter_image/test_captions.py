@@ -69,7 +69,8 @@ def test_captions_vary_and_are_repeatable() -> None:
     first = [captions.draw("fox", random.Random(seed)) for seed in range(50)]
 
     assert first == [captions.draw("fox", random.Random(seed)) for seed in range(50)]
-    assert len(set(first)) > 20
+    assert first.count("fox") > 20
+    assert len(set(first)) > 8
 
 
 def test_each_word_of_a_caption_is_one_token(tokenizer: CLIPTokenizer) -> None:

@@ -34,17 +34,7 @@ def test_it_is_small_and_has_no_pickle() -> None:
     assert len([path for path in files if path.suffix == ".safetensors"]) == 3
 
 
-UNLEARNED = pytest.mark.xfail(strict=True, reason="trained too little: score 10 of 100")
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        "red heart",
-        pytest.param("a picture of a rocket", marks=UNLEARNED),
-        pytest.param("an ad for pizza", marks=UNLEARNED),
-    ],
-)
+@pytest.mark.parametrize("prompt", ["red heart", "a picture of a rocket", "an ad for pizza"])
 def test_it_draws_what_is_named(prompt: str) -> None:
     pipeline, originals = export.load(MODEL), references()
     wanted = next(name for name in originals if name.replace("-", " ") in prompt)

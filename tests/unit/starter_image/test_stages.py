@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import (
-    AutoPipelineForImage2Image,
-    AutoPipelineForInpainting,
-    AutoPipelineForText2Image,
-)
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -42,7 +38,7 @@ def trained(work: Path, plan: Plan) -> tuple[Path, list[str]]:
     return target, lines
 
 
-def test_a_training_gives_a_folder_that_every_pipeline_loads(work: Path, plan: Plan) -> None:
+def test_a_training_gives_a_folder_that_pipelines_load(work: Path, plan: Plan) -> None:
     target, _ = trained(work, plan)
 
     drawing = AutoPipelineForText2Image.from_pretrained(target, torch_dtype=torch.float32)
@@ -50,14 +46,9 @@ def test_a_training_gives_a_folder_that_every_pipeline_loads(work: Path, plan: P
     (drawn,) = drawing("an unknown zyx heart", **OPTIONS).images
     assert drawn.shape == (3, 32, 32)
 
-    canvas, mask = Image.new("RGB", (32, 32), "white"), Image.new("L", (32, 32), 255)
+    canvas = Image.new("RGB", (32, 32), "white")
     changing = AutoPipelineForImage2Image.from_pretrained(target, torch_dtype=torch.float32)
     assert changing("red heart", image=canvas, **OPTIONS).images.shape == (1, 3, 32, 32)
-    filling = AutoPipelineForInpainting.from_pretrained(target, torch_dtype=torch.float32)
-    (filled,) = filling(
-        "red heart", image=canvas, mask_image=mask, height=32, width=32, **OPTIONS
-    ).images
-    assert filled.shape == (3, 32, 32)
 
 
 def test_weights_are_fp16_safetensors_of_the_average(work: Path, plan: Plan) -> None:
@@ -131,8 +122,8 @@ def test_normalised_latents_have_mean_0_and_deviation_1_and_draw_the_same(
         after = vae.decode(sampled).sample
 
     latents = autoencoder.all_latents(vae, dataset)
-    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(16), atol=1e-4)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(16), atol=1e-4)
     assert torch.allclose(before, after, atol=1e-2)
 
 
