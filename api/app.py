@@ -24,6 +24,8 @@ from api.routes import (
     campaigns,
     downloads,
     files,
+    fine_tuning,
+    fine_tuning_progress,
     health,
     images,
     inference,
@@ -43,8 +45,8 @@ from shared.storage.open import open_store
 ROUTE_TABLES = tuple(
     module.routes
     for module in (
-        inference, images, audio, videos, campaigns, jobs, batches, artifacts, files, models,
-        downloads, admin, health,
+        inference, images, audio, videos, campaigns, jobs, batches, fine_tuning,
+        fine_tuning_progress, artifacts, files, models, downloads, admin, health,
     )
 )  # fmt: skip
 EXTENSION = "pressrun"

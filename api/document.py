@@ -33,7 +33,8 @@ from shared.version import VERSION
 
 _DESCRIPTION = (
     "Submit jobs, batches and campaigns of generation, follow them, fetch their results; or call "
-    "and wait. Files, batches, models, text, images, speech and videos speak OpenAI's wire format. "
+    "and wait. Fine-tune models and ask them by name. Files, batches, fine-tuning jobs, models, "
+    "text, images, speech and videos speak OpenAI's wire format. "
     "Every problem is `application/problem+json` with an "
     "`error` member that OpenAI's SDKs read; every response carries `x-request-id`."
 )

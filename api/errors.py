@@ -31,6 +31,7 @@ STATUS: dict[str, int] = {
     "unsupported_endpoint": 400,
     "streaming_unsupported": 400,
     "context_length_exceeded": 400,
+    "model_not_tunable": 400,
     "unsupported_media": 400,
     "invalid_api_key": 401,
     "forbidden": 403,

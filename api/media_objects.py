@@ -32,6 +32,42 @@ class Embeddings(Shape):
     usage: dict[str, int]
 
 
+class Score(Shape):
+    """How sure a model is of a label."""
+
+    label: str
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+class Entity(Score):
+    """A part of a text that has a label: characters ``start`` to ``end``, without the last."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Classification(Shape):
+    """What a model says of one text: its best label and others, or the entities in it."""
+
+    object: Literal["classification"]
+    index: int
+    truncated: Annotated[bool, Field(description="The text was longer than the model reads")]
+    label: str | None = None
+    score: float | None = None
+    scores: list[Score] | None = None
+    entities: list[Entity] | None = None
+
+
+class Classifications(Shape):
+    """The answer to a call for labels."""
+
+    object: Literal["list"]
+    data: list[Classification]
+    model: str
+    usage: dict[str, int]
+
+
 class Image(Shape):
     """A picture: a URL that needs no key for a while, or the picture itself."""
 

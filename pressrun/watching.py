@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 from rich.progress import (
@@ -12,10 +13,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from pressrun.api_client import ApiClient, Json
 from pressrun.exit_codes import CommandError, ExitCode
@@ -33,13 +36,21 @@ PLAIN_LINE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a batch or a campaign is. ``total`` is 0 until a batch's input was read."""
+    """How far a batch, a campaign or a training is. ``total`` is 0 until it is known."""
 
     status: str
     completed: int
     failed: int
     total: int
     unit: str = "rows"
+    remark: str | None = None
+    """What to tell instead of how many failed."""
+    eta_seconds: float | None = None
+    """What the server says; None: judged by what was done while watching, if it is rows."""
+
+    @property
+    def aside(self) -> str:
+        return f"{self.failed} failed" if self.remark is None else self.remark
 
     @property
     def done(self) -> int:
@@ -150,13 +161,15 @@ class LiveDisplay:
             TextColumn("{task.description:<11}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}, {task.fields[failed]} failed"),
+            TextColumn("{task.fields[unit]}{task.fields[aside]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            _RemainingColumn(),
         ]
         self._progress = Progress(*columns, console=terminal.err)
-        self._task = self._progress.add_task("submitted", total=None, failed=0, unit="rows")
+        self._task = self._progress.add_task(
+            "submitted", total=None, aside="", unit="", eta_seconds=None
+        )
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -171,13 +184,24 @@ class LiveDisplay:
             description=snapshot.status,
             completed=snapshot.done,
             total=snapshot.total or None,
-            failed=snapshot.failed,
             unit=snapshot.unit,
+            aside=f", {snapshot.aside}" if snapshot.aside else "",
+            eta_seconds=snapshot.eta_seconds,
         )
 
 
+class _RemainingColumn(TimeRemainingColumn):
+    """What the server says, where it says something."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.fields["eta_seconds"]
+        if seconds is None:
+            return super().render(task)
+        return Text(str(timedelta(seconds=round(seconds))), style="progress.remaining")
+
+
 class PlainDisplay:
-    """A line when the status changes, and every five seconds while rows get done."""
+    """A line when the status changes, and every five seconds while something gets done."""
 
     def __init__(self, terminal: Terminal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal = terminal
@@ -203,9 +227,9 @@ class PlainDisplay:
 def plain_line(snapshot: Snapshot, elapsed: float) -> str:
     """``in_progress: 12/24 rows, 0 failed, 3 s, ETA 3 s``"""
     done = f"{snapshot.done}/{snapshot.total} {snapshot.unit}"
-    line = f"{snapshot.status}: {done}, {snapshot.failed} failed"
+    line = ", ".join(filter(None, [f"{snapshot.status}: {done}", snapshot.aside]))
     line += f", {elapsed:.0f} s"
-    if 0 < snapshot.done < snapshot.total:
+    left = snapshot.eta_seconds
+    if left is None and snapshot.remark is None and 0 < snapshot.done < snapshot.total:
         left = elapsed * (snapshot.total - snapshot.done) / snapshot.done
-        line += f", ETA {left:.0f} s"
-    return line
+    return line if left is None else f"{line}, ETA {left:.0f} s"

@@ -48,6 +48,12 @@ class ModelNotFound(PressrunError):
     code = "model_not_found"
 
 
+class ModelNotTunable(InvalidRequest):
+    """The model exists, but the recipe can't start from a model of its kind."""
+
+    code = "model_not_tunable"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """Prompt and requested output do not fit the model's context."""
 

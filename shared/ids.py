@@ -34,6 +34,14 @@ def new_campaign_id() -> str:
     return new_id("campaign_")
 
 
+def new_tuning_id() -> str:
+    return new_id("ftjob-")
+
+
+def new_checkpoint_id() -> str:
+    return new_id("ftckpt_")
+
+
 def new_batch_id() -> str:
     return new_id("batch_")
 

@@ -29,6 +29,7 @@ DEFAULT_ENDPOINTS = {
     "classifier": ["/v1/classifications"],
     "sampler": ["/v1/images/generations"],
     "fake": [
+        "/v1/classifications",
         *GENERATION_ENDPOINTS,
         "/v1/embeddings",
         *IMAGE_ENDPOINTS,

@@ -125,9 +125,28 @@ class Settings(BaseSettings):
         int | None,
         Field(description="Memory for loaded models on a worker; default: 70 % of the machine's."),
     ] = None
+    model_cache_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Disk for tuned models that a worker has fetched from the store, below "
+            "`SCRATCH_DIR`; the least recently used make room.",
+        ),
+    ] = 20 * 2**30
     engine_threads: Annotated[
         int | None, Field(description="CPU threads of an engine child; default: all cores.")
     ] = None
+    train_slots: Annotated[
+        int, Field(ge=1, description="Trainings that a worker of the pool `train` runs at a time.")
+    ] = 1
+    train_idle_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="A training that says nothing for this long, not even the loss of a step, "
+            "is killed and tried again.",
+        ),
+    ] = 1800.0
     hub_offline: Annotated[
         bool, Field(description="Forbid engines to download models from a hub.")
     ] = False

@@ -77,7 +77,8 @@ TRANSITIONS: dict[type[State], dict[State, frozenset[State]]] = {
     },
     ShardState: {
         _S.QUEUED: frozenset({_S.READY, _S.CANCELLED}),
-        _S.READY: frozenset({_S.RUNNING, _S.CANCELLED}),
+        # Back to the queue: a training whose job was paused.
+        _S.READY: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED}),
         # Back to the queue: a slice whose rows are graphs waits there for their steps.
         _S.RUNNING: frozenset({_S.QUEUED, _S.READY, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUCCEEDED: frozenset(),

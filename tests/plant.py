@@ -28,7 +28,7 @@ from tests.services.guard import GuardedProcess
 from tests.services.ports import reserve_port
 
 ROOT = Path(__file__).resolve().parents[1]
-EVERY_POOL = "text,image,speech,video"
+EVERY_POOL = "text,image,speech,video,train"
 ADMIN_KEY = "admin-key-of-this-test"
 SIGNING_KEY = "signing-key-of-this-test"
 

@@ -13,7 +13,7 @@ def main() -> int:
     """Exit code 0 after a drain, 2 when the settings are wrong."""
     parser = argparse.ArgumentParser(prog="python -m worker", description="Serve pools of work.")
     parser.add_argument(
-        "--pools", help="comma-separated: text, upkeep, … (default: PRESSRUN_POOLS)"
+        "--pools", help="comma-separated: text, train, upkeep, … (default: PRESSRUN_POOLS)"
     )
     arguments = parser.parse_args()
     try:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 from sqlalchemy import Engine
 
+from shared.db.models import Model
 from shared.errors import PressrunError
 from shared.lifecycle import Claim
 from shared.states import Stage
@@ -16,8 +17,10 @@ from shared.storage.base import Store
 from worker.execution import ShardRun
 from worker.generation import Generation
 from worker.inputs import Leaving
+from worker.model_files import ModelFiles
 from worker.reading import Reader, is_plain
 from worker.rows import RowInput, single_row
+from worker.serving import Unservable
 from worker.session import Session
 from worker.spool import Spool
 from worker.wakeup import Errand, Mailbox
@@ -25,6 +28,8 @@ from worker.wakeup import Errand, Mailbox
 log = structlog.get_logger()
 
 READ_THREADS = 4
+MODEL_THREADS = 2
+"""Models take minutes to fetch, and must not keep rows from being read."""
 
 
 class Admission:
@@ -37,6 +42,7 @@ class Admission:
         database: Engine,
         store: Store,
         spool: Spool,
+        files: ModelFiles,
         session: Session,
         mailbox: Mailbox,
         generation: Generation,
@@ -44,9 +50,11 @@ class Admission:
         self._mailbox = mailbox
         self._generation = generation
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._model_threads = ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="model")
         self._leaving = threading.Event()
-        self._reader = Reader(database, store, spool, session, self._leaving)
+        self._reader = Reader(database, store, spool, session, self._leaving, files=files)
         generation.on_wants_inputs = self._fetch_more
+        generation.placement.on_absent = self._fetch_model
 
     def begin(self, claim: Claim, session_id: str) -> None:
         """Sees to it that the claimed shard is run."""
@@ -61,7 +69,8 @@ class Admission:
     def close(self) -> None:
         """Reads nothing more; whatever was being read is given back by others."""
         self._leaving.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._model_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, claim: Claim, session_id: str) -> None:
         try:
@@ -88,6 +97,24 @@ class Admission:
         else:
             errand = _errand(self._generation.provide, run, found)
         self._mailbox.put(errand)
+
+    def _fetch_model(self, model: Model) -> None:
+        if not self._leaving.is_set():
+            self._model_threads.submit(self._bring, model)
+
+    def _bring(self, model: Model) -> None:
+        failure: Unservable | None = None
+        try:
+            self._reader.fetch(model)
+        except Leaving:
+            return
+        except Unservable as error:
+            failure = error
+        except Exception as error:  # rows would wait for it for ever
+            log.error("model_not_fetched", model=model.id, error=type(error).__name__)
+            said = "the model could not be fetched"
+            failure = Unservable("model_unreadable", said, passing=True)
+        self._mailbox.put(_errand(self._generation.placement.fetched, model, failure))
 
     def _unreadable(self, run: ShardRun, error: Exception) -> Errand:
         log.error("rows_unreadable", shard=run.held.shard_id, error=type(error).__name__)

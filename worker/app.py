@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
 from shared.lifecycle import Held
-from shared.pools import UPKEEP
+from shared.pools import TRAIN, UPKEEP
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
@@ -25,9 +25,11 @@ from worker.doorbell_listener import Listener
 from worker.engines.child import engine_environment
 from worker.engines.pool import EnginePool
 from worker.generation import Generation
+from worker.model_files import ModelFiles
 from worker.session import Session
 from worker.spool import Spool
 from worker.supervisor import Supervisor
+from worker.tuning.trainings import Trainings
 from worker.upkeep.chores import UpkeepChores
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.passes import Passes
@@ -39,6 +41,8 @@ log = structlog.get_logger()
 DATABASE_CONNECTIONS = 18
 """One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
 passes."""
+TRAINING_CONNECTIONS = 2
+"""More for each training: one follows it, one commits its checkpoints."""
 AUTOCOMMIT_CONNECTIONS = 2
 """For the loop's claims and watches, and for commits of single generations."""
 COMMIT_GRACE_SECONDS = 5.0
@@ -51,8 +55,11 @@ class Worker:
         self._settings = settings
         self._pools = list(pools)
         self._spool = Spool(settings.scratch_dir)
+        training = TRAINING_CONNECTIONS * settings.train_slots if TRAIN in pools else 0
         self._database: Engine = make_engine(
-            settings.database_url, process="worker", pool_size=DATABASE_CONNECTIONS
+            settings.database_url,
+            process="worker",
+            pool_size=DATABASE_CONNECTIONS + training,
         )
         self._autocommit: Engine = make_engine(
             settings.database_url,
@@ -61,6 +68,9 @@ class Worker:
             always_autocommit=True,
         )
         self._store: Store = open_store(settings)
+        self._model_files = ModelFiles(
+            self._store, settings.scratch_dir / "models", settings.model_cache_bytes
+        )
         self._ringer = Ringer(settings.broker_url)
         self._mailbox = Mailbox()
         self._session = Session(
@@ -85,12 +95,17 @@ class Worker:
             folders=self._spool,
             public_url=(settings.public_url or "").rstrip("/"),
         )
-        self._chores = self._make_chores() if UPKEEP in self._pools else None
+        self._desks: dict[str, UpkeepChores | Trainings] = {}
+        if UPKEEP in self._pools:
+            self._desks[UPKEEP] = self._make_chores()
+        if TRAIN in self._pools:
+            self._desks[TRAIN] = self._make_trainings()
         self._passes = self._make_passes() if UPKEEP in self._pools else None
         generation = Generation(
             self._engines,
             self._commits,
             ModelCache(self._database),
+            self._model_files,
             self._spool,
             idle_engine_seconds=settings.idle_engine_seconds,
             load_engine_seconds=settings.load_engine_seconds,
@@ -105,11 +120,12 @@ class Worker:
                 database=self._database,
                 store=self._store,
                 spool=self._spool,
+                files=self._model_files,
                 session=self._session,
                 mailbox=self._mailbox,
                 generation=generation,
             ),
-            chores=self._chores,
+            desks=self._desks,
             pools=self._pools,
             window=settings.ready_window,
             poll_seconds=settings.poll_seconds,
@@ -138,11 +154,12 @@ class Worker:
     def _stop(self) -> None:
         if self._passes is not None:
             self._passes.stop()
-        if self._chores is not None:
-            self._chores.close()
+        for desk in self._desks.values():
+            desk.close()
         self._commits.close(timeout=COMMIT_GRACE_SECONDS)
         self._engines.kill_all()
         self._spool.close()
+        self._model_files.close()
         self._session.close()
         self._listener.stop()
         self._ringer.close(timeout=1.0)
@@ -168,6 +185,22 @@ class Worker:
             max_rows=self._settings.max_batch_rows,
             max_line_bytes=self._settings.max_line_bytes,
             max_reported=self._settings.max_reported_errors,
+            scratch=self._settings.scratch_dir,
+        )
+
+    def _make_trainings(self) -> Trainings:
+        return Trainings(
+            self._database,
+            self._store,
+            self._session,
+            self._ringer,
+            self._model_files,
+            on_closed=self._closed,
+            folder=self._spool.root / "trainings",
+            environment=engine_environment(os.environ, offline=self._settings.hub_offline),
+            slots=self._settings.train_slots,
+            threads=self._settings.engine_threads,
+            idle_seconds=self._settings.train_idle_seconds,
         )
 
     def _make_passes(self) -> Passes:

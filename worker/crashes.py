@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from shared.lifecycle import ReleaseReason
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.protocol import DISK_FULL
 from worker.execution import ShardRun
 from worker.outputs import RowError
-from worker.placement import Placement
+from worker.placement import Endings, Placement
 
 LOAD_RETRY_SECONDS = 5.0
 DISK_RETRY_SECONDS = 60.0
@@ -19,22 +18,6 @@ HUNG = RowError("engine_hung", "the engine hung or crashed twice with this row a
 
 Victims = Sequence[tuple[ShardRun, list[int]]]
 """Runs, each with the indexes of its rows that were in the engine."""
-
-
-class Endings(Protocol):
-    """How a run leaves this worker."""
-
-    def end_if_done(self, run: ShardRun) -> None: ...
-
-    def give_back(
-        self,
-        run: ShardRun,
-        reason: ReleaseReason,
-        *,
-        code: str | None = None,
-        message: str | None = None,
-        delay_seconds: float = 0.0,
-    ) -> None: ...
 
 
 class Crashes:
@@ -72,12 +55,11 @@ class Crashes:
                 delay_seconds=delay_seconds,
             )
 
-    def in_company(self, run: ShardRun, model_id: str, indexes: list[int]) -> None:
+    def in_company(self, run: ShardRun, indexes: list[int]) -> None:
         """The engine died with these rows and maybe others in it."""
         again = [index for index in indexes if not run.strike(index)]
-        self._placement.suspect(run, model_id, sorted(set(indexes) - set(again)))
-        if again:
-            self._placement.place(run, model_id, again)
+        self._placement.suspect(run, sorted(set(indexes) - set(again)))
+        self._placement.place(run, again)
 
     def alone(self, run: ShardRun, index: int, error: RowError) -> None:
         """The quarantine engine died with this row alone in it."""
@@ -89,7 +71,7 @@ class Crashes:
             )
             return
         if not run.solo_crash(index):
-            self._placement.suspect(run, model_id, [index])
+            self._placement.suspect(run, [index])
             return
         run.fail_row(index, error)
         self._endings.end_if_done(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
@@ -17,9 +16,10 @@ from worker.engines.pool import ChildKey, EnginePool
 from worker.engines.protocol import FromEngine, RowResult
 from worker.execution import ShardRun
 from worker.inputs import Gathered
-from worker.placement import ModelLookup, Placement
+from worker.placement import Placement
 from worker.reports import Reports
 from worker.room import Room
+from worker.serving import LocalFiles, ModelLookup
 from worker.spool import Spool, remove
 from worker.stopping import Leftovers, Stopping
 from worker.watchdog import Watchdog
@@ -35,6 +35,7 @@ class Generation:
         engines: EnginePool,
         commits: Commits,
         models: ModelLookup,
+        files: LocalFiles,
         spool: Spool,
         *,
         idle_engine_seconds: float,
@@ -42,9 +43,9 @@ class Generation:
     ) -> None:
         self._engines = engines
         self._commits = commits
-        self._placement = Placement(engines, models, on_failed=self.end_if_done)
-        self._crashes = Crashes(self._placement, self)
-        self._room = Room(engines, self._placement)
+        self.placement = Placement(engines, models, files, self)
+        self._crashes = Crashes(self.placement, self)
+        self._room = Room(engines, self.placement)
         self._spool = spool
         self.reports = Reports(spool, commits)
         self.on_wants_inputs: Callable[[ShardRun], None] = lambda run: None
@@ -103,14 +104,10 @@ class Generation:
             self._end(run)
             return
         self._place(run)
-        self.end_if_done(run)
 
     def _place(self, run: ShardRun) -> None:
-        by_model: dict[str, list[int]] = defaultdict(list)
-        for index in sorted(run.unfinished - run.waiting):
-            by_model[run.rows[index].model].append(index)
-        for model, indexes in by_model.items():
-            self._placement.place(run, model, indexes)
+        self.placement.place(run, sorted(run.unfinished - run.waiting))
+        self.end_if_done(run)
 
     def provide(self, run: ShardRun, found: Gathered) -> None:
         """The inputs of some more rows of a run are there."""
@@ -119,7 +116,6 @@ class Generation:
             return
         run.provide(found)
         self._place(run)
-        self.end_if_done(run)
 
     def unreadable(self, run: ShardRun, code: str, message: str) -> None:
         """The shard's rows could not be read: give it back."""
@@ -145,7 +141,7 @@ class Generation:
         match message:
             case protocol.RowsDone(results):
                 self._take(results, child.load.spool)
-                self._placement.test_suspects(child.load.model)
+                self.placement.test_suspects(child.load.model)
             case protocol.Progressing(rows):
                 for row in rows:
                     held = Held(row.shard, row.epoch)
@@ -251,7 +247,7 @@ class Generation:
                 run.ending = True
                 self.closed(run.held)
         self._reading.clear()
-        self._placement.forget_waiting()
+        self.placement.forget_waiting()
         for key, child in self._engines.children():
             if child.rows_in_flight:
                 child.kill()
@@ -264,7 +260,7 @@ class Generation:
         if self._watchdog.bite():
             self.receive()
         self._leftovers.discard()
-        self._placement.retry()
+        self.placement.retry()
         self._engines.retire_quarantine()
 
     # --- crashes --------------------------------------------------------------------------
@@ -293,5 +289,5 @@ class Generation:
             elif key[1]:
                 self._crashes.alone(run, indexes[0], HUNG if hung else CRASHED)
             else:
-                self._crashes.in_company(run, key[0], indexes)
-        self._placement.test_suspects(key[0])
+                self._crashes.in_company(run, indexes)
+        self.placement.test_suspects(key[0])

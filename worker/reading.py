@@ -12,15 +12,19 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.backoff import delays
+from shared.db.models import Model
 from shared.db.session import is_outage
-from shared.errors import InvalidRequest, PressrunError, StorageUnavailable
+from shared.errors import InvalidRequest, NotFound, PressrunError, StorageUnavailable
 from shared.lifecycle import Claim
 from shared.plans import PlanError
 from shared.states import Stage
 from shared.storage.base import Store
 from worker.execution import ShardRun
 from worker.inputs import TAKES_MEDIA, Gathered, Gathering, Leaving, refused
+from worker.model_files import ModelFiles
+from worker.model_paths import ModelDamaged
 from worker.rows import RowInput, read_slice, single_row
+from worker.serving import Unservable
 from worker.session import Session
 from worker.spool import Spool
 from worker.steps import read_step
@@ -54,9 +58,12 @@ class Reader:
         spool: Spool,
         session: Session,
         leaving: threading.Event,
+        *,
+        files: ModelFiles,
     ) -> None:
         self._database = database
         self._store = store
+        self._files = files
         self._spool = spool
         self._session = session
         self._leaving = leaving
@@ -88,6 +95,30 @@ class Reader:
         except BaseException:
             gathering.discard()
             raise
+
+    def fetch(self, model: Model) -> None:
+        """Brings a model's files to this machine, also when the store is away for some minutes.
+
+        Raises Unservable and Leaving.
+        """
+        give_up = time.monotonic() + READ_PATIENCE_SECONDS
+        for pause in delays(base=0.5, cap=READ_PAUSE_CAP_SECONDS):
+            try:
+                self._files.local(model, self._leaving.is_set)
+            except NotFound:
+                message = f"the files of the model {model.id!r} are not there any more"
+                raise Unservable("model_not_found", message) from None
+            except ModelDamaged as error:
+                log.error("model_damaged", model=model.id, why=str(error))
+                raise Unservable(error.code, f"the model {model.id!r} is damaged") from None
+            except StorageUnavailable as error:
+                log.warning("model_postponed", model=model.id)
+                if time.monotonic() >= give_up:
+                    raise Unservable(error.code, error.message, passing=True) from None
+            else:
+                return
+            if self._leaving.wait(pause):
+                raise Leaving
 
     def _rows(self, claim: Claim) -> list[RowInput]:
         if claim.stage == Stage.STEP:

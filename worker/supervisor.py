@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Protocol
 
@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
 from shared.lifecycle import Claim, Held
-from shared.pools import UPKEEP
 from worker.admission import Admission
 from worker.generation import Generation
 from worker.session import Session
@@ -35,7 +34,7 @@ POLL_JITTER = 0.25
 
 
 class Chores(Protocol):
-    """Shards of the upkeep pool, run on threads of this process."""
+    """The desk of a pool without engines: its shards run on threads of this process."""
 
     def room(self) -> int: ...
 
@@ -45,6 +44,9 @@ class Chores(Protocol):
     def begin(self, claim: Claim, session_id: str) -> None: ...
 
     def obey(self, watched: Sequence[lifecycle.Watched]) -> None: ...
+
+    def drain(self) -> None:
+        """The worker will leave: what can't be done soon is brought to where it can go on."""
 
     def abandon_all(self) -> None: ...
 
@@ -61,22 +63,23 @@ class Supervisor:
         mailbox: Mailbox,
         generation: Generation,
         admission: Admission,
-        chores: Chores | None,
+        desks: Mapping[str, Chores],
         pools: Sequence[str],
         window: int,
         poll_seconds: float,
         drain_seconds: float,
         congested: Callable[[], bool],
     ) -> None:
-        """``congested`` says that so many results wait to be stored that no more should be made."""
+        """``desks`` are those of pools without engines; ``congested`` says that so many results
+        wait to be stored that no more should be made."""
         self._congested = congested
         self._database = database
         self._autocommit = autocommit
         self._session = session
         self._mailbox = mailbox
         self._generation = generation
-        self._chores = chores
-        self._engine_pools = [pool for pool in pools if pool != UPKEEP]
+        self._desks = dict(desks)
+        self._engine_pools = [pool for pool in pools if pool not in self._desks]
         self._window = window
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
@@ -127,6 +130,8 @@ class Supervisor:
                 draining = True
                 log.info("draining")
                 self._session.drain()
+                for desk in self._desks.values():
+                    desk.drain()
             self._watch_if_due()
         self._generation.preempt_all()
         self._admission.close()
@@ -134,8 +139,10 @@ class Supervisor:
     def _finished(self) -> bool:
         if self._drain_by is None:
             return False
-        idle = self._generation.idle and (self._chores is None or self._chores.idle)
-        return idle or time.monotonic() >= self._drain_by
+        return not self._busy() or time.monotonic() >= self._drain_by
+
+    def _busy(self) -> bool:
+        return not self._generation.idle or any(not desk.idle for desk in self._desks.values())
 
     def _patience(self) -> float:
         now = time.monotonic()
@@ -152,8 +159,8 @@ class Supervisor:
         """The lease was declared dead: drop everything and begin with a new one."""
         self._session_lost = False
         self._generation.abandon_all()
-        if self._chores is not None:
-            self._chores.abandon_all()
+        for desk in self._desks.values():
+            desk.abandon_all()
         self._session.open(give_up=self._told_to_drain)
 
     def _told_to_drain(self) -> bool:
@@ -200,13 +207,16 @@ class Supervisor:
         return len(claims)
 
     def _claim_chores(self) -> int:
-        if self._chores is None or (room := self._chores.room()) == 0:
-            return 0
-        self._dispatch([UPKEEP])
-        claims = self._claim([UPKEEP], room, room)
-        for claim in claims:
-            self._chores.begin(claim, self._session.id)
-        return len(claims)
+        claimed = 0
+        for pool, desk in self._desks.items():
+            if (room := desk.room()) == 0:
+                continue
+            self._dispatch([pool])
+            claims = self._claim([pool], room, room)
+            for claim in claims:
+                desk.begin(claim, self._session.id)
+            claimed += len(claims)
+        return claimed
 
     def _dispatch(self, pools: Sequence[str]) -> int:
         with self._database.begin() as connection:
@@ -235,8 +245,7 @@ class Supervisor:
             return
         self._next_watch = now + WATCH_SECONDS
         self._generation.tend()
-        busy = not self._generation.idle or (self._chores is not None and not self._chores.idle)
-        if not busy:
+        if not self._busy():
             return
         try:
             with self._autocommit.connect() as connection:
@@ -249,8 +258,8 @@ class Supervisor:
             log.warning("watch_failed", error=type(error).__name__)
             return
         self._generation.obey(watched)
-        if self._chores is not None:
-            self._chores.obey(watched)
+        for desk in self._desks.values():
+            desk.obey(watched)
 
     def _write_steps(self) -> None:
         """Rows have begun to move: their watchers need not wait for the next pass."""

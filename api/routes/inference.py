@@ -1,4 +1,4 @@
-"""Direct calls for text and embeddings, as OpenAI's clients make them."""
+"""Direct calls for text, embeddings (as OpenAI's clients make them) and labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask import Response, request
 from api import parsing
 from api.direct import JOB_HEADER, call
 from api.errors import StillRunning
-from api.media_objects import Completion, Embeddings
+from api.media_objects import Classifications, Completion, Embeddings
 from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, RouteTable
 from api.services import Services
@@ -21,7 +21,7 @@ from shared.errors import (
     TooManyRequests,
     UnsupportedParameter,
 )
-from shared.specs import ChatCompletionSpec, CompletionSpec, EmbeddingSpec
+from shared.specs import ChatCompletionSpec, ClassificationSpec, CompletionSpec, EmbeddingSpec
 
 routes = RouteTable(
     "Inference",
@@ -73,6 +73,18 @@ def create_completion(services: Services, tenant_id: str) -> Response:
 def create_embedding(services: Services, tenant_id: str) -> Response:
     """Turns texts into vectors."""
     return _answer(services, tenant_id, "/v1/embeddings")
+
+
+@routes.post(
+    "/v1/classifications",
+    body=ClassificationSpec,
+    parameters=(IDEMPOTENCY_KEY,),
+    answers={200: Classifications},
+    errors=DIRECT_ERRORS,
+)
+def create_classification(services: Services, tenant_id: str) -> Response:
+    """Labels texts, or finds the entities in them, as the model was trained to."""
+    return _answer(services, tenant_id, "/v1/classifications")
 
 
 def _answer(services: Services, tenant_id: str, endpoint: str) -> Response:

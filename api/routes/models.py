@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 from flask import Response
+from sqlalchemy import Connection
 
-from api import rendering
-from api.objects import Model, ModelList
+from api import fine_tuning_rendering, rendering
+from api.model_objects import DeletedModel, Model, ModelList
 from api.routes.replies import json_reply
 from api.routing import RouteTable
 from api.services import Services
-from shared.db.models import get_model, list_models
-from shared.errors import ModelNotFound
+from shared.db import models
+from shared.errors import Conflict, Forbidden, ModelNotFound
 
 routes = RouteTable("Models", "What may be asked for by name")
 
 
 @routes.get("/v1/models", answers={200: ModelList})
 def list_all_models(services: Services, tenant_id: str) -> Response:
-    """Every model this tenant may name."""
+    """Every model this tenant may name: everybody's, and its own."""
     with services.autocommit.connect() as connection:
-        entries = list_models(connection, tenant_id)
-    shown = [rendering.model(entry) for entry in entries]
+        entries = models.list_models(connection, tenant_id)
+    shown = [fine_tuning_rendering.model(entry) for entry in entries]
     return json_reply(rendering.page(shown, len(shown)))
 
 
 @routes.get("/v1/models/<path:model_id>", answers={200: Model}, errors=(ModelNotFound,))
 def retrieve_model(services: Services, tenant_id: str, model_id: str) -> Response:
     """One model. Its name may hold slashes and colons."""
+    with services.autocommit.connect() as connection:
+        entry = _find(connection, tenant_id, model_id)
+    return json_reply(fine_tuning_rendering.model(entry))
+
+
+@routes.delete(
+    "/v1/models/<path:model_id>",
+    answers={200: DeletedModel},
+    errors=(ModelNotFound, Conflict, Forbidden),
+)
+def delete_model(services: Services, tenant_id: str, model_id: str) -> Response:
+    """Deletes a model of the tenant's own. Not while an adapter needs it, or a training starts
+    from it; everybody's models are not the tenant's to delete."""
+    with services.transaction() as connection:
+        _find(connection, tenant_id, model_id)
+        if not models.lock_own_model(connection, tenant_id, model_id):
+            raise Forbidden("only models of your own can be deleted", param="model")
+        needed_by = models.needed_by(connection, tenant_id, model_id)
+        if needed_by is not None:
+            raise Conflict(f"{needed_by} needs this model", param="model")
+        models.delete_model(connection, tenant_id, model_id)
+    return json_reply({"id": model_id, "object": "model", "deleted": True})
+
+
+def _find(connection: Connection, tenant_id: str, model_id: str) -> models.Model:
     entry = None
     if model_id.isprintable():
-        with services.autocommit.connect() as connection:
-            entry = get_model(connection, tenant_id, model_id)
+        entry = models.get_model(connection, tenant_id, model_id)
     if entry is None:
         raise ModelNotFound("there is no such model", param="model")
-    return json_reply(rendering.model(entry))
+    return entry

@@ -31,7 +31,7 @@ from pressrun.up.starter_models import make_starter_models
 from pressrun.up.tenant_key import ensure_tenant_key
 from shared.db.session import make_engine
 from shared.models_catalog import CatalogError, read_catalog
-from shared.pools import UPKEEP
+from shared.pools import TRAIN, UPKEEP
 from shared.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -149,7 +149,12 @@ class Plant:
         api += ["--graceful-timeout", str(API_GRACE_SECONDS), "api.wsgi:app"]
         specs = [ChildSpec("api", api, environment, (listener.fileno(),))]
         names = ["worker"] + [f"worker-{n}" for n in range(2, self._options.workers + 1)]
-        for name, pools in (*((name, ENGINE_POOLS) for name in names), ("upkeep", UPKEEP)):
+        for name, pools in (
+            *((name, ENGINE_POOLS) for name in names),
+            # Of its own: a training never disturbs what serves.
+            ("trainer", TRAIN),
+            ("upkeep", UPKEEP),
+        ):
             argv = [sys.executable, "-m", "worker", "--pools", pools]
             specs.append(ChildSpec(name, argv, environment))
         self._deadline = time.monotonic() + READY_SECONDS

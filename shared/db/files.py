@@ -50,7 +50,8 @@ SELECT {_COLUMNS} FROM files
 
 _OPEN_READERS = text(f"""
 SELECT count(*) FROM jobs
- WHERE tenant_id = :tenant AND input_file_id = :id AND state IN ({OPEN_JOB})
+ WHERE tenant_id = :tenant AND (input_file_id = :id OR validation_file_id = :id)
+   AND state IN ({OPEN_JOB})
 """)
 
 _END_LIFE = text("""

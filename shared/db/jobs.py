@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from shared.ids import LENGTH
 from shared.states import OPEN_JOB, OPEN_SHARD
 
 MAX_POSITION = 1_000
@@ -25,6 +26,7 @@ KIND_PREFIXES = {
     "batch": "batch_",
     "video": "video_",
     "campaign": "campaign_",
+    "fine_tune": "ftjob-",
 }
 
 
@@ -120,6 +122,11 @@ SELECT {_facts(queue_position=_POSITION_IF_QUEUED)}, CAST(j.result AS text) AS r
  WHERE j.id = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
 """)
 
+# JSONB refuses an escaped NUL and halves of surrogates, which labels may hold.
+_LABELLED = r"""CASE WHEN :labels = 'null' THEN w.metadata IS NULL
+                WHEN CAST(w.metadata AS text) ~ '\\u(0000|d[89a-f])' THEN false
+                ELSE CAST(w.metadata AS jsonb) @> CAST(:labels AS jsonb) END"""
+
 # The index is by tenant and id, and ids begin with their kind: one short walk a kind, then the
 # first of all of them.
 _LISTS = {
@@ -133,6 +140,7 @@ SELECT {_facts()}
           AND w.deleted_at IS NULL
           AND (CAST(:state AS text) IS NULL OR w.state = :state)
           AND (CAST(:endpoint AS text) IS NULL OR w.endpoint = :endpoint)
+          AND (CAST(:labels AS text) IS NULL OR {_LABELLED})
         ORDER BY w.id {order} LIMIT :limit) j
  {_LIVE}
  ORDER BY right(j.id, 26) {order} LIMIT :limit
@@ -165,10 +173,11 @@ def list_jobs(
     state: str | None = None,
     endpoint: str | None = None,
     order: str = "desc",
+    metadata: dict[str, str] | Literal["none"] | None = None,
 ) -> list[JobRow]:
     """By time, those beyond the id ``after``; without queue positions. ``order`` is ``asc`` or
-    ``desc``, newest first."""
-    moment = None if after is None else after.rpartition("_")[2]
+    ``desc``, newest first. ``metadata``: only jobs with these labels, or with none at all."""
+    moment = None if after is None else after[-LENGTH:]
     low, high = (moment or "", LATEST) if order == "asc" else ("", moment or LATEST)
     values = {
         "tenant": tenant_id,
@@ -178,9 +187,14 @@ def list_jobs(
         "state": state,
         "endpoint": endpoint,
         "limit": limit,
+        "labels": None if metadata is None else _labels(metadata),
     }
     rows = connection.execute(_LISTS[order], values)
     return [JobRow._make(json.loads(row.facts)) for row in rows]
+
+
+def _labels(metadata: dict[str, str] | Literal["none"]) -> str:
+    return "null" if metadata == "none" else json.dumps(metadata)
 
 
 def find_ended(connection: Connection, job_ids: Sequence[str]) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
+
+from shared.states import OPEN_JOB
 
 if TYPE_CHECKING:
     from shared.models_catalog import ModelEntry
@@ -44,16 +46,27 @@ class Model:
     """Whether it is weights on top of ``base_model`` rather than a model of its own."""
     files: tuple[ModelFile, ...] = ()
     """Where its files are kept, when the store has them; ``source`` is empty then."""
+    bytes: int = 0
+    """Of its files."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """How it was made: recipe, hyperparameters, metrics, parents, digest."""
+    job_id: str | None = None
+    """The fine-tuning job that made it; None for a model of the catalog."""
 
 
 _COLUMNS = """
 SELECT id, pool, engine, source, endpoints, settings, owned_by,
-       CAST(extract(epoch FROM created_at) AS bigint) FROM models
+       CAST(extract(epoch FROM created_at) AS bigint), base_model, adapter, files, bytes, detail,
+       job_id
+  FROM models
 """
+_FILES = 10
+"""Which of the columns holds the files."""
 _VISIBLE = "deleted_at IS NULL AND (tenant_id IS NULL OR tenant_id = :tenant)"
 
 _LIST = text(f"{_COLUMNS} WHERE {_VISIBLE} ORDER BY id")
 _GET = text(f"{_COLUMNS} WHERE id = :id AND {_VISIBLE}")
+_HOLD = text(f"{_COLUMNS} WHERE id = :id AND {_VISIBLE} FOR KEY SHARE")
 _BY_ID = text(f"{_COLUMNS} WHERE id = ANY(:ids)")
 
 _OFFER = text("""
@@ -71,20 +84,74 @@ UPDATE models SET deleted_at = clock_timestamp()
 """)
 
 
+# Adapters can't be loaded without it, and trainings that start from it have yet to read it.
+_NEEDED_BY = text(f"""
+(SELECT id FROM models
+  WHERE base_model = :id AND tenant_id = :tenant AND adapter AND deleted_at IS NULL
+  ORDER BY id LIMIT 1)
+UNION ALL
+(SELECT id FROM jobs
+  WHERE model = :id AND tenant_id = :tenant AND kind = 'fine_tune' AND state IN ({OPEN_JOB})
+  ORDER BY id LIMIT 1)
+""")
+
+_LOCK_OWN = text("""
+SELECT 1 FROM models WHERE id = :id AND tenant_id = :tenant AND deleted_at IS NULL FOR UPDATE
+""")
+
+_DELETE = text("""
+UPDATE models SET deleted_at = clock_timestamp()
+ WHERE id = :id AND tenant_id = :tenant AND deleted_at IS NULL
+""")
+
+
+def _read(row: Row[Any]) -> Model:
+    values = list(row)
+    values[_FILES] = tuple(ModelFile(**file) for file in values[_FILES])
+    return Model(*values)
+
+
 def list_models(connection: Connection, tenant_id: str) -> list[Model]:
     """Everything the tenant may name, by id."""
-    return [Model(*row) for row in connection.execute(_LIST, {"tenant": tenant_id})]
+    return [_read(row) for row in connection.execute(_LIST, {"tenant": tenant_id})]
 
 
 def get_model(connection: Connection, tenant_id: str, model_id: str) -> Model | None:
     row = connection.execute(_GET, {"tenant": tenant_id, "id": model_id}).one_or_none()
-    return None if row is None else Model(*row)
+    return None if row is None else _read(row)
 
 
 def models_by_id(connection: Connection, model_ids: Sequence[str]) -> dict[str, Model]:
     """For workers: models of any tenant by id, also ones deleted since the job was accepted."""
     rows = connection.execute(_BY_ID, {"ids": list(model_ids)})
-    return {row.id: Model(*row) for row in rows}
+    return {row.id: _read(row) for row in rows}
+
+
+def hold_model(connection: Connection, tenant_id: str, model_id: str) -> Model | None:
+    """``get_model``, keeping the model from being deleted until the transaction ends."""
+    held = connection.execute(_HOLD, {"tenant": tenant_id, "id": model_id}).one_or_none()
+    return None if held is None else _read(held)
+
+
+def lock_own_model(connection: Connection, tenant_id: str, model_id: str) -> bool:
+    """Whether the tenant itself owns such a model; nobody starts to need it, then, before the
+    transaction ends."""
+    values = {"tenant": tenant_id, "id": model_id}
+    return connection.execute(_LOCK_OWN, values).scalar() is not None
+
+
+def needed_by(connection: Connection, tenant_id: str, model_id: str) -> str | None:
+    """An adapter that is loaded onto the model, or an open job that starts from it."""
+    values = {"tenant": tenant_id, "id": model_id}
+    found: str | None = connection.execute(_NEEDED_BY, values).scalars().first()
+    return found
+
+
+def delete_model(connection: Connection, tenant_id: str, model_id: str) -> bool:
+    """Withdraws a model that the tenant owns; upkeep removes its files. False when there is no
+    such model of the tenant's own."""
+    values = {"tenant": tenant_id, "id": model_id}
+    return connection.execute(_DELETE, values).rowcount == 1
 
 
 def sync_catalog(connection: Connection, entries: Sequence[ModelEntry]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -25,6 +26,7 @@ class EndedJob:
     tenant_id: str
     job_id: str
     is_batch: bool
+    is_training: bool
     makes_files: bool
     vain_assemblies: int
     """Attempts 1 to this one wrote files that nobody will read."""
@@ -45,7 +47,7 @@ class VainAttempts:
 def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
     rows = connection.execute(
         text(f"""
-        SELECT j.tenant_id, j.id, j.kind = 'batch', {MAKES_FILES},
+        SELECT j.tenant_id, j.id, j.kind = 'batch', j.kind = 'fine_tune', {MAKES_FILES},
                coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0),
                j.deleted_at IS NOT NULL
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
@@ -69,7 +71,7 @@ def mark_spotless(connection: Connection) -> int:
     return connection.execute(
         text(f"""
         UPDATE jobs j SET cleaned_at = clock_timestamp()
-         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind <> 'batch'
+         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind NOT IN ('batch', 'fine_tune')
            AND j.deleted_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
            AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {_TRIED})
@@ -112,6 +114,57 @@ def forget_previews(connection: Connection, job_id: str) -> None:
     )
 
 
+def keys_of_training(connection: Connection, job_id: str) -> list[str]:
+    """What a fine-tuning job leaves: the files of its models, checkpoints' among them, and the
+    files that its tenant has not deleted."""
+    rows = connection.execute(
+        text("""
+        SELECT CAST(m.files AS text), NULL FROM models m
+         WHERE m.job_id = :job AND m.deleted_at IS NULL
+        UNION ALL
+        SELECT NULL, f.storage_key FROM jobs j JOIN files f ON f.tenant_id = j.tenant_id
+         WHERE j.id = :job AND f.purpose = 'fine-tune-results' AND f.deleted_at IS NULL
+           AND starts_with(f.storage_key, 't/' || j.tenant_id || '/j/' || j.id || '/')
+        """),
+        {"job": job_id},
+    )
+    keys = []
+    for files, key in rows:
+        keys += [key] if files is None else [file["key"] for file in json.loads(files)]
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedModel:
+    """A model of a tenant's own whose files can go."""
+
+    id: str
+    keys: tuple[str, ...]
+
+
+def deleted_models(connection: Connection) -> list[DeletedModel]:
+    """Those that nobody can be loading any more. A model that is a checkpoint of an open job stays
+    until that has ended, which may go on from it."""
+    rows = connection.execute(
+        text(f"""
+        SELECT m.id, m.files FROM models m
+         WHERE m.deleted_at < clock_timestamp() - CAST(:grace AS interval)
+           AND m.cleaned_at IS NULL AND m.job_id IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job_id
+                              AND j.state IN ({OPEN_JOB}))
+         ORDER BY m.deleted_at LIMIT {LIMIT}
+        """),
+        {"grace": ZOMBIE_GRACE},
+    )
+    return [DeletedModel(row.id, tuple(file["key"] for file in row.files)) for row in rows]
+
+
+def mark_model_cleaned(connection: Connection, model_id: str) -> None:
+    connection.execute(
+        text("UPDATE models SET cleaned_at = clock_timestamp() WHERE id = :id"), {"id": model_id}
+    )
+
+
 def mark_cleaned(connection: Connection, job_id: str) -> None:
     connection.execute(
         text("UPDATE jobs SET cleaned_at = clock_timestamp() WHERE id = :job"), {"job": job_id}
@@ -119,14 +172,15 @@ def mark_cleaned(connection: Connection, job_id: str) -> None:
 
 
 def expired_files(connection: Connection) -> list[tuple[str, str]]:
-    """(file id, storage key) of files past their expiry that no open batch reads."""
+    """(file id, storage key) of files past their expiry that no open job reads."""
     rows = connection.execute(
         text(f"""
         SELECT f.id, f.storage_key FROM files f
          WHERE f.deleted_at IS NULL AND f.expires_at IS NOT NULL
            AND f.expires_at <= clock_timestamp()
            AND NOT EXISTS (SELECT 1 FROM jobs j
-                            WHERE j.input_file_id = f.id AND j.state IN ({OPEN_JOB}))
+                            WHERE (j.input_file_id = f.id OR j.validation_file_id = f.id)
+                              AND j.state IN ({OPEN_JOB}))
          ORDER BY f.expires_at LIMIT {LIMIT}
         """)
     )

@@ -18,6 +18,7 @@ from shared.lifecycle.finish import (
     finish_generations,
     finish_slice,
 )
+from shared.lifecycle.pause import request_pause, request_resume
 from shared.lifecycle.progress import RowStep, report_steps
 from shared.lifecycle.release import ReleaseReason, release
 from shared.lifecycle.sessions import (
@@ -49,6 +50,22 @@ from shared.lifecycle.submit import (
     submit_generations,
     submit_plan,
 )
+from shared.lifecycle.training import (
+    NewCheckpoint,
+    TrainingStep,
+    add_checkpoint,
+    report_training,
+)
+from shared.lifecycle.training_end import TrainingEnd, finish_training
+from shared.lifecycle.tuned_models import NewModel
+from shared.lifecycle.tuning import (
+    fail_training,
+    finish_dry_run,
+    open_training,
+    reject_training,
+    submit_fine_tune,
+)
+from shared.lifecycle.tuning_events import add_note
 
 __all__ = [
     "BadLine",
@@ -58,13 +75,19 @@ __all__ = [
     "Held",
     "Idempotency",
     "NewArtifact",
+    "NewCheckpoint",
     "NewFile",
     "NewGeneration",
+    "NewModel",
     "ReleaseReason",
     "RowStep",
     "SliceEnd",
+    "TrainingEnd",
+    "TrainingStep",
     "UsageLine",
     "Watched",
+    "add_checkpoint",
+    "add_note",
     "add_preview",
     "claim",
     "close_session",
@@ -73,20 +96,29 @@ __all__ = [
     "drain_session",
     "expire_overdue",
     "expired_sessions",
+    "fail_training",
     "finish_assembly",
+    "finish_dry_run",
     "finish_generations",
     "finish_slice",
     "finish_step",
+    "finish_training",
     "finish_validation",
     "heartbeat",
     "open_session",
+    "open_training",
     "recover_lost",
     "reject_batch",
+    "reject_training",
     "release",
     "report_progress",
     "report_steps",
+    "report_training",
+    "request_pause",
+    "request_resume",
     "request_stop",
     "submit_batch",
+    "submit_fine_tune",
     "submit_generation",
     "submit_generations",
     "submit_plan",

@@ -36,7 +36,7 @@ class Claim:
     """It was running when an engine crashed: run it alone, one row at a time."""
     crash_n: int
     input_key: str | None
-    """Storage key of a batch's input file."""
+    """Storage key of a batch's input file, or of a fine-tuning's training file."""
     stop_reason: StopReason | None
     lines: Sequence[int] | None = None
     """A slice's line numbers, where lines between them belong to other pools' slices."""
@@ -45,6 +45,10 @@ class Claim:
     with references to other steps (``worker.steps.read_step`` completes it)."""
     step_line: int = 0
     """The batch row that a step works for; 0 when it is the job itself."""
+    validation_key: str | None = None
+    """Storage key of a fine-tuning's validation file, where it was given one."""
+    detail: str = "{}"
+    """What is known of a fine-tuning job, as JSON: its data, and its training so far."""
 
     @property
     def held(self) -> Held:
@@ -136,8 +140,9 @@ SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
        coalesce(t.endpoint, j.endpoint), CASE c.stage WHEN 'step' THEN t.model ELSE j.model END,
        CAST(coalesce(t.spec, j.spec) AS text), c.row_count, c.byte_start, c.byte_end,
        c.first_line, c.suspect, c.crash_n, f.storage_key, j.stop_reason, c.lines, t.name,
-       coalesce(t.line, 0)
+       coalesce(t.line, 0), v.storage_key, CAST(j.detail AS text)
   FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
+  LEFT JOIN files v ON v.id = j.validation_file_id
   LEFT JOIN steps t ON t.shard_id = c.id
  ORDER BY c.place
 """)

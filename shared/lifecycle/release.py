@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import FENCE, Held, count_zombies
 from shared.lifecycle.graphs import GRAPH_ENDED, STOPPING
+from shared.lifecycle.pause import block_paused
 from shared.lifecycle.settle import (
     MAX_CRASHES,
     MAX_ERRORS,
@@ -15,7 +16,7 @@ from shared.lifecycle.settle import (
     back_to_queued,
     settle_closed,
 )
-from shared.states import ShardState
+from shared.states import ShardState, Stage
 
 
 class ReleaseReason(StrEnum):
@@ -68,7 +69,8 @@ def release(
 ) -> ShardState | None:
     """Gives the shard back, or closes it when its budget is spent or its job was stopped.
 
-    Returns its new state, or None when it was not this session's any more.
+    Returns its new state (``queued`` for a training whose job is paused), or None when it was not
+    this session's any more.
     """
     row = connection.execute(
         _RELEASE,
@@ -88,6 +90,8 @@ def release(
     state = ShardState(row.state)
     if state == ShardState.READY:
         back_to_queued(connection, [row.job_id])
+        if row.stage == Stage.TRAIN and block_paused(connection, [row.job_id]):
+            return ShardState.QUEUED
     else:
         settle_closed(
             connection,

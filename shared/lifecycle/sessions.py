@@ -11,8 +11,9 @@ from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import FENCE_MANY, Held
 from shared.lifecycle.graphs import GRAPH_ENDED, STOPPING
+from shared.lifecycle.pause import block_paused
 from shared.lifecycle.settle import MAX_LOSSES, ClosedShard, back_to_queued, settle_closed
-from shared.states import ShardState, StopReason, guard
+from shared.states import ShardState, Stage, StopReason, guard
 
 _OPEN = text("""
 INSERT INTO sessions (id, host, pid, pools, detail, expires_at)
@@ -67,7 +68,8 @@ UPDATE shards s SET rows_completed = d.completed, rows_failed = d.failed
 _WATCH = text(f"""
 SELECT s.id, s.epoch,
        CASE WHEN {STOPPING} THEN j.stop_reason
-            WHEN s.stage = 'step' AND {GRAPH_ENDED} THEN 'cancelled' END
+            WHEN s.stage = 'step' AND {GRAPH_ENDED} THEN 'cancelled' END,
+       s.stage = 'train' AND j.paused_at IS NOT NULL
   FROM shards s JOIN jobs j ON j.id = s.job_id
  WHERE s.session_id = :me AND s.state = 'running'
 """)
@@ -80,6 +82,8 @@ class Watched:
 
     held: Held
     stop_reason: StopReason | None
+    paused: bool = False
+    """A training whose job is paused: save a checkpoint and give it back."""
 
 
 def open_session(
@@ -146,6 +150,8 @@ def recover_lost(connection: Connection, *, limit: int = 500) -> list[str]:
     rows = connection.execute(_RECOVER, {"limit": limit}).all()
     ready = [row for row in rows if row.state == ShardState.READY]
     back_to_queued(connection, (row.job_id for row in ready))
+    trainings = {row.job_id for row in ready if row.stage == Stage.TRAIN}
+    paused = block_paused(connection, trainings) if trainings else set()
     settle_closed(
         connection,
         [
@@ -164,7 +170,7 @@ def recover_lost(connection: Connection, *, limit: int = 500) -> list[str]:
             if row.state != ShardState.READY
         ],
     )
-    return sorted({row.pool for row in ready})
+    return sorted({row.pool for row in ready if row.job_id not in paused})
 
 
 def report_progress(
@@ -187,6 +193,6 @@ def watch(connection: Connection, session_id: str) -> list[Watched]:
     """Every shard this session holds; one that is missing was taken away."""
     rows = connection.execute(_WATCH, {"me": session_id})
     return [
-        Watched(Held(shard_id, epoch), StopReason(reason) if reason else None)
-        for shard_id, epoch, reason in rows
+        Watched(Held(shard_id, epoch), StopReason(reason) if reason else None, paused)
+        for shard_id, epoch, reason, paused in rows
     ]

@@ -53,7 +53,7 @@ SELECT tenant_id, id, CASE kind WHEN 'generate' THEN 'job.' ELSE kind || '.' END
 
 _BACK_TO_QUEUED = text(f"""
 UPDATE jobs j SET state = 'queued', version = version + 1
- WHERE j.id = ANY(:jobs) AND j.kind <> 'batch' AND j.stage = 'generate'
+ WHERE j.id = ANY(:jobs) AND j.kind <> 'batch' AND j.stage IN ('generate', 'train')
    AND {guard("j.state", JobState.QUEUED)}
 """)
 
@@ -136,5 +136,5 @@ def end_job(connection: Connection, shard: ClosedShard) -> None:
 
 
 def back_to_queued(connection: Connection, job_ids: Iterable[str]) -> None:
-    """Shows single generations as queued again after their shard went back."""
+    """Shows single generations and trainings as queued again after their shard went back."""
     connection.execute(_BACK_TO_QUEUED, {"jobs": sorted(set(job_ids))})

@@ -16,7 +16,7 @@ from shared.states import Stage
 if TYPE_CHECKING:
     from shared.plans.base import Step
 
-_SHARD = """
+SHARD = """
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority)
 SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stage AS text), 0,
        CASE WHEN room.free THEN 'ready' ELSE 'queued' END,
@@ -30,7 +30,8 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
                                          AND state = 'ready' LIMIT :window) taken) < :window
                AS free) room
 """
-# Nobody of the tenant waits and its window has room: no need to wait for a dispatcher.
+"""A job's first shard; ready at once when nobody of the tenant waits and its window has room: no
+need to wait for a dispatcher."""
 
 _GENERATIONS = text("""
 WITH new AS (
@@ -75,7 +76,7 @@ WITH job AS (
     VALUES (:id, :tenant, 'batch', 'queued', :stage, :endpoint, CAST(:spec AS json),
             CAST(:metadata AS json), :priority, :input_file_id, 1,
             clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))))
-{_SHARD}
+{SHARD}
 """)
 
 _PLANNED = text("""
@@ -176,7 +177,7 @@ def submit_generation(
         kind,
     )
     submit_generations(connection, [new], window=window)
-    _remember(connection, tenant_id, job_id, idempotency)
+    remember(connection, tenant_id, job_id, idempotency)
 
 
 def submit_plan(
@@ -216,7 +217,7 @@ def submit_plan(
         },
     )
     add_steps(connection, job_id, steps, window=window)
-    _remember(connection, tenant_id, job_id, idempotency)
+    remember(connection, tenant_id, job_id, idempotency)
 
 
 def submit_batch(
@@ -250,12 +251,13 @@ def submit_batch(
             "window": window,
         },
     )
-    _remember(connection, tenant_id, job_id, idempotency)
+    remember(connection, tenant_id, job_id, idempotency)
 
 
-def _remember(
+def remember(
     connection: Connection, tenant_id: str, job_id: str, idempotency: Idempotency | None
 ) -> None:
+    """Keeps what the key was used for; a key that is taken breaks the transaction."""
     if idempotency is not None:
         connection.execute(
             _REMEMBER,

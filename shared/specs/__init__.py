@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared.specs.campaigns import Audience, CampaignSpec
 from shared.specs.chat import ChatCompletionSpec, ChatMessage
+from shared.specs.classifications import ClassificationSpec
 from shared.specs.common import GenerationSpec, InferenceSpec
 from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
@@ -21,6 +22,7 @@ __all__ = [
     "Caption",
     "ChatCompletionSpec",
     "ChatMessage",
+    "ClassificationSpec",
     "CompletionSpec",
     "CompositionSpec",
     "EmbeddingSpec",

@@ -15,6 +15,7 @@ from shared.errors import (
 )
 from shared.specs.campaigns import CampaignSpec
 from shared.specs.chat import ChatCompletionSpec
+from shared.specs.classifications import ClassificationSpec
 from shared.specs.common import InferenceSpec
 from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
@@ -26,6 +27,7 @@ ENDPOINTS: dict[str, type[InferenceSpec]] = {
     "/v1/chat/completions": ChatCompletionSpec,
     "/v1/completions": CompletionSpec,
     "/v1/embeddings": EmbeddingSpec,
+    "/v1/classifications": ClassificationSpec,
     "/v1/images/generations": ImageGenerationSpec,
     "/v1/images/edits": ImageEditSpec,
     "/v1/images/variations": ImageVariationSpec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -55,8 +55,8 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Removes the object; no error when it is gone already."""
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Removes every object below ``prefix``; returns how many."""
+    def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        """Removes every object below ``prefix`` but the keys of ``keep``; returns how many."""
 
     def download_url(
         self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False

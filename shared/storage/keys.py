@@ -1,4 +1,4 @@
-"""Which keys a store takes, and which byte range a reader means: the same for every store."""
+"""Which keys a store takes, what a range of bytes is, and where trainings keep what they make."""
 
 from __future__ import annotations
 
@@ -41,3 +41,33 @@ def check_range(start: int, end: int | None) -> None:
     """Raises ValueError unless ``[start, end)`` is a range of bytes."""
     if start < 0 or (end is not None and end < start):
         raise ValueError(f"not a range of bytes: [{start}, {end})")
+
+
+# --- what trainings make --------------------------------------------------------------------
+# Under the attempt that stored it, like everything else: no two attempts ever write one key.
+
+
+def checkpoints_prefix(tenant_id: str, job_id: str) -> str:
+    """The folder of every checkpoint that any attempt of the job stored."""
+    return f"t/{tenant_id}/j/{job_id}/c/"
+
+
+def checkpoint_prefix(tenant_id: str, job_id: str, epoch: int, step: int) -> str:
+    """The folder of one checkpoint."""
+    return f"{checkpoints_prefix(tenant_id, job_id)}{epoch}-{step}/"
+
+
+def training_files_prefix(tenant_id: str, job_id: str, epoch: int) -> str:
+    """The folder of the report, metrics and curves that one attempt stored."""
+    return f"t/{tenant_id}/j/{job_id}/r/e{epoch}/"
+
+
+def models_prefix(tenant_id: str, job_id: str) -> str:
+    """The folder of every model that any attempt of a training stored. It is not in the job's
+    own: the model outlives it."""
+    return f"t/{tenant_id}/m/{job_id}/"
+
+
+def model_prefix(tenant_id: str, job_id: str, epoch: int) -> str:
+    """The folder of the model that one attempt stored."""
+    return f"{models_prefix(tenant_id, job_id)}e{epoch}/"

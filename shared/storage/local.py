@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
 
@@ -82,14 +82,17 @@ class LocalStore:
                 return
             self._remove_empty(path.parent)
 
-    def delete_prefix(self, prefix: str) -> int:
+    def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         top = self._root / folder_of(prefix)
+        kept = {self._root / check_key(key) for key in keep}
         deleted = 0
         with _mapped_errors("delete"):
             for folder, _, names in os.walk(top, topdown=False, onerror=_raise_unless_absent):
-                for name in names:
+                for path in (Path(folder, name) for name in names):
+                    if path in kept:
+                        continue
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(Path(folder, name))
+                        os.unlink(path)
                         deleted += 1
                 self._remove_empty(Path(folder))
         return deleted

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -81,15 +81,16 @@ class S3Store:
         with mapped_errors("delete", key):
             self._client.delete_object(Bucket=self._bucket, Key=check_key(key))
 
-    def delete_prefix(self, prefix: str) -> int:
-        deleted = 0
+    def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
+        deleted, kept = 0, frozenset(keep)
         folder = folder_of(prefix)
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=folder
         )
         with mapped_errors("delete", prefix):
             for page in pages:
-                keys = [{"Key": item["Key"]} for item in page.get("Contents", ())]
+                found = (item["Key"] for item in page.get("Contents", ()))
+                keys = [{"Key": key} for key in found if key not in kept]
                 if not keys:
                     continue
                 answer = self._client.delete_objects(

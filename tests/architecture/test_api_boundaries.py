@@ -21,6 +21,7 @@ from tests.integration.media_case import (
     BRIEF,
     FILMER,
     PAINTER,
+    WRITER,
     MediaCase,
     media_fixture,
     picture_answer,
@@ -127,8 +128,9 @@ COLLECTIONS = {
     "video_id": "videos",
     "campaign_id": "campaigns",
     "artifact_id": "artifacts",
+    "fine_tuning_job_id": "fine_tuning/jobs",
 }
-LISTED = ("jobs", "batches", "files", "videos", "campaigns")
+LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs")
 
 
 def one_of_each(media: MediaCase) -> dict[str, str]:
@@ -137,6 +139,8 @@ def one_of_each(media: MediaCase) -> dict[str, str]:
     media.post("/v1/jobs", {"endpoint": "/v1/images/generations", "body": body})
     job_id = media.finish_next(picture_answer())
     batch_id = media.submit_batch()
+    examples = media.upload(purpose="fine-tune").json["id"]
+    tuning = {"model": WRITER, "training_file": examples}
     return {
         "job_id": job_id,
         "batch_id": batch_id,
@@ -144,6 +148,7 @@ def one_of_each(media: MediaCase) -> dict[str, str]:
         "video_id": media.post("/v1/videos", {"model": FILMER, "prompt": "x"}).json["id"],
         "campaign_id": media.post("/v1/campaigns", BRIEF).json["id"],
         "artifact_id": artifact_id(f"{job_id}-0", "0.png"),
+        "fine_tuning_job_id": media.post("/v1/fine_tuning/jobs", tuning).json["id"],
     }
 
 
@@ -159,7 +164,8 @@ def look_at(media: MediaCase, mine: dict[str, str]) -> dict[str, Any]:
 
 def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict[str, Any]) -> None:
     mine = one_of_each(media)
-    every_job = {mine[name] for name in ("job_id", "batch_id", "video_id", "campaign_id")}
+    kinds = ("job_id", "batch_id", "video_id", "campaign_id", "fine_tuning_job_id")
+    every_job = {mine[name] for name in kinds}
     stranger = media.new_tenant()
     before = look_at(media, mine)
     checked = set()
@@ -174,7 +180,7 @@ def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict
             reply = media.client.open(fill(path, value), method=verb.upper(), headers=stranger)
             assert reply.status_code == 404, (verb, path)
             checked.add((verb, path))
-    assert len(checked) >= 19
+    assert len(checked) >= 26
     assert {name for name in COLLECTIONS if any(name in path for _, path in checked)} == set(mine)
     for name, collection in COLLECTIONS.items():
         if collection in LISTED:

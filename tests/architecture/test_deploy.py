@@ -64,7 +64,7 @@ def test_each_worker_image_has_its_own_libraries() -> None:
     known = stages(DOCKERFILES[1])
 
     assert installed_groups(known["upkeep"], known) == ["core", "worker"]
-    engines = ["engines", "speech", "video"]
+    engines = ["engines", "speech", "tuning", "video"]
     assert installed_groups(known["cuda"], known) == ["core", "worker", *engines]
 
 

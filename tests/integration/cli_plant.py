@@ -125,6 +125,7 @@ class PlantProcess:
 _SIGNS = {
     "api": "gunicorn",
     "worker": "worker --pools text",
+    "trainer": "worker --pools train",
     "upkeep": "worker --pools upkeep",
     "postgres": "bin/postgres -D",
 }

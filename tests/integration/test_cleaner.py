@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,10 @@ class PickyStore(LocalStore):
 
     refused: tuple[str, ...] = ()
 
-    def delete_prefix(self, prefix: str) -> int:
+    def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         if prefix.startswith(self.refused):
             raise StorageUnavailable("not this one")
-        return super().delete_prefix(prefix)
+        return super().delete_prefix(prefix, keep=keep)
 
 
 @pytest.fixture

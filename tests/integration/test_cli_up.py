@@ -124,7 +124,7 @@ def test_every_child_that_is_killed_comes_back(data: Path) -> None:
     with plant(data) as process:
         process.wait_ready()
         before = process.children()
-        assert set(before) == {"api", "worker", "upkeep", "postgres"}
+        assert set(before) == {"api", "worker", "trainer", "upkeep", "postgres"}
         for name, pid in before.items():
             os.kill(pid, signal.SIGKILL)
             wait_for_other(process, name, pid)
@@ -132,7 +132,7 @@ def test_every_child_that_is_killed_comes_back(data: Path) -> None:
         run_job(process)
         assert process.stop() == 0
         assert wait_until_gone(data, 1.0) == []
-    assert process.stderr.count("child_died") >= 3
+    assert process.stderr.count("child_died") >= 4
     assert "postgres_died" in process.stderr
 
 

@@ -107,7 +107,7 @@ def test_a_congested_worker_claims_nothing(plant: Plant, database_url: str) -> N
         mailbox=mailbox,
         generation=engines,  # type: ignore[arg-type]
         admission=engines,  # type: ignore[arg-type]
-        chores=None,
+        desks={},
         pools=["text"],
         window=32,
         poll_seconds=0.02,

@@ -95,9 +95,9 @@ def test_a_shared_beginning_is_prefilled_once_and_changes_nothing(
     prefilled: list[int] = []
     original = Forward.prefill
 
-    def counting(self: Forward, prompts: Any, cache: Any = None) -> Any:
+    def counting(self: Forward, prompts: Any, *more: Any) -> Any:
         prefilled.append(sum(map(len, prompts)))
-        return original(self, prompts, cache)
+        return original(self, prompts, *more)
 
     engine = load(folder)
     monkeypatch.setattr(Forward, "prefill", counting)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import UnsupportedEndpoint
+from worker.engines.fake_labels import ClassificationRequest, classifications
 
 _HEADS = ["b", "br", "ch", "d", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "r", "st", "t"]
 _TAILS = ["a", "ade", "al", "an", "ane", "el", "en", "er", "i", "ine", "o", "ond", "or", "ost"]
@@ -68,6 +69,8 @@ def last_text(endpoint: str, body: bytes) -> str:
             texts = _listed(_completion.decode(body).prompt)
         case "/v1/embeddings":
             texts = _listed(_embedding.decode(body).input)
+        case "/v1/classifications":
+            texts = _classification.decode(body).texts
         case _:
             raise UnsupportedEndpoint(f"no fake answer for {endpoint}", param="endpoint")
     return texts[-1] if texts else ""
@@ -116,6 +119,7 @@ class _EmbeddingRequest(msgspec.Struct):
 _chat = msgspec.json.Decoder(_ChatRequest)
 _completion = msgspec.json.Decoder(_CompletionRequest)
 _embedding = msgspec.json.Decoder(_EmbeddingRequest)
+_classification = msgspec.json.Decoder(ClassificationRequest)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -263,8 +267,14 @@ def _unit_vector(digest: bytes, dimensions: int) -> list[float]:
     return [value / norm for value in values]
 
 
+def _labels(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:
+    answer, read = classifications(_classification.decode(body), model)
+    return FakeResult(answer, read, 0)
+
+
 _ANSWERS: dict[str, Callable[[bytes, str, int | None], FakeResult]] = {
     "/v1/chat/completions": _chat_completion,
     "/v1/completions": _text_completion,
     "/v1/embeddings": _embeddings,
+    "/v1/classifications": _labels,
 }

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from worker.engines.adapters import Adapters
 from worker.engines.slot_cache import SlotCache, decoding_mask
 
 
 class Forward:
-    """Runs a causal language model by rows whose lengths differ."""
+    """Runs a causal language model by rows whose lengths, and adapters, differ."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, adapters: Adapters | None = None) -> None:
         self._model = model
+        self._adapters = adapters
         self.device = model.device
         self.dtype = model.dtype
         head = model.get_output_embeddings()
@@ -26,12 +28,17 @@ class Forward:
         self._head = head
 
     def prefill(
-        self, prompts: Sequence[Sequence[int]], cache: DynamicCache | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        cache: DynamicCache | None = None,
+        adapters: Sequence[str] = (),
     ) -> tuple[Tensor, DynamicCache]:
         """Logits after each prompt, (prompts, vocabulary), and a cache of right-padded rows.
 
         With ``cache`` the prompts continue what it holds, the same number of tokens for each.
         Causal attention keeps what follows a row's end, the padding, from its tokens.
+        ``adapters`` has a loaded one, or "", for each prompt; none at all leaves the model as it
+        is.
         """
         cache = DynamicCache() if cache is None else cache
         past = cache.get_seq_length()
@@ -39,16 +46,26 @@ class Forward:
         padded = [[*tokens, *[0] * (longest - len(tokens))] for tokens in prompts]
         last = torch.tensor([len(tokens) - 1 for tokens in prompts], device=self.device)
         positions = torch.arange(past, past + longest, device=self.device)[None]
-        with self._head_at(last):
+        with self._head_at(last), self._serving(adapters):
             output = self._call(padded, positions.expand(len(prompts), -1), None, cache)
         return output[:, -1], cache
 
-    def decode(self, tokens: Sequence[int], positions: Sequence[int], cache: SlotCache) -> Tensor:
+    def decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        cache: SlotCache,
+        adapters: Sequence[str] = (),
+    ) -> Tensor:
         """Logits after one more token per slot, (rows, vocabulary); the cache gains the tokens."""
         places = torch.tensor(positions, device=self.device)
         cache.prepare(places)
         mask = decoding_mask(places, self.dtype)
-        return self._call([[t] for t in tokens], places[:, None], mask, cache)[:, -1]
+        with self._serving(adapters):
+            return self._call([[t] for t in tokens], places[:, None], mask, cache)[:, -1]
+
+    def _serving(self, adapters: Sequence[str]) -> AbstractContextManager[None]:
+        return nullcontext() if self._adapters is None else self._adapters.serving(adapters)
 
     def plain(self, tokens: Sequence[int]) -> Tensor:
         """Logits at every position of one row without any cache, (tokens, vocabulary)."""

@@ -14,6 +14,7 @@ import structlog
 import torch
 
 from shared.errors import PressrunError
+from worker.engines.adapter_files import BadAdapter
 from worker.engines.base import EngineFailed, OnProgress
 from worker.engines.images.adapters import Adapters
 from worker.engines.images.batches import Group, Room, next_microbatch
@@ -35,7 +36,7 @@ from worker.engines.images.stepping import Drawn, Microbatch
 from worker.engines.loading import dtype_name, read_settings
 from worker.engines.memory import free_bytes, give_back, is_out_of_memory
 from worker.engines.protocol import Load, Row, RowProgress, RowResult
-from worker.engines.responses import out_of_memory, refusal
+from worker.engines.responses import out_of_memory, refusal, unusable_adapter
 
 log = structlog.get_logger()
 
@@ -121,7 +122,10 @@ class ImageEngine:
             images = next_microbatch(self._waiting, self._most)
             if not images:
                 return []
-            self._running = self._begin(images)
+            try:
+                self._running = self._begin(images)
+            except BadAdapter as why:
+                return self._refuse(images, str(why))
         try:
             drawn = self._running.advance()
             trouble = None
@@ -153,7 +157,9 @@ class ImageEngine:
         self._waiting = [image for image in self._waiting if image not in taken]
         group = images[0].group
         pipeline = self._loaded.pipelines[group.task]
-        self._adapters.use(pipeline, group.adapter)
+        digest = self._adapters.use(pipeline, group.adapter, group.tuned)
+        for image in images:
+            image.row.adapter_sha256 = digest
         if self._loaded.offload != "none" and group.task is not self._task:
             place(pipeline, self._loaded.offload, self._loaded.device)
         self._task = group.task
@@ -219,6 +225,13 @@ class ImageEngine:
         message = f"the model cannot run this combination: {type(error).__name__}: {error}"
         return failure(row, "generation_failed", message[:500])
 
+    def _refuse(self, images: Sequence[WantedImage], why: str) -> list[RowResult]:
+        """Their adapter can't be used."""
+        rows = list(dict.fromkeys(image.row for image in images))
+        for row in rows:
+            self._forget(row)
+        return [unusable_adapter(r.shard, r.epoch, r.index, r.adapter_name, why) for r in rows]
+
     def _forget(self, row: ImageRow) -> None:
         self._rows.pop(row, None)
         self._waiting = [image for image in self._waiting if image.row is not row]
@@ -233,7 +246,9 @@ def create(load: Load, progress: OnProgress) -> ImageEngine:
     loaded = load_pipelines(load.source, settings, progress)
     base = loaded.base
     progress(0.75, "loading adapters")
-    adapters = Adapters(base, settings.adapters, Path(load.source))
+    adapters = Adapters(
+        base, settings.adapters, Path(load.source), most_tuned=settings.max_adapters
+    )
     offer = Offer(
         abilities=loaded.abilities,
         settings=settings,
@@ -247,24 +262,10 @@ def create(load: Load, progress: OnProgress) -> ImageEngine:
     return ImageEngine(
         loaded=loaded,
         offer=offer,
-        studio=_studio(load, loaded, adapters),
+        studio=Studio.of(load, loaded, {name: adapters.digest(name) for name in adapters.names}),
         adapters=adapters,
         room=room,
         detail=_detail(loaded, offer, room),
-    )
-
-
-def _studio(load: Load, loaded: LoadedPipelines, adapters: Adapters) -> Studio:
-    return Studio(
-        model=load.model,
-        spool=load.spool,
-        public_url=load.public_url,
-        origin={
-            "model": load.model,
-            "fingerprint": loaded.fingerprint,
-            "scheduler": type(loaded.base.scheduler).__name__,
-        },
-        adapter_digests={name: adapters.digest(name) for name in adapters.names},
     )
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+TAKES_ADAPTERS = frozenset({"text", "image"})
+"""Engines that run rows with an adapter of their own on the model that is loaded."""
+
 
 class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages."""
@@ -51,6 +54,11 @@ class Row(msgspec.Struct, frozen=True):
     inputs: dict[str, str] = {}
     """Paths of the pictures and sounds that the body names, by ``MediaReference.name``. They are
     a tenant's bytes: bounded in size, otherwise unchecked."""
+    adapter: str = ""
+    """A folder with the adapter that the row runs with; engines load it when it is first used. Its
+    content never changes. Empty: the model as it is."""
+    adapter_name: str = ""
+    """The public name of what model and adapter make, echoed instead of the model's."""
 
 
 class Submit(Message, frozen=True):

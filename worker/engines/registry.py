@@ -11,7 +11,9 @@ from worker.engines.protocol import Load
 ENGINES: dict[str, str] = {
     "text": "worker.engines.text:create",
     "embedding": "worker.engines.embedding:create",
+    "classifier": "worker.engines.classifier:create",
     "image": "worker.engines.image:create",
+    "sampler": "worker.engines.sampler:create",
     "speech": "worker.engines.speech:create",
     "video": "worker.engines.video:create",
     "composer": "worker.engines.composer:create",

@@ -123,3 +123,10 @@ def out_of_memory(shard: int, epoch: int, index: int, message: str) -> RowResult
     """A row that alone was too much for this machine: status 500."""
     error = {"message": message, "type": "server_error", "param": None, "code": "out_of_memory"}
     return RowResult(shard, epoch, index, 500, msgspec.json.encode({"error": error}))
+
+
+def unusable_adapter(shard: int, epoch: int, index: int, name: str, why: str) -> RowResult:
+    """A row whose adapter this model can't run with: status 500."""
+    message = f"the adapter of {name!r} cannot be used: {why}"[:500]
+    error = {"message": message, "type": "server_error", "param": None, "code": "adapter_unusable"}
+    return RowResult(shard, epoch, index, 500, msgspec.json.encode({"error": error}))

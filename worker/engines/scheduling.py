@@ -13,6 +13,7 @@ from transformers.utils.import_utils import (
     is_flash_attn_3_available,
 )
 
+from worker.engines.adapters import Adapters
 from worker.engines.base import EngineFailed
 from worker.engines.continuous import ContinuousScheduler, lane_of
 from worker.engines.forward import Forward, slots_agree
@@ -47,13 +48,15 @@ def model_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def choose_scheduler(loaded: LoadedModel, vocabulary: Vocabulary, settings: TextSettings) -> Chosen:
+def choose_scheduler(
+    loaded: LoadedModel, vocabulary: Vocabulary, settings: TextSettings, adapters: Adapters
+) -> Chosen:
     """Raises EngineFailed ``bad_settings`` when the scheduler asked for cannot run this model."""
     context = min(settings.max_context or 2**31, model_context(loaded.config))
     obstacle = "asked for" if settings.scheduler == "static" else None
     obstacle = obstacle or config_obstacle(loaded.config, context)
     if obstacle is None:
-        forward = Forward(loaded.model)
+        forward = Forward(loaded.model, adapters)
         obstacle = numerical_obstacle(forward, loaded)
         if obstacle is None:
             return _in_flight(forward, loaded, vocabulary, settings, context)
@@ -61,7 +64,9 @@ def choose_scheduler(loaded: LoadedModel, vocabulary: Vocabulary, settings: Text
         raise EngineFailed("bad_settings", f"{settings.scheduler} cannot run here: {obstacle}")
     log.info("static_microbatches", why=obstacle)
     padding = padding_is_harmless(loaded.model, _TOLERANCE[loaded.dtype])
-    static = StaticScheduler(loaded.model, vocabulary, settings.slots, padding)
+    static = StaticScheduler(
+        loaded.model, vocabulary, adapters, rows=settings.slots, padding=padding
+    )
     return Chosen(static, context, obstacle)
 
 
@@ -133,7 +138,7 @@ def _in_flight(
             sampled=name == "sampled",
         )
     turns = Turns(lanes, lane_of, quota=4 * settings.slots)
-    return Chosen(turns, context, "paged attention; seeds and penalties take the slots")
+    return Chosen(turns, context, "paged attention; seeds, penalties and adapters take the slots")
 
 
 def _wants_continuous(loaded: LoadedModel, settings: TextSettings) -> bool:

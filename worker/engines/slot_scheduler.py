@@ -133,12 +133,15 @@ class SlotScheduler:
 
     def _prefill(self, prefill: Prefill) -> list[Choice]:
         prompts = prefill.prompts
+        adapters = [prompt.adapter for prompt in prompts]
         if prefill.cache is None:
-            prefill.done, prefill.cache = self.prefixes.begin([p.tokens for p in prompts])
+            prefill.done, prefill.cache = self.prefixes.begin(
+                [prompt.tokens for prompt in prompts], adapters
+            )
         pieces = [prompt.tokens[prefill.done :] for prompt in prompts]
         if len(prompts) == 1:
             pieces = [pieces[0][: self.headroom.now.prefill_tokens]]
-        logits, prefill.cache = self.forward.prefill(pieces, prefill.cache)
+        logits, prefill.cache = self.forward.prefill(pieces, prefill.cache, adapters)
         prefill.done += max(map(len, pieces))
         if prefill.done < prefill.longest:
             return []
@@ -164,7 +167,8 @@ class SlotScheduler:
         positions = [choice.position for choice in self._active]
         self.cache.reserve(len(positions), max(positions) + 1, len(positions))
         newest = [choice.generated[-1] for choice in self._active]
-        return self._accept(self.forward.decode(newest, positions, self.cache), 0)
+        adapters = [choice.adapter for choice in self._active]
+        return self._accept(self.forward.decode(newest, positions, self.cache, adapters), 0)
 
     def _accept(self, logits: Tensor, first: int) -> list[Choice]:
         """Gives a token to each active choice from slot ``first`` on; the finished leave."""

@@ -22,6 +22,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from worker.engines.adapters import Adapters
 from worker.engines.inflight import Headroom, Limits
 from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.sampling import pick
@@ -39,9 +40,14 @@ class Microbatch:
     """One ``generate`` call, advanced token by token."""
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, choices: list[Choice]
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        choices: list[Choice],
+        adapters: Adapters,
     ) -> None:
         self.choices = choices
+        self._adapters = adapters
         self.error: Exception | None = None
         self._gone: set[Choice] = set()
         self._finished: list[Choice] = []
@@ -54,6 +60,10 @@ class Microbatch:
     @property
     def open(self) -> list[Choice]:
         return [c for c in self.choices if c not in self._gone]
+
+    @property
+    def _folders(self) -> list[str]:
+        return [choice.adapter for choice in self.choices]
 
     def drop(self, gone: Callable[[Choice], bool]) -> None:
         self._gone.update(choice for choice in self.choices if gone(choice))
@@ -103,7 +113,7 @@ class Microbatch:
         self._go.acquire()
         try:
             if self.open:
-                with torch.inference_mode():
+                with torch.inference_mode(), self._adapters.serving(self._folders):
                     self._call_generate()
         except _AbandonedError:
             pass
@@ -153,10 +163,17 @@ class StaticScheduler:
     name = "static"
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, rows: int, padding: bool
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        adapters: Adapters,
+        *,
+        rows: int,
+        padding: bool,
     ) -> None:
         """``padding`` says whether prompts of different lengths may share a microbatch."""
         self._model = model
+        self._adapters = adapters
         self._vocabulary = vocabulary
         self._padding = padding
         self._headroom = Headroom(Limits(rows, 2**62, 2**31, 1))
@@ -195,7 +212,7 @@ class StaticScheduler:
         if self._running is None:
             if not self._waiting:
                 return []
-            self._running = Microbatch(self._model, self._vocabulary, self._next())
+            self._running = Microbatch(self._model, self._vocabulary, self._next(), self._adapters)
         running = self._running
         finished = running.advance()
         if running.error is not None:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 
 from shared.errors import PressrunError
+from worker.engines.adapter_files import BadAdapter
+from worker.engines.adapter_line import AdapterLine
+from worker.engines.adapters import Adapters
 from worker.engines.base import OnProgress
 from worker.engines.loading import (
     LoadedModel,
@@ -15,7 +18,7 @@ from worker.engines.loading import (
     read_settings,
 )
 from worker.engines.protocol import Load, Row, RowResult
-from worker.engines.responses import refusal
+from worker.engines.responses import refusal, unusable_adapter
 from worker.engines.scheduling import choose_scheduler, model_class
 from worker.engines.text_rows import Room, TextRow, read_row
 from worker.engines.text_settings import TextSettings
@@ -33,6 +36,7 @@ class TextEngine:
         loaded: LoadedModel,
         vocabulary: Vocabulary,
         scheduler: Lane,
+        adapters: Adapters,
         max_context: int,
         settings: TextSettings,
         why: str,
@@ -45,6 +49,13 @@ class TextEngine:
         self._settings = settings
         self._why = why
         self._rows: set[TextRow] = set()
+        self._adapters = adapters
+        self._line: AdapterLine[TextRow] = AdapterLine(
+            adapters.load,
+            adapters.unload,
+            most=settings.max_adapters,
+            quota=4 * settings.slots,
+        )
 
     @property
     def capacity(self) -> int:
@@ -64,6 +75,7 @@ class TextEngine:
             "why": self._why,
             "max_context": self._room.context,
             "default_max_tokens": self._room.default_output,
+            "max_adapters": self._settings.max_adapters,
             "system_fingerprint": self._loaded.fingerprint,
             **self._scheduler.detail,
         }
@@ -78,7 +90,7 @@ class TextEngine:
 
     @property
     def waiting_rows(self) -> int:
-        return self._scheduler.waiting
+        return self._scheduler.waiting + self._line.waiting
 
     def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
         """Queues a row, or answers at once with status 400 when it cannot be run."""
@@ -94,27 +106,49 @@ class TextEngine:
                 param=error.param,
             )
         self._rows.add(text_row)
-        self._scheduler.add(text_row.choices)
+        if text_row.adapter:
+            self._line.add(text_row)
+        else:
+            self._scheduler.add(text_row.choices)
         return None
 
     def cancel(self, shard: int, epoch: int) -> None:
         def gone(row: TextRow) -> bool:
             return (row.shard, row.epoch) == (shard, epoch)
 
-        self._rows = {row for row in self._rows if not gone(row)}
         self._scheduler.drop(lambda choice: gone(choice.row))
+        for row in [row for row in self._rows if gone(row)]:
+            self._forget(row)
 
     def step(self) -> list[RowResult]:
+        results = self._board()
         with torch.inference_mode():
             finished = self._scheduler.step()
-        results = []
         for choice in finished:
             row = choice.row
             row.finished_n += 1
             if row.finished_n == len(row.choices):
-                self._rows.remove(row)
-                results.append(row.result(self._name, self._loaded.fingerprint))
+                results.append(row.result(self._name, self._fingerprint(row)))
+                self._forget(row)
         return results
+
+    def _board(self) -> list[RowResult]:
+        """Lets rows in whose adapters are loaded by now; answers those whose can't be."""
+        boarded, failed = self._line.board()
+        for row in boarded:
+            self._scheduler.add(row.choices)
+        for row, _ in failed:
+            self._rows.remove(row)
+        return [_without_adapter(row, why) for row, why in failed]
+
+    def _forget(self, row: TextRow) -> None:
+        self._rows.remove(row)
+        if row.adapter:
+            self._line.leave(row)
+
+    def _fingerprint(self, row: TextRow) -> str:
+        own = self._loaded.fingerprint
+        return self._adapters.fingerprint(row.adapter, own) if row.adapter else own
 
     def close(self) -> None:
         """Ends the threads of its scheduler; a process that ends at once need not call it."""
@@ -126,19 +160,25 @@ def create(load: Load, progress: OnProgress) -> TextEngine:
     settings = read_settings(TextSettings, load.settings)
     loaded = load_model(model_class, load.source, settings, progress)
     vocabulary = Vocabulary(loaded.tokenizer, end_ids(loaded))
+    adapters = Adapters(loaded.model, loaded.device, loaded.dtype)
     progress(0.75, "checking which scheduler the model allows")
     with torch.inference_mode():
-        chosen = choose_scheduler(loaded, vocabulary, settings)
+        chosen = choose_scheduler(loaded, vocabulary, settings, adapters)
     progress(1.0, chosen.scheduler.name)
     return TextEngine(
         name=load.model,
         loaded=loaded,
         vocabulary=vocabulary,
         scheduler=chosen.scheduler,
+        adapters=adapters,
         max_context=chosen.max_context,
         settings=settings,
         why=chosen.why,
     )
+
+
+def _without_adapter(row: TextRow, why: BadAdapter) -> RowResult:
+    return unusable_adapter(row.shard, row.epoch, row.index, row.adapter_name, str(why))
 
 
 def end_ids(loaded: LoadedModel) -> set[int]:

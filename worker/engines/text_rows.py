@@ -27,6 +27,8 @@ class Prompt:
     tokens: list[int]
     text: str
     """What ``echo`` repeats."""
+    adapter: str = ""
+    """The adapter that reads it; empty for the model as it is."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,6 +53,10 @@ class Choice:
     @property
     def sampling(self) -> Sampling:
         return self.row.sampling
+
+    @property
+    def adapter(self) -> str:
+        return self.prompt.adapter
 
     @property
     def need(self) -> int:
@@ -98,11 +104,15 @@ class TextRow:
     seed: int
     stops: tuple[str, ...]
     prompts: list[Prompt]
+    adapter: str = ""
+    """The folder of its adapter, or empty."""
+    adapter_name: str = ""
     choices: list[Choice] = field(default_factory=list)
     finished_n: int = 0
 
     def result(self, model: str, fingerprint: str) -> RowResult:
-        """The row's response, once every choice is finished."""
+        """The row's response, once every choice is finished; ``model`` is what it is said to be
+        of when no adapter has a name of its own."""
         failed = [choice.failure for choice in self.choices if choice.failure]
         if failed:
             return out_of_memory(self.shard, self.epoch, self.index, failed[0])
@@ -111,7 +121,8 @@ class TextRow:
             completion=sum(len(choice.generated) for choice in self.choices),
         )
         finished = [self._rendered(choice) for choice in self.choices]
-        body = (chat_body if self.chat else completion_body)(model, fingerprint, finished, usage)
+        render = chat_body if self.chat else completion_body
+        body = render(self.adapter_name or model, fingerprint, finished, usage)
         return RowResult(
             self.shard, self.epoch, self.index, 200, body, usage.prompt, usage.completion
         )
@@ -135,10 +146,10 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
     """Parses and tokenises a row. Raises InvalidRequest or a subclass: it can't be run."""
     spec = parse_body_json(row.endpoint, row.body)
     if isinstance(spec, ChatCompletionSpec):
-        prompts = [Prompt(vocabulary.encode_chat(spec.messages), "")]
+        prompts = [Prompt(vocabulary.encode_chat(spec.messages), "", row.adapter)]
         default = room.default_output
     elif isinstance(spec, CompletionSpec):
-        prompts = [Prompt(vocabulary.encode(text), text) for text in spec.prompts]
+        prompts = [Prompt(vocabulary.encode(text), text, row.adapter) for text in spec.prompts]
         default = DEFAULT_COMPLETION_TOKENS
     else:
         raise PressrunError(f"the text engine does not serve {row.endpoint}")
@@ -152,6 +163,8 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
         seed=random_seed() if spec.seed is None else spec.seed,
         stops=tuple(spec.stop_sequences),
         prompts=prompts,
+        adapter=row.adapter,
+        adapter_name=row.adapter_name,
     )
     for prompt in prompts:
         limit = _output_limit(spec, len(prompt.tokens), room.context, default)

@@ -22,5 +22,7 @@ class TextSettings(EngineSettings):
     """Most tokens of prompt and output; the model's own limit."""
     default_max_tokens: int = Field(default=512, ge=1)
     """Output limit of a chat completion that names none."""
+    max_adapters: int = Field(default=16, ge=1, le=1024)
+    """Most adapters that are loaded beside the model at a time."""
     scheduler: str = Field(default="auto", pattern="^(auto|in_flight|static|continuous)$")
     """``auto`` takes the best that the model and the device allow."""

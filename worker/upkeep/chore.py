@@ -1,4 +1,5 @@
-"""How an upkeep shard under way ends: committed, or given back with the right budget charged."""
+"""How a shard that a thread of this process runs ends: committed, or given back with the right
+budget charged."""
 
 from __future__ import annotations
 
@@ -17,7 +18,6 @@ from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import PressrunError, StorageFull, StorageUnavailable
 from shared.lifecycle import Claim, ReleaseReason
-from shared.pools import UPKEEP
 from shared.states import ShardState
 from worker.session import Session
 
@@ -29,7 +29,7 @@ OUTAGE_RETRY_CAP_SECONDS = 60.0
 
 @dataclass
 class Chore:
-    """One upkeep shard under way; ``interrupted`` is set from the supervisor's thread."""
+    """One shard under way; ``interrupted`` is set from the supervisor's thread."""
 
     claim: Claim
     session_id: str
@@ -103,7 +103,7 @@ class ChoreEnds:
                 delay_seconds=delay,
             )
             if state == ShardState.READY:
-                self._ringer.ring(UPKEEP)
+                self._ringer.ring(chore.claim.pool)
             return True
 
         with suppress(SQLAlchemyError):

@@ -1,5 +1,5 @@
 """Shards of the upkeep pool: validating and assembling batches, unfolding rows that are graphs,
-packing what they made. On threads of this process."""
+packing what they made, judging the data of fine-tunings. On threads of this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
@@ -26,15 +27,19 @@ from shared.states import ShardState, Stage
 from shared.storage.base import Store, StoredObject
 from worker.rows import read_slice
 from worker.session import Session
+from worker.tuning.data.limits import DataLimits
 from worker.upkeep.assembly import Assembler, Interrupted
 from worker.upkeep.bundle import make_bundle
 from worker.upkeep.chore import Chore, ChoreEnds
+from worker.upkeep.tuning_data import TuningData
 from worker.upkeep.unfolding import collect, unfold
 from worker.upkeep.validation import BatchValidator
 
 log = structlog.get_logger()
 
 THREADS = 2
+FINE_TUNE = "fine_tune"
+"""The kind of jobs whose first stage is ``tuning_data``."""
 DEFAULT_KEEP_SECONDS = 30 * 86_400
 """Result files live for 30 days unless ``output_expires_after`` says otherwise."""
 
@@ -54,7 +59,9 @@ class UpkeepChores:
         max_rows: int,
         max_line_bytes: int,
         max_reported: int,
+        scratch: Path | None = None,
     ) -> None:
+        """``scratch`` is a folder for temporary copies of uploads; None: the system's."""
         self._database = database
         self._store = store
         self._ringer = ringer
@@ -65,6 +72,14 @@ class UpkeepChores:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chore")
         self._chores: dict[Held, Chore] = {}
         self._ends = ChoreEnds(database, session, ringer)
+        self._tuning_data = TuningData(
+            database,
+            store,
+            self._ends,
+            ringer,
+            limits=DataLimits(line_bytes=max_line_bytes, rows=max_rows, reported=max_reported),
+            scratch=scratch,
+        )
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
@@ -84,6 +99,9 @@ class UpkeepChores:
             if key not in held or held[key] is not None:
                 chore.interrupted.set()
 
+    def drain(self) -> None:
+        """Chores are short: they are waited for."""
+
     def abandon_all(self) -> None:
         for chore in list(self._chores.values()):
             chore.interrupted.set()
@@ -100,6 +118,8 @@ class UpkeepChores:
         started = time.monotonic()
         try:
             match claim.stage:
+                case Stage.VALIDATE if claim.kind == FINE_TUNE:
+                    self._tuning_data.run(chore)
                 case Stage.VALIDATE:
                     self._validate(chore)
                 case Stage.GENERATE:

@@ -1,4 +1,5 @@
-"""Removing what nobody needs: intermediate objects, expired files, old keys and sessions."""
+"""Removing what nobody needs: intermediate objects, states of trainings, expired files, deleted
+models, old keys and sessions."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ from shared.db import retention
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.storage.base import Store
+from shared.storage.keys import models_prefix
 from worker.outputs import (
     all_files_prefix,
     assembly_prefix,
     file_part,
     files_prefix,
+    job_prefix,
     slices_prefix,
 )
 
@@ -42,6 +45,7 @@ class Cleaner:
             retention.mark_spotless(connection)
         self._each(self._list(retention.uncleaned_jobs), self._clean_job)
         self._each(self._list(retention.expired_files), self._delete_expired_file)
+        self._each(self._list(retention.deleted_models), self._delete_model)
         with autocommit(self._database) as connection:
             retention.forget_old_keys(connection)
             retention.forget_old_sessions(connection)
@@ -69,13 +73,28 @@ class Cleaner:
             for epoch in range(1, job.vain_assemblies + 1):
                 prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
                 removed += self._store.delete_prefix(prefix)
-        if job.deleted:
+        if job.is_training:
+            removed = self._remove_states(job)
+        elif job.deleted:
             removed += self._store.delete_prefix(all_files_prefix(job.tenant_id, job.job_id))
         elif job.makes_files:
             removed += self._remove_vain_files(job)
         with autocommit(self._database) as connection:
             retention.mark_cleaned(connection, job.job_id)
         log.info("job_cleaned", job=job.job_id, objects=removed)
+
+    def _remove_states(self, job: retention.EndedJob) -> int:
+        """What a training could have gone on from, and what attempts left that came to nothing;
+        models and results stay."""
+        with autocommit(self._database) as connection:
+            keep = retention.keys_of_training(connection, job.job_id)
+        return sum(
+            self._store.delete_prefix(prefix, keep=[key for key in keep if key.startswith(prefix)])
+            for prefix in (
+                job_prefix(job.tenant_id, job.job_id),
+                models_prefix(job.tenant_id, job.job_id),
+            )
+        )
 
     def _remove_vain_files(self, job: retention.EndedJob) -> int:
         """Files of attempts that came to nothing, and all previews."""
@@ -93,6 +112,13 @@ class Cleaner:
         with autocommit(self._database) as connection:
             retention.forget_previews(connection, job.job_id)
         return removed
+
+    def _delete_model(self, model: retention.DeletedModel) -> None:
+        for key in model.keys:
+            self._store.delete(key)
+        with autocommit(self._database) as connection:
+            retention.mark_model_cleaned(connection, model.id)
+        log.info("model_deleted", model=model.id, objects=len(model.keys))
 
     def _delete_expired_file(self, file: tuple[str, str]) -> None:
         file_id, storage_key = file

@@ -12,7 +12,7 @@ from shared.specs import CompositionSpec, ImageSpec, InferenceSpec, SpeechSpec, 
 
 INPUT_TOKEN_COST = 0.1
 """Prefilling a prompt token takes about a tenth of generating one."""
-TOKENS_PER_SECOND = {"text": 300.0, "embedding": 5_000.0}
+TOKENS_PER_SECOND = {"text": 300.0, "embedding": 5_000.0, "classifier": 5_000.0}
 DEFAULT_TOKENS_PER_SECOND = 300.0
 DEFAULT_NEW_TOKENS = 512
 

@@ -36,6 +36,8 @@ class FakeServer:
     batches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     jobs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     campaigns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tunings: list[dict[str, Any]] = field(default_factory=list)
+    """States of the one fine-tuning job that there is."""
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     """Of the one job that has any; their bytes are in ``files``."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -93,6 +95,28 @@ def campaign(status: str, **fields: Any) -> dict[str, Any]:
         "product": "Stillwater Two",
         "steps": {"total": 9, "completed": 4, "failed": 0},
         "created_at": 1_700_000_000,
+        "error": None,
+        **fields,
+    }
+
+
+def tuning(status: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "ftjob-1",
+        "object": "fine_tuning.job",
+        "status": status,
+        "model": "writer",
+        "recipe": "supervised",
+        "fine_tuned_model": None,
+        "created_at": 1_700_000_000,
+        "finished_at": None,
+        "estimated_finish": None,
+        "result_files": [],
+        "paused": False,
+        "stopping": False,
+        "step": None,
+        "steps": None,
+        "loss": None,
         "error": None,
         **fields,
     }
@@ -237,6 +261,27 @@ def _steps(handler: _Handler, state: FakeServer, seen: Seen) -> None:
     handler.answer(_page([step]))
 
 
+def _tuning(handler: _Handler, state: FakeServer, seen: Seen, *_: str) -> None:
+    handler.answer(_next(state.tunings))
+
+
+def _tunings(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    handler.answer(_page(state.tunings[:1]))
+
+
+def _tuning_events(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    told = ("Step 2", "The training has begun")
+    handler.answer(
+        _page([{"level": "info", "message": text, "created_at": 1_700_000_000} for text in told])
+    )
+
+
+def _tuning_checkpoints(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    name = "ft:writer:t::1:ckpt-step-2"
+    found = {"step_number": 2, "metrics": {"valid_loss": 0.5}, "best": True}
+    handler.answer(_page([{**found, "fine_tuned_model_checkpoint": name}]))
+
+
 def _upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
     handler.answer({"id": "file-1", "bytes": state.upload_bytes})
 
@@ -283,6 +328,12 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/v1/jobs/[^/]+/artifacts", _artifacts),
     ("GET", "/v1/campaigns/[^/]+/steps", _steps),
     ("GET", "/v1/downloads/(.+)", _download),
+    ("POST", "/v1/fine_tuning/jobs", _tuning),
+    ("GET", "/v1/fine_tuning/jobs", _tunings),
+    ("GET", "/v1/fine_tuning/jobs/[^/]+", _tuning),
+    ("POST", "/v1/fine_tuning/jobs/[^/]+/(?:cancel|pause|resume)", _tuning),
+    ("GET", "/v1/fine_tuning/jobs/[^/]+/events", _tuning_events),
+    ("GET", "/v1/fine_tuning/jobs/[^/]+/checkpoints", _tuning_checkpoints),
     ("POST", "/v1/(batches|jobs|campaigns)", _create),
     ("GET", "/v1/(batches|jobs|campaigns|models|admin/tenants)", _list),
     ("GET", "/v1/(batches|jobs|campaigns)/([^/]+)", _one),

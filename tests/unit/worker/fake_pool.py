@@ -37,6 +37,8 @@ class FakeChild:
         self.last_heard = 0.0
         self.rows_in_flight: dict[tuple[int, int], set[int]] = {}
         self.submitted: list[tuple[int, int]] = []
+        self.adapters: list[tuple[str, str]] = []
+        """Folder and name that each of them came with."""
         self.cancelled: list[tuple[int, int]] = []
         self._inbox: list[FromEngine] = []
         self._death: ChildDied | None = None
@@ -46,6 +48,7 @@ class FakeChild:
             raise self._death
         self.rows_in_flight.setdefault((shard, epoch), set()).update(row.index for row in rows)
         self.submitted += [(shard, row.index) for row in rows]
+        self.adapters += [(row.adapter, row.adapter_name) for row in rows]
 
     def cancel(self, shard: int, epoch: int) -> None:
         if self._death is not None:
@@ -101,10 +104,13 @@ class FakePool:
         self.room = True
         self.loads_at_once = True
         self.spawned: list[FakeChild] = []
+        self.sources: list[str] = []
+        """Of the models that were asked for."""
         self._children: dict[tuple[str, bool], FakeChild] = {}
 
     def get(self, model: Model, *, quarantine: bool = False) -> FakeChild | None:
         key = (model.id, quarantine)
+        self.sources.append(model.source)
         if key not in self._children:
             if not self.room:
                 return None

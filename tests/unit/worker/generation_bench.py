@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,10 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, spool: Spool) -> None:
         self.pool, self.commits = FakePool(spool), FakeCommits()
         self.models_down = False
+        self.known: dict[str, Model] = {}
+        """Models that are not of the fake engine."""
+        self.local: dict[str, Path] = {}
+        """Where files of the store's models are on this machine, by model."""
         self.now = 1_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr("worker.watchdog.time", clock)
@@ -34,6 +39,7 @@ class Bench:
             engines,
             commits,
             self._model,
+            self,
             spool,
             idle_engine_seconds=60.0,
             load_engine_seconds=600.0,
@@ -44,7 +50,13 @@ class Bench:
             raise OperationalError("SELECT", {}, Exception("down"))
         if model_id == "gone":
             return None
+        if model_id in self.known:
+            return self.known[model_id]
         return Model(model_id, "text", "fake", "", [CHAT], {}, "us", 0)
+
+    def path(self, model: Model) -> Path | None:
+        """As ``worker.model_files.ModelFiles``."""
+        return self.local.get(model.id)
 
     def batch(
         self, shard_id: int = 1, rows: int = 3, *, model: str = "m", **fields: Any

@@ -83,9 +83,8 @@ def test_a_step_goes_its_own_way(bench: Bench) -> None:
 
 def test_rows_are_named_for_the_plant(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted: list[str] = []
-    bench.batch(rows=0)
+    bench.batch(rows=1)  # the child is there
     run = ShardRun(make_claim(2, kind="batch"), "w1", make_rows(2))
-    bench.generation._placement.place(run, "m", [])  # the child is there
     monkeypatch.setattr(
         bench.child, "submit", lambda _s, _e, rows: submitted.extend(row.id for row in rows)
     )

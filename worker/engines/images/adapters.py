@@ -1,4 +1,5 @@
-"""LoRA adapters: loaded once beside the weights, switched between microbatches."""
+"""LoRA adapters: those of the catalog are loaded with the weights, those of rows when they come;
+switched between microbatches."""
 
 from __future__ import annotations
 
@@ -9,15 +10,29 @@ from typing import Any
 
 from worker.engines.base import EngineFailed
 from worker.engines.images.settings import AdapterSettings
+from worker.engines.images.tuned import TunedAdapters
 
 _SUFFIX = ".safetensors"
+
+Chosen = tuple[str, float]
+"""An adapter of the catalog, and its weight in the request."""
 
 
 class Adapters:
     """The adapters of one model."""
 
-    def __init__(self, pipeline: Any, offered: dict[str, AdapterSettings], folder: Path) -> None:
-        """Loads all of them. Raises EngineFailed ``bad_settings`` or ``model_load_failed``."""
+    def __init__(
+        self,
+        pipeline: Any,
+        offered: dict[str, AdapterSettings],
+        folder: Path,
+        *,
+        most_tuned: int = 1,
+    ) -> None:
+        """Loads all that are ``offered``; beside them stay at most ``most_tuned`` of rows.
+
+        Raises EngineFailed ``bad_settings`` or ``model_load_failed``.
+        """
         if offered and find_spec("peft") is None:
             raise EngineFailed("bad_settings", "engine setting 'adapters': peft is not installed")
         self._base_weights = {name: adapter.weight for name, adapter in offered.items()}
@@ -27,7 +42,8 @@ class Adapters:
             name: _load(pipeline, adapter.source, self._inner[name], name, folder)
             for name, adapter in offered.items()
         }
-        self._active: tuple[str, float] | None = None
+        self._tuned = TunedAdapters(most_tuned)
+        self._active: tuple[Chosen | None, str] | None = (None, "")
         if offered:
             pipeline.disable_lora()
 
@@ -39,20 +55,30 @@ class Adapters:
         """sha256 of the adapter's file; None when it came from a hub."""
         return self._digests[name]
 
-    def use(self, pipeline: Any, chosen: tuple[str, float] | None) -> None:
-        """Puts the adapter (name, weight of the request), or none, in force.
+    def use(self, pipeline: Any, chosen: Chosen | None, tuned: str = "") -> str:
+        """Puts the adapter of the catalog, and the one in the folder ``tuned``, in force, as far
+        as there are any; returns the latter's sha256, or "". Raises BadAdapter for it.
 
         The components are shared, so any of the model's pipelines will do.
         """
-        if chosen == self._active:
-            return
-        if chosen is None:
-            pipeline.disable_lora()
-        else:
+        if (chosen, tuned) != self._active:
+            self._active = None  # until all of it is done
+            self._switch(pipeline, chosen, tuned)
+            self._active = chosen, tuned
+        return self._tuned[tuned].sha256 if tuned else ""
+
+    def _switch(self, pipeline: Any, chosen: Chosen | None, tuned: str) -> None:
+        weights: dict[str, float] = {}
+        if tuned:
+            weights[self._tuned.load(pipeline, tuned).inner] = 1.0
+        if chosen is not None:
             name, weight = chosen
+            weights[self._inner[name]] = weight * self._base_weights[name]
+        if weights:
             pipeline.enable_lora()
-            pipeline.set_adapters([self._inner[name]], [weight * self._base_weights[name]])
-        self._active = chosen
+            pipeline.set_adapters(list(weights), list(weights.values()))
+        elif self._inner or len(self._tuned):
+            pipeline.disable_lora()
 
 
 def _load(pipeline: Any, source: str, inner: str, name: str, folder: Path) -> str | None:

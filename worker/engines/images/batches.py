@@ -32,6 +32,8 @@ class Group:
     strength: float | None = None
     adapter: tuple[str, float] | None = None
     """Name and weight."""
+    tuned: str = ""
+    """The folder of the rows' own adapter."""
     alone: str = ""
     """The id of a row that shares with nobody, since a call that it was in has failed."""
 

@@ -53,17 +53,18 @@ class Blend:
             torch.Generator("cpu").manual_seed(image.seed ^ _OWN_NOISE) for image in self._images
         ]
         noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
-        masks = [_mask(row.mask, latents.shape[-2:]) for row in rows]
+        side = (latents.shape[-2], latents.shape[-1])
+        masks = [_mask(row.mask, side) for row in rows]
         changes = torch.stack(masks).to(latents.device)
         return clean, noise.to(latents.device, clean.dtype), changes
 
 
-def _mask(mask: Any, side: Sequence[int]) -> torch.Tensor:
+def _mask(mask: Any, side: tuple[int, int]) -> torch.Tensor:
     """A picture, white where it is to be repainted, as bool (1, height, width) of the latents."""
     import numpy as np
 
     light = torch.from_numpy(np.array(mask.convert("L"), np.float32) / 255)
-    return functional.adaptive_avg_pool2d(light[None], tuple(side)) >= _CHANGES
+    return functional.adaptive_avg_pool2d(light[None], side) >= _CHANGES
 
 
 def _after(timesteps: torch.Tensor, timestep: Any) -> torch.Tensor | None:

@@ -165,7 +165,7 @@ def _fitting_tasks(base: Any) -> tuple[Task, ...]:
 
 
 def _needs_blending(base: Any) -> bool:
-    """Whether diffusers' own inpainting, which knows UNets of four and nine channels, refuses it."""
+    """Whether diffusers' own inpainting, which knows UNets of 4 and 9 channels, refuses it."""
     unet = getattr(base, "unet", None)
     return unet is not None and unet.config.in_channels not in (4, 9)
 

@@ -63,12 +63,13 @@ class Offer:
             row.id,
             spec,
             prompt,
-            self._group(spec, task, size),
+            self._group(spec, task, size, row.adapter),
             seed=drawn_seed() if spec.seed is None else spec.seed,
             input_tokens=sum(map(self.meter.count, (prompt, spec.negative_prompt or ""))),
             warnings=self._warnings(spec, prompt),
             source=image,
             mask=mask,
+            adapter_name=row.adapter_name,
         )
 
     def _pictures(self, spec: ImageSpec, row: Row) -> tuple[Image | None, Image | None]:
@@ -104,7 +105,7 @@ class Offer:
             )
         return size
 
-    def _group(self, spec: ImageSpec, task: Task, size: tuple[int, int]) -> Group:
+    def _group(self, spec: ImageSpec, task: Task, size: tuple[int, int], tuned: str) -> Group:
         able = self.abilities[task]
         if spec.negative_prompt is not None and not able.takes_negative:
             raise UnsupportedParameter(
@@ -122,6 +123,7 @@ class Offer:
             negative=spec.negative_prompt is not None or able.needs_negative,
             strength=_strength(spec, able, steps),
             adapter=self._adapter(spec),
+            tuned=tuned,
         )
 
     def _steps(self, spec: ImageSpec, able: Abilities) -> int:

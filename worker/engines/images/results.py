@@ -18,10 +18,12 @@ from worker.engines.pictures import (
     write_encoded,
     write_picture,
 )
-from worker.engines.protocol import OutputFile, RowResult
+from worker.engines.protocol import Load, OutputFile, RowResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from worker.engines.images.loading import LoadedPipelines
 
 MAX_INLINE_BYTES = 32 * 2**20
 """Of a row's encoded images as ``b64_json``: a result travels, and is kept, as one JSON text."""
@@ -42,6 +44,16 @@ class Studio:
     origin: dict[str, Any]
     """What the provenance of every image begins with: model, fingerprint, scheduler."""
     adapter_digests: dict[str, str | None]
+
+    @classmethod
+    def of(cls, load: Load, loaded: LoadedPipelines, digests: dict[str, str | None]) -> Studio:
+        """For a model that was loaded; ``digests`` are those of the catalog's adapters."""
+        origin = {
+            "model": load.model,
+            "fingerprint": loaded.fingerprint,
+            "scheduler": type(loaded.base.scheduler).__name__,
+        }
+        return cls(load.model, load.spool, load.public_url, origin, digests)
 
     def finish(self, image: WantedImage, picture: Image, *, withheld: bool) -> None:
         """Writes the picture and its thumbnail."""
@@ -85,7 +97,7 @@ class Studio:
         inline = 0 < inline_bytes <= MAX_INLINE_BYTES
         body: dict[str, Any] = {
             "created": int(time.time()),
-            "model": self.model,
+            "model": row.adapter_name or self.model,
             "data": [self._entry(image, made_image, inline) for image, made_image in made],
             "size": f"{row.group.width}x{row.group.height}",
             "output_format": row.spec.output_format,
@@ -131,8 +143,18 @@ class Studio:
     def _provenance(self, image: WantedImage) -> dict[str, Any]:
         return {
             **self.origin,
+            **self._tuning(image.row),
             **provenance_of(image.row, image.seed),
             "adapter": self._adapter(image.row),
+        }
+
+    def _tuning(self, row: ImageRow) -> dict[str, Any]:
+        if not row.adapter_name:
+            return {}
+        return {
+            "model": row.adapter_name,
+            "base_model": self.model,
+            "model_adapter_sha256": row.adapter_sha256,
         }
 
     def _adapter(self, row: ImageRow) -> dict[str, Any] | None:

@@ -70,6 +70,10 @@ class ImageRow:
     """RGB, of the size to be made: what an edit or a variation starts from."""
     mask: Image | None = None
     """L, of the same size: white where to edit."""
+    adapter_name: str = ""
+    """What model and the row's own adapter are called together."""
+    adapter_sha256: str = ""
+    """Of that adapter's weights; known once they are in force."""
     images: list[WantedImage] = field(default_factory=list)
     steps: int = 0
     """Of the loop, which strength and the scheduler make other than those asked for."""

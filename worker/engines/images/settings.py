@@ -69,6 +69,8 @@ class ImageSettings(EngineSettings):
     vae_tiling: bool | None = None
     """Decode an image in tiles; unset, where the largest image would not fit the free memory."""
     adapters: dict[str, AdapterSettings] = Field(default_factory=dict)
+    max_adapters: int = Field(default=8, ge=1, le=256)
+    """Most adapters of tuned models that are loaded at a time, beside those above."""
 
     @model_validator(mode="after")
     def _defaults_within_caps(self) -> ImageSettings:

@@ -1,0 +1,158 @@
+"""From a body to a fine-tuning job: checked against the tenant's models and files, then queued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from api import parsing
+from api.requests import Metadata, RequestBody
+from api.services import Services
+from api.submitting import Once
+from shared import lifecycle
+from shared.db.files import hold_file
+from shared.db.models import Model, hold_model
+from shared.errors import InvalidRequest, ModelNotFound, ModelNotTunable, NotFound
+from shared.ids import new_tuning_id
+from shared.pools import UPKEEP
+from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec
+
+PURPOSE = "fine-tune"
+FAKE = "fake"
+_CLASSIFIED = frozenset({"text", "embedding", "classifier"})
+TUNABLE: dict[str, frozenset[str]] = {
+    "supervised": frozenset({"text"}),
+    "dpo": frozenset({"text"}),
+    "text_classification": _CLASSIFIED,
+    "token_classification": _CLASSIFIED,
+    "text_to_image": frozenset({"image"}),
+}
+"""Engines of the models that a recipe starts from; the others go on from models of their own."""
+
+
+class _Labels(RequestBody):
+    metadata: Metadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TuningSubmission:
+    """A fine-tuning job, well-formed, that may be queued."""
+
+    job_id: str
+    spec: FineTuningSpec
+    stored: dict[str, Any]
+    """The spec as it is kept: what was given, and a seed."""
+
+
+def read_tuning(document: Any) -> TuningSubmission:
+    """Raises InvalidFields with every field at fault, or InvalidRequest."""
+    spec = parsing.validate(FineTuningSpec, document)
+    parsing.validate(_Labels, {"metadata": spec.metadata})
+    if any("\0" in text for pair in (spec.metadata or {}).items() for text in pair):
+        raise InvalidRequest("'metadata' must be text", param="metadata")
+    job_id = new_tuning_id()
+    stored = spec.model_dump(mode="json", exclude_unset=True)
+    stored["seed"] = _seed(job_id) if spec.seed is None else spec.seed
+    return TuningSubmission(job_id, spec, stored)
+
+
+def submit_tuning(
+    services: Services, tenant_id: str, once: Once, make: Callable[[], TuningSubmission]
+) -> str:
+    """Queues what ``make`` reads, unless the key made a job already; returns the job's id.
+
+    Raises IdempotencyMismatch, ModelNotFound, ModelNotTunable, NotFound for a file, InvalidRequest.
+    """
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return first
+    submission = make()
+    try:
+        with services.transaction() as connection:
+            _queue(connection, services, tenant_id, submission, once)
+    except IntegrityError:
+        # Somebody with the same key was quicker; the database has let us wait for them.
+        first = once.first_use(services, tenant_id)
+        if first is None:
+            raise
+        return first
+    services.bell.ring(UPKEEP)
+    return submission.job_id
+
+
+def _queue(
+    connection: Connection,
+    services: Services,
+    tenant_id: str,
+    submission: TuningSubmission,
+    once: Once,
+) -> None:
+    spec = submission.spec
+    base = require_base(connection, tenant_id, spec)
+    _require_file(connection, tenant_id, spec.training_file, "training_file")
+    if spec.validation_file is not None:
+        _require_file(connection, tenant_id, spec.validation_file, "validation_file")
+    lifecycle.submit_fine_tune(
+        connection,
+        job_id=submission.job_id,
+        tenant_id=tenant_id,
+        model=spec.model,
+        training_file_id=spec.training_file,
+        validation_file_id=spec.validation_file,
+        spec=json.dumps(submission.stored),
+        detail={} if base is None else {"lineage": [base.id, *base.detail.get("parents", [])]},
+        metadata=spec.metadata,
+        priority=spec.priority,
+        window=services.settings.ready_window,
+        idempotency=once.for_submit(),
+    )
+
+
+def require_base(connection: Connection, tenant_id: str, spec: FineTuningSpec) -> Model | None:
+    """The model to start from, held until the transaction ends; None for a recipe that starts from
+    nothing. Raises ModelNotFound or ModelNotTunable."""
+    if spec.recipe in FROM_SCRATCH and spec.model == spec.recipe:
+        return None
+    known = spec.model.isprintable()
+    model = hold_model(connection, tenant_id, spec.model) if known else None
+    if model is None:
+        raise ModelNotFound("there is no such model", param="model")
+    if not _is_tunable(model, spec.recipe):
+        raise ModelNotTunable(
+            f"the recipe '{spec.recipe}' can't start from {_kind_of(model)}", param="model"
+        )
+    return model
+
+
+def _is_tunable(model: Model, recipe: str) -> bool:
+    if model.engine == FAKE:
+        return True
+    if recipe in FROM_SCRATCH:
+        return model.job_id is not None and model.detail.get("recipe") == recipe
+    return model.engine in TUNABLE[recipe]
+
+
+def _kind_of(model: Model) -> str:
+    made = model.detail.get("recipe")
+    return f"a model that the recipe '{made}' made" if made else f"a model of kind '{model.engine}'"
+
+
+def _require_file(connection: Connection, tenant_id: str, file_id: str, param: str) -> None:
+    file = hold_file(connection, tenant_id, file_id) if parsing.is_id(file_id) else None
+    if file is None:
+        raise NotFound("there is no such file", param=param)
+    if file.purpose != PURPOSE:
+        raise InvalidRequest(
+            f"the file's purpose is '{file.purpose}', not '{PURPOSE}'", param=param
+        )
+
+
+def _seed(job_id: str) -> int:
+    """Of a job that names none: any number will do, as long as it is known and stays."""
+    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) & 0x7FFF_FFFF

@@ -1,0 +1,179 @@
+"""How an attempt at a training ends: its model and files committed, or the shard given back with
+the right budget charged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import structlog
+
+from shared import lifecycle
+from shared.backoff import delay_seconds, delays
+from shared.errors import StorageFull, StorageUnavailable
+from shared.ids import new_file_id
+from shared.lifecycle import NewFile, ReleaseReason, TrainingEnd
+from shared.storage.keys import check_key, model_prefix, training_files_prefix
+from worker.model_paths import check_files
+from worker.tuning.checkpoint_store import BadFolder, list_files, store_folder
+from worker.tuning.messages import RESULT, Failed, Finished, ResultFile, Stopped
+from worker.tuning.planning import new_model
+from worker.tuning.training import Died, Hung, LastWord, Means, Order, Training
+from worker.upkeep.assembly import Interrupted
+from worker.upkeep.chore import ChoreEnds
+
+log = structlog.get_logger()
+
+MODEL, FILES = "model", "files"
+TENANTS_FAULT = frozenset({"data", "request"})
+RETRY_SECONDS, RETRY_CAP_SECONDS = 2.0, 60.0
+LONGEST_TAIL = 1_500
+
+Result = TypeVar("Result")
+
+
+class Ending:
+    """Carries the last word of one training to where it belongs."""
+
+    def __init__(self, means: Means, ends: ChoreEnds, order: Order, training: Training) -> None:
+        self._means = means
+        self._ends = ends
+        self._order = order
+        self._training = training
+
+    def carry(self, word: LastWord) -> None:
+        """Raises Interrupted, Stale, BadFolder, ModelDamaged, and what the store and the database
+        raise."""
+        match word:
+            case Finished():
+                self._finish(word)
+            case Stopped():
+                self._ends.give_back(self._order, ReleaseReason.PREEMPTED)
+            case Failed(code, message, blame, param) if blame in TENANTS_FAULT:
+                self.fail(code, message, param)
+            case Failed(code, message):
+                self._give_back(ReleaseReason.ERROR, code, message)
+            case Died(exit, tail) if exit.out_of_memory:
+                self._give_back(ReleaseReason.CRASHED, "out_of_memory", _with_tail(exit, tail))
+            case Died(exit, tail):
+                self._give_back(ReleaseReason.CRASHED, "training_crashed", _with_tail(exit, tail))
+            case Hung(seconds):
+                message = f"the training said nothing for {seconds:.0f} seconds"
+                self._give_back(ReleaseReason.ERROR, "training_hung", message)
+
+    def fail(self, code: str, message: str, param: str | None) -> None:
+        """Fails the job: another try would end like this one. Raises Stale."""
+        claim, session_id = self._order.claim, self._order.session_id
+
+        def commit() -> bool:
+            with self._means.database.begin() as connection:
+                return lifecycle.fail_training(
+                    connection, session_id, claim.held, code=code, message=message, param=param
+                )
+
+        if not self._means.insistence.insist(commit, session_id):
+            log.warning("zombie_commit_refused", shard=claim.shard_id)
+        log.info("training_failed", job=claim.job_id, code=code)
+
+    def _give_back(self, reason: ReleaseReason, code: str, message: str) -> None:
+        claim = self._order.claim
+        log.warning("training_broken", job=claim.job_id, code=code, reason=str(reason))
+        pause = delay_seconds(claim.epoch, base=RETRY_SECONDS, cap=RETRY_CAP_SECONDS)
+        self._ends.give_back(self._order, reason, code, message, delay=pause)
+
+    # --- success ------------------------------------------------------------------------------
+
+    def _finish(self, said: Finished) -> None:
+        claim, session_id = self._order.claim, self._order.session_id
+        end = self._end(said)
+
+        def commit() -> bool:
+            with self._means.database.begin() as connection:
+                return lifecycle.finish_training(connection, session_id, claim.held, end)
+
+        if not self._means.insistence.insist(commit, session_id):
+            log.warning("zombie_commit_refused", shard=claim.shard_id)
+            return
+        log.info(
+            "training_finished",
+            job=claim.job_id,
+            step=said.step,
+            bytes=end.model.bytes,
+            files=len(end.files),
+        )
+
+    def _end(self, said: Finished) -> TrainingEnd:
+        claim, training = self._order.claim, self._training
+        folder = training.folder / RESULT / MODEL
+        prefix = model_prefix(claim.tenant_id, claim.job_id, claim.epoch)
+        files = self._insist_on_store(
+            lambda: store_folder(
+                self._means.store,
+                self._means.threads,
+                folder,
+                prefix,
+                self._order.interrupted.is_set,
+            )
+        )
+        check_files(files)
+        detail = {
+            "job": claim.job_id,
+            "step": said.step,
+            "metrics": said.metrics,
+            "trained_tokens": said.trained_tokens,
+            "data": dict(training.prepared.data.said),
+        }
+        model = new_model(
+            training.prepared.plan.model,
+            plan=training.prepared.plan,
+            base=training.prepared.base,
+            started=training.started,
+            files=files,
+            detail=detail,
+        )
+        return TrainingEnd(
+            model=model,
+            files=self._insist_on_store(lambda: self._store_results(said.files)),
+            metrics=said.metrics,
+            trained_tokens=said.trained_tokens,
+            step=said.step,
+            seconds=training.seconds,
+        )
+
+    def _store_results(self, files: list[ResultFile]) -> list[NewFile]:
+        claim = self._order.claim
+        folder = self._training.folder / RESULT / FILES
+        there = set(list_files(folder)) if folder.is_dir() else set()
+        prefix = training_files_prefix(claim.tenant_id, claim.job_id, claim.epoch)
+        made = []
+        for file in files:
+            if file.path not in there:
+                raise BadFolder(f"there is no result file {file.path!r}")
+            if self._order.interrupted.is_set():
+                raise Interrupted
+            key = check_key(prefix + file.path)
+            path = Path(folder, *PurePosixPath(file.path).parts)
+            stored = self._means.store.put_file(key, path, media_type=file.media_type)
+            name = f"{claim.job_id}_{file.path.replace('/', '_')}"
+            made.append(NewFile(new_file_id(), name, stored))
+        return made
+
+    def _insist_on_store(self, call: Callable[[], Result]) -> Result:
+        """A training that took hours is not repeated because the store is away for a while."""
+        for delay in delays(base=0.5, cap=30.0):
+            try:
+                return call()
+            except (StorageUnavailable, StorageFull) as error:
+                log.warning(
+                    "result_postponed", job=self._order.claim.job_id, error=type(error).__name__
+                )
+            if self._order.interrupted.is_set():
+                raise Interrupted
+            self._means.insistence.pause(delay, self._order.session_id)
+        raise AssertionError("delays() never ends")
+
+
+def _with_tail(exit: object, tail: str) -> str:
+    """What the training printed last, for those who have to find out why."""
+    return f"{exit}; it printed:\n{tail[-LONGEST_TAIL:]}" if tail else str(exit)
