@@ -37,8 +37,8 @@ DEFAULTS: dict[str, Defaults] = {
     "token_classification": Defaults(6000, (3, 20), (8, 32), 1e-4, 5e-4, full_below=200_000_000),
     "text_to_image": Defaults(4000, (2, 50), (4, 16), 1e-5, 1e-4),
     "diffusion": Defaults(60_000, (2, 50), (32, 64), 1e-3),
-    "gan": Defaults(60_000, (2, 50), (32, 64), 2e-4),
-    "vae": Defaults(60_000, (2, 50), (32, 64), 1e-3),
+    "gan": Defaults(40_000, (2, 50), (32, 64), 1e-3),
+    "vae": Defaults(40_000, (2, 50), (32, 64), 2e-3),
 }
 UNKNOWN_RECIPE = Defaults(2000, (2, 10), (4, 32), 1e-4, 1e-4)
 LARGE = 1_000_000_000

@@ -6,12 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import (
+    LoraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from worker.engines.adapter_files import BadAdapter, read_adapter
 from worker.recipes.shape import RecipeError
 from worker.recipes.state import storable
 
@@ -87,9 +93,20 @@ def save_adapter(model: Any, folder: Path, *, base_model: str) -> None:
 
 
 def _continued(model: PreTrainedModel, folder: Path) -> Any:
-    if not (folder / WEIGHTS).is_file():
-        raise RecipeError("bad_base_adapter", f"the adapter to go on with has no {WEIGHTS}")
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    """An adapter as it was delivered, trainable again; judged as engines judge it."""
+    try:
+        read_adapter(folder)
+        told = json.loads((folder / CONFIG).read_bytes())
+        known = {name: told[name] for name in _DELIVERED if name in told}
+        config = LoraConfig(**(known | {"inference_mode": False}))
+        adapted = get_peft_model(model, config)
+        missing = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    except (BadAdapter, OSError, TypeError, ValueError, RuntimeError) as error:
+        message = f"the adapter to go on with can't be used: {error}"
+        raise RecipeError("bad_base_adapter", message[:500]) from error
+    if getattr(missing, "unexpected_keys", None):
+        raise RecipeError("bad_base_adapter", "the adapter to go on with is of another model")
+    return adapted
 
 
 def _plain(value: Any) -> Any:
