@@ -93,7 +93,7 @@ RETURNING c.manifest_key, c.files, c.model_id
 """)
 
 _GOES_ON = text("""
-UPDATE shards SET lost_n = 0, suspect = false WHERE id = :id
+UPDATE shards SET lost_n = 0, crash_n = 0, error_n = 0, suspect = false WHERE id = :id
 """)
 
 

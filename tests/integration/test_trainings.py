@@ -294,6 +294,15 @@ def test_a_crash_costs_one_repetition(hall: Hall) -> None:
     assert f"11 examples, from step {INTERVAL}" in hall.notes(job_id)
 
 
+def test_crashes_with_a_checkpoint_between_them_do_not_add_up(hall: Hall) -> None:
+    job_id = hall.job(f"[[crash-once {INTERVAL + 3}]] [[crash {2 * INTERVAL + 3}]]")
+    worker = hall.worker()
+    for _ in range(MAX_CRASHES):
+        worker.run()
+    shard = hall.shard(job_id)
+    assert (shard.state, shard.crash_n) == (ShardState.READY, 1)
+
+
 def test_what_a_training_printed_last_is_told(hall: Hall) -> None:
     job_id = hall.job("[[exit 3]]")
     hall.worker().run()

@@ -75,7 +75,9 @@ class Optimizers:
         return found
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of ``tensors``."""
+        """The inverse of ``tensors``. Raises RecipeError for moments that belong to nothing: a
+        training that lost them would go on, and go elsewhere."""
+        taken = 0
         for name, optimizer in self._optimizers.items():
             for parameter in self._parameters[name]:
                 path = f"{name}/{self._names[parameter]}/"
@@ -83,11 +85,15 @@ class Optimizers:
                     key.removeprefix(path): value
                     for key, value in _with_prefix(tensors, path, ("step", "exp_avg", "exp_avg_sq"))
                 }
+                taken += len(state)
                 if state:
                     optimizer.state[parameter] = {
                         key: _placed(key, value, parameter, optimizer)
                         for key, value in state.items()
                     }
+
+        if taken != len(tensors):
+            raise RecipeError("checkpoint_mismatch", "the checkpoint has moments of other weights")
 
     def scaler_state(self) -> dict[str, Any]:
         scaler = self._accelerator.scaler

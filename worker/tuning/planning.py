@@ -15,6 +15,7 @@ from worker.tuning.messages import Plan, Started
 
 FAKE = "fake"
 ID_LENGTH = 8
+_TUNED, _CHECKPOINT = "ft:", "ckpt-step-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,24 @@ class DataFound:
 
 def model_name(spec: FineTuningSpec, tenant_id: str, job_id: str) -> str:
     """``ft:{base}:{tenant}:{suffix}:{id8}``; of a tuned model, the base is its own base."""
-    base = spec.model
-    if base.startswith("ft:"):
-        base = base.split(":")[1]
+    base, _ = _base_and_tenant(spec.model)
     return f"ft:{base}:{tenant_id}:{spec.suffix or ''}:{job_id[-ID_LENGTH:]}"
 
 
+def _base_and_tenant(name: str) -> tuple[str, str]:
+    """Of a tuned model's or a checkpoint's name, whose base may hold colons; any other name is a
+    base."""
+    if not name.startswith(_TUNED):
+        return name, ""
+    whole, _, last = name.removeprefix(_TUNED).rpartition(":")
+    if not last.startswith(_CHECKPOINT):
+        whole = name.removeprefix(_TUNED)
+    base, tenant, _, _ = whole.rsplit(":", 3)
+    return base, tenant
+
+
 def checkpoint_name(name: str, step: int) -> str:
-    return f"{name}:ckpt-step-{step}"
+    return f"{name}:{_CHECKPOINT}{step}"
 
 
 def seed_of(spec: FineTuningSpec, job_id: str) -> int:
@@ -137,7 +148,7 @@ def new_model(
         files=list(files),
         bytes=sum(file.bytes for file in files),
         detail=said,
-        owned_by=name.split(":")[2],
+        owned_by=_base_and_tenant(name)[1],
     )
 
 

@@ -147,3 +147,12 @@ def test_a_digest_is_of_names_and_contents_in_any_order() -> None:
     assert digest_of([FILE, other]) == digest_of([FILE, moved])
     changed = ModelFile("config.json", "elsewhere", 3, "c" * 64)
     assert digest_of([FILE, other]) != digest_of([FILE, changed])
+
+
+@pytest.mark.parametrize("base", ["smol", "models/writer:1"])
+def test_a_base_may_hold_colons_and_is_tuned_again(base: str) -> None:
+    first = model_name(spec(model=base, suffix="ads"), TENANT, JOB)
+    assert first == f"ft:{base}:{TENANT}:ads:{JOB[-8:]}"
+    for tuned in (first, checkpoint_name(first, 20)):
+        again = model_name(spec(model=tuned), "ten_b", JOB)
+        assert again == f"ft:{base}:ten_b::{JOB[-8:]}"
