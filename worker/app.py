@@ -80,58 +80,15 @@ class Worker:
             ttl_seconds=settings.session_ttl_seconds,
             on_lost=self._session_lost,
         )
-        self._commits = Commits(
-            self._database,
-            self._autocommit,
-            self._store,
-            self._session,
-            self._ringer,
-            on_closed=self._closed,
-        )
-        self._engines = EnginePool(
-            memory_bytes=settings.model_memory_bytes,
-            environment=engine_environment(os.environ, offline=settings.hub_offline),
-            threads=settings.engine_threads,
-            folders=self._spool,
-            public_url=(settings.public_url or "").rstrip("/"),
-        )
+        self._commits = self._make_commits()
+        self._engines = self._make_engines()
         self._desks: dict[str, UpkeepChores | Trainings] = {}
         if UPKEEP in self._pools:
             self._desks[UPKEEP] = self._make_chores()
         if TRAIN in self._pools:
             self._desks[TRAIN] = self._make_trainings()
         self._passes = self._make_passes() if UPKEEP in self._pools else None
-        generation = Generation(
-            self._engines,
-            self._commits,
-            ModelCache(self._database),
-            self._model_files,
-            self._spool,
-            idle_engine_seconds=settings.idle_engine_seconds,
-            load_engine_seconds=settings.load_engine_seconds,
-        )
-        self.supervisor = Supervisor(
-            database=self._database,
-            autocommit=self._autocommit,
-            session=self._session,
-            mailbox=self._mailbox,
-            generation=generation,
-            admission=Admission(
-                database=self._database,
-                store=self._store,
-                spool=self._spool,
-                files=self._model_files,
-                session=self._session,
-                mailbox=self._mailbox,
-                generation=generation,
-            ),
-            desks=self._desks,
-            pools=self._pools,
-            window=settings.ready_window,
-            poll_seconds=settings.poll_seconds,
-            drain_seconds=settings.drain_seconds,
-            congested=self._commits.congested,
-        )
+        self.supervisor = self._make_supervisor()
         self._listener = Listener(
             settings.broker_url,
             self._pools,
@@ -174,6 +131,60 @@ class Worker:
 
     def _closed(self, held: Held) -> None:
         self.supervisor.closed(held)
+
+    def _make_commits(self) -> Commits:
+        return Commits(
+            self._database,
+            self._autocommit,
+            self._store,
+            self._session,
+            self._ringer,
+            on_closed=self._closed,
+        )
+
+    def _make_engines(self) -> EnginePool:
+        settings = self._settings
+        return EnginePool(
+            memory_bytes=settings.model_memory_bytes,
+            environment=engine_environment(os.environ, offline=settings.hub_offline),
+            threads=settings.engine_threads,
+            folders=self._spool,
+            public_url=(settings.public_url or "").rstrip("/"),
+        )
+
+    def _make_supervisor(self) -> Supervisor:
+        settings = self._settings
+        generation = Generation(
+            self._engines,
+            self._commits,
+            ModelCache(self._database),
+            self._model_files,
+            self._spool,
+            idle_engine_seconds=settings.idle_engine_seconds,
+            load_engine_seconds=settings.load_engine_seconds,
+        )
+        return Supervisor(
+            database=self._database,
+            autocommit=self._autocommit,
+            session=self._session,
+            mailbox=self._mailbox,
+            generation=generation,
+            admission=Admission(
+                database=self._database,
+                store=self._store,
+                spool=self._spool,
+                files=self._model_files,
+                session=self._session,
+                mailbox=self._mailbox,
+                generation=generation,
+            ),
+            desks=self._desks,
+            pools=self._pools,
+            window=settings.ready_window,
+            poll_seconds=settings.poll_seconds,
+            drain_seconds=settings.drain_seconds,
+            congested=self._commits.congested,
+        )
 
     def _make_chores(self) -> UpkeepChores:
         return UpkeepChores(
