@@ -79,14 +79,9 @@ class Plant:
         """Raises CommandError when the plant can't be made ready; nothing is left running."""
         with self._signals(), ExitStack() as stack:
             try:
-                self._may_raise = True
-                database = self._make_ready(stack)
-                self._may_raise = False
-                self._watch(database)
+                self._watch(self._make_ready(stack))
             except StopRequested:
                 log.info("stopped_before_ready")
-            finally:
-                self._may_raise = False
 
     # --- making ready -----------------------------------------------------------------------
 
@@ -101,13 +96,15 @@ class Plant:
         settings = plant_settings(folder, given, workers=options.workers)
         database = Database(folder.postgres, given.get("database_url"))
         stack.callback(database.stop)
-        database.start()
+        with self._stoppable():
+            database.start()
         settings = settings.model_copy(update={"database_url": database.url})
         environment = server_environment(settings)
         self._load_catalog(settings, keeper, environment)
         engine = make_engine(settings.database_url, process="up", pool_size=1, max_overflow=2)
         stack.callback(engine.dispose)
-        began = database_time(engine)
+        with self._stoppable():
+            began = database_time(engine)
         stack.callback(self._stop_children, settings.drain_seconds + STOP_MARGIN_SECONDS)
         self._start_children(settings, environment, listener, keeper)
         url = url_of(listener)
@@ -124,7 +121,8 @@ class Plant:
         path = settings.models_file or folder.models_file
         if path == folder.models_file:
             if options.starter_models:
-                make_starter_models(folder.models, folder.logs, keeper, environment)
+                with self._stoppable(at_once=True):
+                    make_starter_models(folder.models, folder.logs, keeper, environment)
             written = write_catalog(path, starters=options.starter_models, fake=options.with_fake)
             if not written:
                 log.info("catalog_kept", path=str(path), reason="edited by the operator")
@@ -134,7 +132,8 @@ class Plant:
             raise CommandError(str(error), ExitCode.USAGE) from None
         if options.with_fake and not any(entry.engine == "fake" for entry in entries):
             log.warning("no_fake_model", reason=f"{path} does not list one")
-        migrate_database(settings.database_url, entries)
+        with self._stoppable():
+            migrate_database(settings.database_url, entries)
         log.info("database_ready", models=[entry.id for entry in entries])
 
     def _start_children(
@@ -184,7 +183,8 @@ class Plant:
                 )
         if late:
             raise CommandError(f"not ready in {READY_SECONDS:.0f} s; see {self._folder.logs}")
-        time.sleep(POLL_SECONDS)
+        with self._stoppable():
+            time.sleep(POLL_SECONDS)
 
     def _pids(self) -> list[int]:
         return [child.pid for child in self._children if child.pid is not None]
@@ -226,6 +226,21 @@ class Plant:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def _stoppable(self, *, at_once: bool = False) -> Iterator[None]:
+        """Raises StopRequested behind the block when a signal has come, before it when one had come
+        already; ``at_once``: in its middle too, for blocks that take long and bear it. Whatever
+        else is under way when a signal comes is never torn apart."""
+        if self._stop.is_set():
+            raise StopRequested
+        self._may_raise = at_once
+        try:
+            yield
+        finally:
+            self._may_raise = False
+        if self._stop.is_set():
+            raise StopRequested
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop.is_set():

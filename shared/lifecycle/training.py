@@ -64,7 +64,7 @@ VALUES (:checkpoint, :tenant, :job, :id, :epoch, :step, :prefix, :manifest_key, 
        manifest_sha256 = excluded.manifest_sha256, files = excluded.files,
        bytes = excluded.bytes, metrics = excluded.metrics, best = c.best OR excluded.best,
        model_id = excluded.model_id
-RETURNING c.id = :checkpoint
+RETURNING xmax = 0
 """)
 
 _ONE_BEST = text("""
@@ -91,6 +91,10 @@ UPDATE checkpoints c SET dropped_at = clock_timestamp()
                               AND m.deleted_at IS NULL))
 RETURNING c.manifest_key, c.files, c.model_id
 """)
+
+# Who begins to start from one of these holds it (``hold_model``) until that is committed, so it is
+# either seen by what follows, or sees what came of it.
+_LOCK_MODELS = text("SELECT 1 FROM models WHERE job_id = :job ORDER BY id FOR UPDATE")
 
 _GOES_ON = text("""
 UPDATE shards SET lost_n = 0, crash_n = 0, error_n = 0, suspect = false WHERE id = :id
@@ -242,6 +246,7 @@ def _checkpoint_values(new: NewCheckpoint) -> dict[str, Any]:
 
 
 def _drop_old(connection: Connection, of_step: dict[str, Any], *, kept: str) -> list[str]:
+    connection.execute(_LOCK_MODELS, {"job": of_step["job"]})
     dropped = connection.execute(_DROP, of_step).all()
     keys = {file["key"] for row in dropped for file in row.files}
     keys |= {row.manifest_key for row in dropped}

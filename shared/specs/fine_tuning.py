@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAX_EPOCHS = 50
 MIN_EXAMPLES = 10
 MAX_TRIALS = 64
+MAX_EVERY_STEPS = 1_000_000_000
 
 RecipeName = Literal[
     "supervised",
@@ -25,10 +26,12 @@ FROM_SCRATCH: frozenset[str] = frozenset({"diffusion", "gan", "vae"})
 
 Auto = Literal["auto"]
 Rate = Annotated[float, Field(gt=0, le=1)]
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    # JSON has no infinity, but a reader of 1e999 does; what is stored must be JSON again.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +81,7 @@ class Lora(_Part):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0, le=2048)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = None
     """Names of linear layers; every one that the recipe knows of, when left out."""
 
 
@@ -95,13 +98,13 @@ class EarlyStopping(_Part):
 class Checkpoints(_Part):
     """How often a training can be resumed from."""
 
-    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_steps: Annotated[int, Field(ge=1, le=MAX_EVERY_STEPS)] | None = None
     every_minutes: Annotated[float, Field(ge=0.05, le=1440)] = 10.0
     """Used when ``every_steps`` is left out."""
 
 
 class Evaluation(_Part):
-    every_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
+    every_steps: Annotated[int, Field(ge=1, le=MAX_EVERY_STEPS)] | Auto = "auto"
     """Between looks at the validation split; ``"auto"``: ten in a training."""
     generate: Annotated[int, Field(ge=0, le=1000)] = 32
     """Validation examples that are answered before and after, for BLEU and ROUGE."""
@@ -146,7 +149,7 @@ class Wandb(_Part):
     project: Annotated[str, Field(min_length=1, max_length=128)]
     name: Annotated[str, Field(max_length=128)] | None = None
     entity: Annotated[str, Field(max_length=128)] | None = None
-    tags: Annotated[list[str], Field(max_length=50)] = []
+    tags: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=50)] = []
 
 
 class Integration(_Part):

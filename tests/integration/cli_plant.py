@@ -94,7 +94,10 @@ class PlantProcess:
 
     def wait(self) -> int:
         """The exit code."""
-        code = self._process.wait(STOP_SECONDS)
+        try:
+            code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still there: {sorted(self.children())}\n{self.stderr}") from None
         self._reader.join(5)
         return code
 

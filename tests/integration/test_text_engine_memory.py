@@ -39,11 +39,11 @@ def test_out_of_memory_halves_the_microbatch_and_fails_no_row(
     original = Forward.decode
     sizes: list[int] = []
 
-    def cramped(self: Forward, tokens: Any, positions: Any, cache: Any) -> Any:
+    def cramped(self: Forward, tokens: Any, *more: Any) -> Any:
         sizes.append(len(tokens))
         if len(tokens) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, tokens, positions, cache)
+        return original(self, tokens, *more)
 
     monkeypatch.setattr(Forward, "decode", cramped)
     bodies = run(engine, rows)
@@ -58,10 +58,10 @@ def test_a_row_too_large_even_alone_fails_and_the_engine_goes_on(
     engine = load(folder)
     original = Forward.decode
 
-    def refusing(self: Forward, tokens: Any, positions: Any, cache: Any) -> Any:
+    def refusing(self: Forward, tokens: Any, positions: Any, *more: Any) -> Any:
         if max(positions) > 60:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")
-        return original(self, tokens, positions, cache)
+        return original(self, tokens, positions, *more)
 
     monkeypatch.setattr(Forward, "decode", refusing)
     bodies = run(engine, [completion(0, "dog", max_tokens=9), completion(1, "dog", max_tokens=90)])

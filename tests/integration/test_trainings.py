@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pressrun.embedded_postgres_server import EmbeddedPostgres
+from shared.db.models import Model
 from shared.db.session import make_engine
 from shared.errors import StorageFull, StorageUnavailable
 from shared.lifecycle.settle import MAX_CRASHES
@@ -17,6 +19,10 @@ from tests.integration.protocol import TENANT
 from tests.integration.training_case import INTERVAL, PATIENCE_SECONDS, STEPS, Hall, Worker
 from tests.plant import wait_until
 from tests.services.tcp_proxy import TcpProxy
+from worker.model_files import ModelFiles
+from worker.tuning import preparing, training
+from worker.tuning.messages import Failed
+from worker.tuning.training import Training
 
 
 @pytest.fixture
@@ -303,12 +309,12 @@ def test_crashes_with_a_checkpoint_between_them_do_not_add_up(hall: Hall) -> Non
     assert (shard.state, shard.crash_n) == (ShardState.READY, 1)
 
 
-def test_what_a_training_printed_last_is_told(hall: Hall) -> None:
+def test_how_a_training_ended_is_told_and_not_what_it_printed(hall: Hall) -> None:
     job_id = hall.job("[[exit 3]]")
     hall.worker().run()
     message = hall.shard(job_id).error_message
     assert "exited with 3" in message
-    assert "the fake recipe was told to exit" in message
+    assert "told to exit" not in message
 
 
 @pytest.mark.parametrize("blame", ["data", "request"])
@@ -354,6 +360,31 @@ def test_a_tuned_model_can_be_tuned_again(hall: Hall) -> None:
     assert model.detail["parents"] == [name, "fake"]
 
 
+def test_the_models_that_a_training_reads_are_kept(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folders go when nobody has asked for them for a while, and trainings last for hours."""
+    job_id = hall.job()
+    worker = hall.worker()
+    worker.run()
+    first = hall.plant.job(job_id).result["fine_tuned_model"]
+    asked: list[str] = []
+    path = ModelFiles.path
+
+    def noting(files: ModelFiles, model: Model) -> Path | None:
+        asked.append(model.id)
+        return path(files, model)
+
+    hall.job("[[wait 3]]", model=first)
+    worker.begin()
+    wait_until(lambda: len(worker.processes()) > 0, PATIENCE_SECONDS)
+    monkeypatch.setattr(training, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(ModelFiles, "path", noting)
+    wait_until(lambda: asked.count(first) > 2, PATIENCE_SECONDS)
+    worker.go()
+    worker.wait()
+
+
 # --- outages ----------------------------------------------------------------------------------
 
 
@@ -381,6 +412,36 @@ def test_a_finished_training_waits_for_its_store(hall: Hall) -> None:
     worker.wait()
     assert hall.plant.job(job_id).state == JobState.SUCCEEDED
     assert hall.shard(job_id).epoch == 1
+
+
+def test_a_full_disk_of_the_worker_is_nobodys_fault(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job_id = hall.job()
+    worker = hall.worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "download", full)
+        worker.run()
+    shard = hall.shard(job_id)
+    assert (shard.state, shard.error_n, shard.preempt_n) == (ShardState.READY, 0, 1)
+    worker.run()
+    assert hall.plant.job(job_id).state == JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("blame", "state"), [("engine", ShardState.READY), ("data", ShardState.FAILED)]
+)
+def test_words_that_no_database_takes_strand_nothing(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, blame: str, state: ShardState
+) -> None:
+    monkeypatch.setattr(Training, "run", lambda _: Failed("odd", "a NUL: \0", blame))
+    job_id = hall.job()
+    hall.worker().run()
+    shard = hall.shard(job_id)
+    assert (shard.state, shard.error_message) == (state, "a NUL: \ufffd")
 
 
 def test_a_training_outlives_its_database(

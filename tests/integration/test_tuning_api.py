@@ -192,6 +192,8 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"metadata": {"k": "\ud800"}}, 400, "invalid_request", "metadata.k"),
     ({"processes": 0}, 400, "invalid_request", "processes"),
     ({"bogus": 1}, 400, "invalid_request", "bogus"),
+    ({"checkpoints": {"every_steps": 10**30}}, 400, "invalid_request", "checkpoints.every_steps"),
+    ({"evaluation": {"every_steps": 10**30}}, 400, "invalid_request", "evaluation.every_steps"),
     ({"method": {"type": "reinforcement"}}, 400, "invalid_request", "method.type"),
     ({"hyperparameters": {"n_epochs": 2.5}}, 400, "invalid_request", "hyperparameters.n_epochs"),
 ]
@@ -205,6 +207,10 @@ def test_what_can_not_be_trained_is_refused(api: ApiCase, plant: TuningPlant) ->
         error = reply.json["error"]
         assert (reply.status_code, error["code"]) == (status, code), body
         assert str(error["param"]).startswith(param), (body, error)
+    endless = json.dumps(good | {"early_stopping": {"min_delta": 0.5}}).replace("0.5", "1e999")
+    kind = "application/json"
+    reply = api.client.post(JOBS, data=endless, content_type=kind, headers=api.key)
+    assert (reply.status_code, reply.json["error"]["param"]) == (400, "early_stopping.min_delta")
     assert plant.scalar("SELECT count(*) FROM jobs") == 0
 
 

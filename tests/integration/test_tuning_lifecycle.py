@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shared import lifecycle
 from shared.db.checkpoints import list_checkpoints, newest_checkpoints
-from shared.db.models import get_model
+from shared.db.models import get_model, hold_model
 from shared.ids import new_file_id, new_id
 from shared.lifecycle import BadLine, Idempotency, NewFile, ReleaseReason, TrainingStep
 from shared.lifecycle.settle import MAX_LOSSES
@@ -22,6 +22,7 @@ from tests.integration.tuning_case import (
     TuningPlant,
     model_of,
     name_of,
+    new_checkpoint,
     training_end,
 )
 
@@ -251,6 +252,30 @@ def test_a_checkpoint_that_something_starts_from_stays(plant: TuningPlant) -> No
     for step in (20, 30, 40):
         plant.checkpoint(claim, step)
     assert plant.kept_steps(job_id) == [10, 30, 40]
+
+
+def test_a_checkpoint_whose_answer_was_lost_is_told_once(plant: TuningPlant) -> None:
+    job_id, claim = plant.training()
+    new = new_checkpoint(claim, 10)
+    for _ in range(2):
+        with plant.engine.begin() as connection:
+            assert lifecycle.add_checkpoint(connection, "trainer", claim.held, new) == []
+    assert len(plant.data_of_events(job_id, "fine_tune.checkpoint")) == 1
+
+
+def test_a_checkpoint_is_not_dropped_while_somebody_begins_to_start_from_it(
+    plant: TuningPlant,
+) -> None:
+    """A job that names it was looked at and is not committed yet."""
+    _, claim = plant.training()
+    for step in (10, 20):
+        plant.checkpoint(claim, step)
+    with plant.engine.begin() as submitting, plant.engine.connect() as saving:
+        assert hold_model(submitting, TENANT, name_of(claim, 10)) is not None
+        saving.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+        with pytest.raises(OperationalError, match="lock timeout"):
+            lifecycle.add_checkpoint(saving, "trainer", claim.held, new_checkpoint(claim, 30))
+    assert plant.checkpoint(claim, 30)
 
 
 def test_a_step_saved_anew_by_a_later_attempt_takes_the_place_of_the_old_one(

@@ -100,7 +100,9 @@ def check_config(config: Any) -> None:
     if not isinstance(config, dict):
         raise BadAdapter("its configuration is not an object")
     for name, value in config.items():
-        if name in _PATTERNS and not are_plain_names(value or {}):
+        if name in _PATTERNS and not (
+            isinstance(value or {}, dict) and are_plain_names(value or {})
+        ):
             # An expression of somebody else's could keep the engine busy for ever.
             raise BadAdapter(f"its {name} is not made of plain names")
         if name in _ANYTHING or value in _ONLY.get(name, ()) or not value:

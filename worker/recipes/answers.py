@@ -31,7 +31,12 @@ class Answers:
     ) -> None:
         self._context, self._model, self._encoder = context, model, encoder
         asked = [encoder.question(row) for row in rows[: context.plan.generate]]
-        self._questions = [question for question in asked if question is not None]
+        questions = [question for question in asked if question is not None]
+        self._most = getattr(model.config, "max_position_embeddings", None) or 2**20
+        longest = min(context.hyperparameters.max_length or self._most, self._most - 1)
+        self._questions = [each for each in questions if len(each.ids) <= longest]
+        if left_out := len(questions) - len(self._questions):
+            context.note(f"{left_out} held-out prompts are too long to be answered", "warn")
 
     def report(self, which: Literal["before", "after"]) -> dict[str, Any]:
         """Asks, keeps the answers, and compares them with the wanted ones."""
@@ -61,8 +66,9 @@ class Answers:
     def _generate(self, questions: Sequence[Question]) -> list[str]:
         """With room for twice the longest wanted answer."""
         tokenizer, end = self._encoder.tokenizer, self._encoder.end_id
-        limit = min(MOST_NEW_TOKENS, 8 + 2 * max(self._tokens(q.answer) for q in questions))
+        wanted = 8 + 2 * max(self._tokens(q.answer) for q in questions)
         width = max(len(question.ids) for question in questions)
+        limit = min(MOST_NEW_TOKENS, wanted, self._most - width)
         ids = torch.full((len(questions), width), int(tokenizer.pad_token_id))
         mask = torch.zeros_like(ids)
         for line, question in enumerate(questions):  # the end is where a prompt goes on
@@ -120,11 +126,11 @@ class Answers:
 
 def _shown(sample: dict[str, str]) -> str:
     names = ("prompt", "wanted", "before", "after")
-    return "\n".join(f"- **{name}**: {_cell(sample[name])}" for name in names)
+    return "\n".join(f"- **{name}**: {quoted(sample[name])}" for name in names)
 
 
-def _cell(text: str) -> str:
-    """On one line, as it is: Markdown in it is not obeyed."""
+def quoted(text: str) -> str:
+    """For a report, on one line and as it is: Markdown in it is not obeyed."""
     line = " ".join(text.split())
     short = line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + " …"
     ticks = "`" * (1 + max((len(run) for run in _runs_of_ticks(short)), default=0))

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from worker.recipes.reporting import HISTORY
 from worker.recipes.shape import RecipeError
-from worker.recipes.state import Progress, storable
+from worker.recipes.state import Progress, finite, storable
 from worker.tuning.messages import CHECKPOINTS, DATA, TRAIN_DATA, VALIDATION_DATA, Plan
 
 MANIFEST, MODEL, STATE, NUMBERS = "manifest.json", "model", "state.safetensors", "state.json"
@@ -56,7 +56,7 @@ def write_checkpoint(
     (partial / MODEL).mkdir(parents=True)
     write_model(partial / MODEL)
     save_file(storable(tensors), partial / STATE)
-    (partial / NUMBERS).write_bytes(msgspec.json.encode(progress))
+    (partial / NUMBERS).write_bytes(msgspec.json.encode(_readable(progress)))
     if history.exists():
         shutil.copyfile(history, partial / HISTORY)
     if best is not None:
@@ -105,6 +105,11 @@ def fingerprint(plan: Plan, folder: Path, hyperparameters: Mapping[str, Any]) ->
     for name in (TRAIN_DATA, VALIDATION_DATA):
         digest.update(_sha256(folder / DATA / name).encode())
     return digest.hexdigest()
+
+
+def _readable(progress: Progress) -> Progress:
+    numbers = {"newest": finite(progress.newest), "evaluated": finite(progress.evaluated)}
+    return msgspec.structs.replace(progress, **numbers)
 
 
 def _write_manifest(folder: Path, progress: Progress) -> None:

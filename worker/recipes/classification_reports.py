@@ -102,8 +102,9 @@ def as_json(scores: Sequence[LabelScore]) -> list[dict[str, Any]]:
 
 
 def _cell(text: str) -> str:
-    """A label is a tenant's text: it must not end the cell."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    """A label is a tenant's text: it must not end the cell, nor be Markdown or HTML."""
+    line = " ".join(text.split())
+    return "".join(f"\\{c}" if c in "\\`*[]<>|~&!" else c for c in line)
 
 
 # --- the picture ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from worker.recipes.optimizers import Optimizers
 from worker.recipes.order import microbatches, step_rows
 from worker.recipes.seeding import seed_everything
 from worker.recipes.shape import Batch, Recipe
-from worker.recipes.state import Progress, buffers, restore_weights, weights
+from worker.recipes.state import Progress, buffers, finite, restore_weights, weights
 from worker.recipes.step_numbers import StepNumbers
 from worker.tuning.messages import STOP, Saved
 
@@ -138,7 +138,7 @@ class Loop:
             best=self._best.file,
         )
         self._step_numbers.set("checkpoint_seconds", time.monotonic() - self._saved_at)
-        metrics = _of_training(self.progress.newest) | self.progress.evaluated
+        metrics = finite(_of_training(self.progress.newest) | self.progress.evaluated)
         best = self._best.is_newest
         self.context.reporter.send(Saved(self.step, str(folder), metrics, best=best))
 

@@ -47,6 +47,10 @@ def add_lora(
     if continued:
         return _continued(model, Path(continued))
     targets = lora.get("target_modules") or target_modules(model)
+    if any(isinstance(module, nn.Embedding) for module in _named(model, targets)):
+        # PEFT would adapt it in a form of its own, which no engine serves.
+        message = "an embedding can't be adapted: name linear layers"
+        raise RecipeError("bad_target_modules", message, "request", "lora.target_modules")
     alpha: Any = float(lora.get("alpha", 32.0))  # PEFT says int, and takes any number
     config = LoraConfig(
         task_type=task,
@@ -65,6 +69,12 @@ def add_lora(
         raise RecipeError(
             "bad_target_modules", message, "request", "lora.target_modules"
         ) from error
+
+
+def _named(model: PreTrainedModel, targets: list[str]) -> list[nn.Module]:
+    """As PEFT understands them: whole names, or what names end with."""
+    ends = tuple(f".{target}" for target in targets)
+    return [m for name, m in model.named_modules() if f".{name}".endswith(ends)]
 
 
 def target_modules(model: PreTrainedModel) -> list[str]:

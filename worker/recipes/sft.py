@@ -55,7 +55,7 @@ class SupervisedFineTuning:
         encoder = Encoder(self._tokenizer)
         train_rows, self._validation_rows = context.train_rows(), context.validation_rows()
         self._train = self._encode(encoder, train_rows)
-        limit = int(context.hyperparameters.max_length or 0)
+        limit = min(int(context.hyperparameters.max_length or 0), self._most_tokens())
         self._validation = [cut(encoder.encode(row), limit) for row in self._validation_rows]
         self._lengths = [len(example) for example in self._train]
         self._answers = Answers(context, self._model, encoder, self._validation_rows)
@@ -154,11 +154,14 @@ class SupervisedFineTuning:
             )
         return model
 
+    def _most_tokens(self) -> int:
+        return getattr(self._model.config, "max_position_embeddings", None) or 2**20
+
     def _encode(self, encoder: Encoder, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         """Cut to ``max_length``, which is decided here unless it was given."""
         examples = [encoder.encode(row) for row in rows]
         context = self.context
-        most = getattr(self._model.config, "max_position_embeddings", None) or 2**20
+        most = self._most_tokens()
         lengths = [len(example) for example in examples]
         numbers = context.hyperparameters.deciding(max_length=auto.max_length(lengths, most))
         limit = min(int(numbers.max_length or most), most)

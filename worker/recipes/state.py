@@ -5,6 +5,7 @@ Weights that nothing trains are not in it: the base model has them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,15 @@ class Progress(msgspec.Struct, kw_only=True):
     """The report before the first step; None: not made yet."""
     scaler: dict[str, Any] = {}
     sections: dict[str, str] = {}
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without numbers that JSON has no word for: they would be read as null, which is none."""
+    return {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:

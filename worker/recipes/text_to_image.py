@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from worker.engines.images.pipelines import abilities, own_size, size_multiple
 from worker.engines.pictures import sheet
+from worker.recipes.answers import quoted
 from worker.recipes.auto import takes_adapter
 from worker.recipes.picture_adapters import add_adapter, load_adapter, save_adapter
 from worker.recipes.picture_models import LARGE, PictureModel, Texts, load_picture_model
@@ -146,7 +147,7 @@ class TextToImage:
             )
         sheet(drawn, 4, gap=4).save(context.files / f"samples-{which}.png")
         if which == "after":
-            listed = "\n".join(f"{place}. {text}" for place, text in enumerate(prompts, start=1))
+            listed = "\n".join(f"{place}. {quoted(text)}" for place, text in enumerate(prompts, 1))
             context.sections["Pictures"] = (
                 "`samples-before.png` and `samples-after.png` show these captions, from left to "
                 f"right and from the top, each time from the same noise:\n\n{listed}"

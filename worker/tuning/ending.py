@@ -3,6 +3,7 @@ the right budget charged."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -28,7 +29,11 @@ log = structlog.get_logger()
 MODEL, FILES = "model", "files"
 TENANTS_FAULT = frozenset({"data", "request"})
 RETRY_SECONDS, RETRY_CAP_SECONDS = 2.0, 60.0
-LONGEST_TAIL = 1_500
+
+_FRAME = re.compile(r'File "(?:[^"\n]*/)?([^"/\n]+)", line (\d+), in ([\w<>]+)')
+_ERROR = re.compile(
+    r"^([A-Za-z_][\w.]{0,99}(?:Error|Exception|Interrupt|Exit))(?::|$)", re.MULTILINE
+)
 
 Result = TypeVar("Result")
 
@@ -51,13 +56,14 @@ class Ending:
             case Stopped():
                 self._ends.give_back(self._order, ReleaseReason.PREEMPTED)
             case Failed(code, message, blame, param) if blame in TENANTS_FAULT:
-                self.fail(code, message, param)
+                self.fail(code, _storable(message), param)
             case Failed(code, message):
-                self._give_back(ReleaseReason.ERROR, code, message)
-            case Died(exit, tail) if exit.out_of_memory:
-                self._give_back(ReleaseReason.CRASHED, "out_of_memory", _with_tail(exit, tail))
+                self._give_back(ReleaseReason.ERROR, code, _storable(message))
             case Died(exit, tail):
-                self._give_back(ReleaseReason.CRASHED, "training_crashed", _with_tail(exit, tail))
+                code = "out_of_memory" if exit.out_of_memory else "training_crashed"
+                frames, message = what_died(str(exit), tail)
+                log.warning("training_died", job=self._order.claim.job_id, frames=frames)
+                self._give_back(ReleaseReason.CRASHED, code, message)
             case Hung(seconds):
                 message = f"the training said nothing for {seconds:.0f} seconds"
                 self._give_back(ReleaseReason.ERROR, "training_hung", message)
@@ -174,6 +180,14 @@ class Ending:
         raise AssertionError("delays() never ends")
 
 
-def _with_tail(exit: object, tail: str) -> str:
-    """What the training printed last, for those who have to find out why."""
-    return f"{exit}; it printed:\n{tail[-LONGEST_TAIL:]}" if tail else str(exit)
+def what_died(exit: str, tail: str) -> tuple[list[str], str]:
+    """Where it died, for those who have to find out why, and what the tenant is told. Of what the
+    training printed only places in code and the error's type: the rest may hold data or paths."""
+    frames = [f"{name}:{line} {function}" for name, line, function in _FRAME.findall(tail)]
+    errors = _ERROR.findall(tail)
+    return frames, f"{exit} ({errors[-1]})" if errors else exit
+
+
+def _storable(message: str) -> str:
+    """Postgres takes no NUL in a text, and a shard whose release it refuses is held for ever."""
+    return message.replace("\0", "\ufffd")

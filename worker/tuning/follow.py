@@ -26,19 +26,25 @@ class MessageReader:
         self._begun = b""
 
     def read(self) -> list[FromTraining]:
-        """What was completed since the last call, at most ``READ_BYTES`` of it; a line that is
-        still being written is left for later. Raises Garbled."""
+        """What was completed since the last call, about ``READ_BYTES`` of it; a line that is still
+        being written is left for later. Nothing means that there is no whole line. Raises
+        Garbled."""
+        lines: list[bytes] = []
+        while not lines and (data := self._more()):
+            *lines, self._begun = (self._begun + data).split(b"\n")
+            if len(self._begun) > LONGEST_LINE:
+                raise Garbled(f"a line of more than {LONGEST_LINE} bytes")
+        try:
+            return [decode(line) for line in lines if line]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Garbled(str(error)) from None
+
+    def _more(self) -> bytes:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read(READ_BYTES)
         except FileNotFoundError:
-            return []
+            return b""
         self._offset += len(data)
-        *lines, self._begun = (self._begun + data).split(b"\n")
-        if len(self._begun) > LONGEST_LINE:
-            raise Garbled(f"a line of more than {LONGEST_LINE} bytes")
-        try:
-            return [decode(line) for line in lines if line]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Garbled(str(error)) from None
+        return data

@@ -16,6 +16,8 @@ from worker.tuning.messages import Plan, Started
 FAKE = "fake"
 ID_LENGTH = 8
 _TUNED, _CHECKPOINT = "ft:", "ckpt-step-"
+_PARTS = 4
+"""Of a tuned model's name: base, tenant, suffix, id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ def _base_and_tenant(name: str) -> tuple[str, str]:
     whole, _, last = name.removeprefix(_TUNED).rpartition(":")
     if not last.startswith(_CHECKPOINT):
         whole = name.removeprefix(_TUNED)
-    base, tenant, _, _ = whole.rsplit(":", 3)
-    return base, tenant
+    parts = whole.rsplit(":", _PARTS - 1)
+    return (parts[0], parts[1]) if len(parts) == _PARTS else (name, "")
 
 
 def checkpoint_name(name: str, step: int) -> str:

@@ -47,6 +47,8 @@ class FindsModels(Protocol):
 
     def local(self, model: Model, leaving: Callable[[], bool]) -> Path: ...
 
+    def path(self, model: Model) -> Path | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -57,6 +59,8 @@ class Prepared:
     data: DataFound
     notes: Sequence[str]
     """For the tenant, worth a warning each."""
+    models: Sequence[Model] = ()
+    """Whose files the training reads in place, as long as it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Preparation:
         self._folder = folder
         self._interrupted = interrupted
         self._notes: list[str] = []
+        self._fetched: list[Model] = []
 
     def run(self) -> Prepared:
         """Raises CannotTrain, Interrupted, StorageUnavailable, SQLAlchemyError or OSError."""
@@ -100,7 +105,7 @@ class Preparation:
         name = model_name(spec, claim.tenant_id, claim.job_id)
         plan = make_plan(spec, name=name, job_id=claim.job_id, base=base, data=data, resume=resume)
         write_plan(self._folder, plan)
-        return Prepared(plan, base, data, self._notes)
+        return Prepared(plan, base, data, self._notes, self._fetched)
 
     # --- data -------------------------------------------------------------------------------
 
@@ -174,11 +179,13 @@ class Preparation:
         if not model.files:
             return model.source
         try:
-            return str(self._models.local(model, self._interrupted))
+            folder = self._models.local(model, self._interrupted)
         except Leaving:
             raise Interrupted from None
         except (ModelDamaged, NotFound) as error:
             raise CannotTrain("model_damaged", f"{model.id!r}: {error}", "model") from None
+        self._fetched.append(model)
+        return str(folder)
 
     # --- the checkpoint -----------------------------------------------------------------------
 

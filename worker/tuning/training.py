@@ -40,6 +40,9 @@ from worker.upkeep.chore import Chore
 log = structlog.get_logger()
 
 FOLLOW_SECONDS = 0.2
+KEEP_SECONDS = 60.0
+"""Between two words to the cache of models that a training reads what it has fetched: checkpoints
+and the model are written with the base's files at hand, hours after it was loaded."""
 EXIT_SECONDS = 15.0
 """How long a tree may live on after it has finished, for trackers to send what they have left.
 After any other last word there is nothing that it could do."""
@@ -122,6 +125,7 @@ class Training:
         )
         self._process: TrainingProcess | None = None
         self._heard_at = 0.0
+        self._kept_at = 0.0
         self.prepared: Prepared
         self.started = Started(0)
 
@@ -198,6 +202,7 @@ class Training:
             word, heard = self._listen(reader)
             self._recorder.write_if_due()
             self._saver.check()
+            self._keep_models()
             self._check_orders()
             if word is not None:
                 if isinstance(word, Finished):
@@ -249,6 +254,12 @@ class Training:
                 self._recorder.saved(message.step)
                 self._recorder.write()
                 self._saver.offer(message)
+
+    def _keep_models(self) -> None:
+        if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+            self._kept_at = time.monotonic()
+            for model in self.prepared.models:
+                self._means.models.path(model)
 
     def _check_orders(self) -> None:
         if self._order.interrupted.is_set():

@@ -3,6 +3,7 @@ budget charged."""
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 RETRY_SECONDS = 2.0
 OUTAGE_RETRY_CAP_SECONDS = 60.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass
@@ -50,10 +52,10 @@ class ChoreEnds:
         self._closing.set()
 
     def judge(self, chore: Chore, error: Exception) -> None:
-        """An outage is nobody's fault, and a batch whose rows are done must outlive it; other
-        faults are charged."""
+        """An outage is nobody's fault, and a batch whose rows are done must outlive it; so is a
+        disk of this worker's that is full. Other faults are charged."""
         claim = chore.claim
-        if isinstance(error, (StorageUnavailable, StorageFull)) or is_outage(error):
+        if _is_passing(error):
             log.warning(
                 "chore_postponed", job=claim.job_id, stage=claim.stage, error=type(error).__name__
             )
@@ -108,3 +110,9 @@ class ChoreEnds:
 
         with suppress(SQLAlchemyError):
             self.commit(chore, release)
+
+
+def _is_passing(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, (StorageUnavailable, StorageFull)) or is_outage(error)

@@ -59,6 +59,9 @@ def test_tables_hold_any_label() -> None:
     lines = reports.confusion_table(["a|b", "d"], [[1, 1], [0, 2]]).splitlines()
     assert lines[0] == "| true ↓, said → | a\\|b | d |"
     assert lines[3] == "| d | 0 | 2 |"
+    (hostile,) = reports.label_scores(["<img src=x> ![a](b) `c`"], [[1]])
+    told = reports.scores_table([hostile]).splitlines()[2]
+    assert told.startswith("| \\<img src=x\\> \\!\\[a\\](b) \\`c\\` | 1.000")
 
 
 def test_right_is_green_and_wrong_is_red(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ class Manifest(BaseModel):
         """Longer names are looked for first and taken out: ``dark red`` is not also ``red``."""
         found = []
         for number in sorted(range(len(self.classes)), key=lambda n: -len(self.classes[n])):
-            word = re.compile(rf"(?<!\w){re.escape(self.classes[number].casefold())}(?!\w)")
+            name = self.classes[number].casefold()
+            if name not in prompt:  # an expression for each of many classes takes seconds
+                continue
+            word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
             prompt, times = word.subn(" ", prompt)
             if times:
                 found.append(number)

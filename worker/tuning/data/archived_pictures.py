@@ -7,6 +7,7 @@ without folders the pictures have none.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -158,6 +159,9 @@ class ArchivedPictures:
                 yield BadLine(found.code, f"{form}: {found.message}", found.line, found.param)
                 continue
             number, row = found
+            if len(listed) >= self._limits.members:
+                message = f"it lists over {self._limits.members} pictures"
+                raise Refused("too_many_members", message)
             try:
                 check_fields(row, required)
                 name = folder + text_of(row["file_name"], "file_name").removeprefix("./")
@@ -181,10 +185,12 @@ class ArchivedPictures:
             for name in self._pictures:
                 yield self._example(name, None, "unlabelled")
             return
+        # Names never leave their folder, so this one and nothing above it holds all the others.
+        above = PurePosixPath(os.path.commonpath(folders))
         for name in self._pictures:
             folder = PurePosixPath(name).parent
             try:
-                if all(folder == other or folder in other.parents for other in folders):
+                if folder == above:
                     message = "other pictures lie in folders that are named for their labels"
                     raise Refused("missing_label", message)
                 label = label_of(folder.name, "label", self._limits.label_characters)

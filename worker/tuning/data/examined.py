@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import Any
 
 from shared.lifecycle import BadLine
 from shared.specs.fine_tuning import RecipeName
+
+SHOWN_LABELS = 100
+"""The most frequent ones: a job's row is written once a second, and read a hundred on a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Examined:
 
     def found(self) -> dict[str, Any]:
         """What the job shows of its data, as JSON."""
+        frequent = nlargest(SHOWN_LABELS, self.labels.items(), key=lambda item: item[1])
         return {
             "format": self.format,
             "validation_format": self.validation_format or None,
@@ -55,7 +60,8 @@ class Examined:
             "examples": self.examples,
             "validation_examples": self.validation_examples,
             "held_out": self.held_out,
-            "labels": dict(self.labels),
+            "labels": dict(sorted(frequent)),
+            "different_labels": len(self.labels),
             "characters": self.characters,
             "approximate_tokens": self.tokens,
             "longest_tokens": self.longest_tokens,

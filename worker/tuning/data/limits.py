@@ -19,8 +19,8 @@ class DataLimits:
     """Examples of one file."""
     reported: int = 1_000
     """Bad lines that are kept; all are counted."""
-    labels: int = 10_000
-    """Different ones."""
+    labels: int = 1_000
+    """Different ones: a classifier is judged by a table of all of them by all of them."""
     label_characters: int = 256
     caption_characters: int = 10_000
     sentence_tokens: int = 10_000

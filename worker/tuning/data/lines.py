@@ -68,14 +68,22 @@ class _TableLines:
     def __init__(self, lines: Iterator[Line], max_bytes: int) -> None:
         self._lines = lines
         self._max_bytes = max_bytes
+        self._taken = 0
         self.number = 0
 
     def __iter__(self) -> _TableLines:
         return self
 
+    def begin(self) -> None:
+        """A record begins with the next line."""
+        self._taken = 0
+
     def __next__(self) -> str:
         line = next(self._lines)
         self.number = line.number
+        self._taken += len(line.text or b"") + 1
+        if self._taken > self._max_bytes + 1:  # quoted line feeds: it could be the whole file
+            raise Refused("line_too_long", f"the record is longer than {self._max_bytes} bytes")
         return decoded(line, self._max_bytes) + "\n"
 
 
@@ -100,6 +108,7 @@ def records_of(
     reader = csv.reader(table, delimiter=delimiter, strict=True)
     while True:
         start = table.number + 1
+        table.begin()
         try:
             values = next(reader)
             if values and any(value.strip() for value in values):

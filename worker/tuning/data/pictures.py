@@ -14,8 +14,11 @@ from worker.tuning.data.archive import Archive
 from worker.tuning.data.archived_pictures import ArchivedPictures, caption_of
 from worker.tuning.data.example import Example, Item, Refused, check_fields, label_of, text_of
 from worker.tuning.data.limits import PICTURE_LINE_BYTES, DataLimits
-from worker.tuning.data.lines import lines_of, objects_of
+from worker.tuning.data.lines import Numbered, lines_of, objects_of
 from worker.tuning.data.source import Source, seekable
+
+MOST_COMMAS = 20_000
+"""Of a line that is long: the base64 of a picture has none, and a caption is short."""
 
 _PREFIX = "data:"
 _TYPES = ("image/png", "image/jpeg", "image/jpg", "image/webp")
@@ -53,8 +56,7 @@ def _read_jsonl(
     source: Source, limits: DataLimits, example_of: Callable[[dict[str, Any]], Example]
 ) -> Iterator[Item]:
     form = None
-    most = max(limits.line_bytes, PICTURE_LINE_BYTES)
-    for found in objects_of(lines_of(source.open_chunks(), max_bytes=most), most):
+    for found in _objects(source, limits):
         if isinstance(found, BadLine):
             yield found
             continue
@@ -69,6 +71,18 @@ def _read_jsonl(
             continue
         example.line = number
         yield example
+
+
+def _objects(source: Source, limits: DataLimits) -> Iterator[Numbered | BadLine]:
+    """Lines may be as long as a picture, but values take many times their bytes of memory."""
+    most = max(limits.line_bytes, PICTURE_LINE_BYTES)
+    for line in lines_of(source.open_chunks(), max_bytes=most):
+        long = line.text is not None and len(line.text) > limits.line_bytes
+        if long and (line.text or b"").count(b",") > MOST_COMMAS:
+            message = f"besides its picture the line has over {MOST_COMMAS} values"
+            yield BadLine("line_too_long", message, line.number)
+        else:
+            yield from objects_of([line], most)
 
 
 def _captioned(row: dict[str, Any], *, limits: DataLimits) -> Example:

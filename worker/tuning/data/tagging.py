@@ -89,6 +89,8 @@ class _Open:
     def add(self, number: int, text: str) -> None:
         """Raises Refused, once for a sentence that goes on for too long."""
         columns = [column.strip() for column in text.split("\t")] if "\t" in text else text.split()
+        if not columns:  # blanks of other kinds than those that end a sentence
+            raise Refused("empty_content", "the line has nothing but blanks", "tag")
         if columns[0] == DOCUMENT_START or self._full:
             return
         self._start = self._start or number

@@ -74,13 +74,20 @@ class Worsening(Toy):
     looked = 0
 
 
+class Odd(Toy):
+    """Measures things that are no numbers."""
+
+    def evaluate(self) -> dict[str, float]:
+        return super().evaluate() | {"odd": float("nan"), "far": float("inf")}
+
+
 class Broken(Toy):
     def train(self, loop: Any) -> None:
         raise torch.OutOfMemoryError("secret words of a tenant")
 
 
 register("toy", f"{TOY}:Toy")
-for _kind in (Interrupted, Worsening, Broken):
+for _kind in (Interrupted, Worsening, Odd, Broken):
     register(_kind.__name__.lower(), f"{HERE}:{_kind.__name__}")
 
 
@@ -217,6 +224,17 @@ def test_early_stopping_delivers_the_best(make: Make) -> None:
     again = _resumed(make, Path(last.folder), "worsening", early_stopping=stopping)
     assert again.said(Started)[0].step == 10
     assert torch.equal(again.delivered()["1.weight"], kept["weights/net/1.weight"])
+
+
+def test_numbers_that_are_none_spoil_no_checkpoint(make: Make) -> None:
+    """JSON has no word for them: the supervisor and the next attempt would read a null."""
+    case = make()
+    case.run_here(case.plan("odd", hyperparameters=NUMBERS, checkpoint_steps=10))
+    first, *_ = case.said(Saved)
+    assert set(first.metrics) == {"train_loss", "valid_loss"}
+    again = _resumed(make, Path(first.folder), "odd")
+    assert again.said(Started)[0].step == 10
+    assert again.said(Finished)
 
 
 def test_a_tracker_that_is_not_installed_is_told(make: Make) -> None:

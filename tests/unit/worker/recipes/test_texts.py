@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.integration.tiny_models import END, tokenizer
 from worker.recipes.shape import RecipeError
-from worker.recipes.texts import Encoded, Encoder, cut
+from worker.recipes.texts import Encoded, Encoder, _shared, cut
 
 # As SmolLM2's: it adds a system message of its own, and a turn ends with a token and a line.
 CHATML = (
@@ -142,3 +142,17 @@ def test_cutting_keeps_something_to_learn() -> None:
     assert cut(early, 2).ids == [1, 2]
     late = Encoded([1, 2, 3, 4], [False, False, False, True])
     assert cut(late, 2).ids == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"),
+    [
+        ("", "a", 0),
+        ("abc", "abd", 2),
+        ("abc", "abcd", 3),
+        ("xa", "ya", 0),
+        ("a" * 99, "a" * 99, 99),
+    ],
+)
+def test_a_shared_beginning_is_counted(one: str, other: str, length: int) -> None:
+    assert _shared(one, other) == _shared(other, one) == length

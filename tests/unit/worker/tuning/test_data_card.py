@@ -95,6 +95,15 @@ def test_what_a_job_shows_is_json() -> None:
     assert found["sha256"] == examined.digest
 
 
+def test_a_job_shows_the_most_frequent_of_many_labels() -> None:
+    rows = labelled([f"l{n:03}" for n in range(300)] + ["l007", "l299"], 302)
+    shown = judge("text_classification", jsonl(rows)).found()
+    assert len(shown["labels"]) == 100
+    assert shown["labels"]["l007"] == shown["labels"]["l299"] == 2
+    assert list(shown["labels"]) == sorted(shown["labels"])
+    assert shown["different_labels"] == 300
+
+
 def test_the_card_says_what_the_data_are() -> None:
     examined = examined_of(
         "text_classification",

@@ -72,7 +72,7 @@ def test_a_table_without_its_columns_is_one_error(table: bytes, param: str) -> N
 
 def test_an_open_quote_does_not_swallow_the_file_in_silence() -> None:
     good = b"".join(b"text %d,%d\n" % (n, n % 2) for n in range(20_000))
-    limits = replace(SMALL, rows=100_000)
+    limits = replace(SMALL, rows=100_000, line_bytes=2**20)
     data = b'text,label\n"open,1\n' + good
     examined = judge("text_classification", data, "data.csv", limits=limits)
     assert found(examined)[0][:2] == (2, "invalid_csv")
@@ -158,3 +158,19 @@ def test_tags_that_continue_nothing_are_a_warning() -> None:
     examined = judge("token_classification", jsonl(rows))
     assert examined.bad_lines == 0
     assert examined.warnings == ["3 sentences have an I- tag without its B-"]
+
+
+def test_a_record_of_a_table_has_an_end_however_many_lines_it_has() -> None:
+    good = b"".join(b"text %d,%d\n" % (n, n % 2) for n in range(20))
+    long = b'"a' + b'\n","a' * 2_000 + b'"\n'
+    examined = judge("text_classification", b"text,label\n" + long + good, "data.csv")
+    errors = found(examined)
+    assert errors[0] == (2, "line_too_long", None)
+    assert errors[1][0] is not None
+    assert errors[1][0] < 1_100  # the rest is read as records again
+
+
+def test_a_line_of_other_blanks_is_named() -> None:
+    text = "a O\nb B-X\n\n" * 12 + "\u00a0\n\x1c\n"
+    examined = judge("token_classification", text.encode(), "data.txt")
+    assert found(examined) == [(37, "empty_content", "tag"), (38, "empty_content", "tag")]

@@ -60,3 +60,15 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     append(tmp_path, b"x" * 101)
     with pytest.raises(Garbled):
         MessageReader(tmp_path).read()
+
+
+def test_a_line_longer_than_a_piece_comes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader takes nothing, from a training that has ended, for a death without a word."""
+    monkeypatch.setattr(follow, "READ_BYTES", 50)
+    append(tmp_path, encode(Note("x" * 200)) + encode(Stopped(1)))
+    reader = MessageReader(tmp_path)
+    heard = reader.read()
+    assert heard[0] == Note("x" * 200)
+    assert heard[1:] + reader.read() == [Stopped(1)]
