@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.plant import Plant, wait_until
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.5
 UPLOAD_SECONDS = 600.0
 
 _MOMENTS = text("""

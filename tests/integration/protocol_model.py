@@ -249,7 +249,9 @@ class Model:
                 other.blocked_n -= step.name in other.needs and other.state == "queued"
         else:
             for other in graph:
-                other.state = "cancelled" if other.waits else other.state
+                if other.waits:
+                    other.state = "cancelled"
+                    job.shards_open -= 1
         if step.state == "failed" or (step.last and step.state == "succeeded"):
             self._end(job, step.state)
         elif not any(s.waits or s.state == "running" for s in graph):
