@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from shared.db.models import Model, hold_model
 from shared.errors import InvalidRequest, ModelNotFound, ModelNotTunable, NotFound
 from shared.ids import new_tuning_id
 from shared.pools import UPKEEP
-from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec
+from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
 
 PURPOSE = "fine-tune"
 FAKE = "fake"
@@ -58,7 +57,7 @@ def read_tuning(document: Any) -> TuningSubmission:
         raise InvalidRequest("'metadata' must be text", param="metadata")
     job_id = new_tuning_id()
     stored = spec.model_dump(mode="json", exclude_unset=True)
-    stored["seed"] = _seed(job_id) if spec.seed is None else spec.seed
+    stored["seed"] = seed_of(spec, job_id)
     return TuningSubmission(job_id, spec, stored)
 
 
@@ -151,8 +150,3 @@ def _require_file(connection: Connection, tenant_id: str, file_id: str, param: s
         raise InvalidRequest(
             f"the file's purpose is '{file.purpose}', not '{PURPOSE}'", param=param
         )
-
-
-def _seed(job_id: str) -> int:
-    """Of a job that names none: any number will do, as long as it is known and stays."""
-    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) & 0x7FFF_FFFF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -194,3 +195,10 @@ class FineTuningSpec(_Part):
         if given is None and self.hyperparameters is not None:
             return RecipeOptions(hyperparameters=self.hyperparameters)
         return self.method.options
+
+
+def seed_of(spec: FineTuningSpec, job_id: str) -> int:
+    """The same on every attempt, whether or not one was given."""
+    if spec.seed is not None:
+        return spec.seed
+    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) & 0x7FFF_FFFF

@@ -10,7 +10,7 @@ from typing import Any
 from shared.db.models import Model, ModelFile
 from shared.lifecycle import NewModel
 from shared.models_catalog import DEFAULT_ENDPOINTS, DEFAULT_POOL, DEFAULT_POOLS
-from shared.specs.fine_tuning import FineTuningSpec
+from shared.specs.fine_tuning import FineTuningSpec, seed_of
 from worker.tuning.messages import Plan, Started
 
 FAKE = "fake"
@@ -71,13 +71,6 @@ def _base_and_tenant(name: str) -> tuple[str, str]:
 
 def checkpoint_name(name: str, step: int) -> str:
     return f"{name}:{_CHECKPOINT}{step}"
-
-
-def seed_of(spec: FineTuningSpec, job_id: str) -> int:
-    """The same on every attempt, whether or not one was given."""
-    if spec.seed is not None:
-        return spec.seed
-    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) & 0x7FFF_FFFF
 
 
 def make_plan(

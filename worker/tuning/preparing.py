@@ -18,7 +18,7 @@ from shared.db.models import Model, models_by_id
 from shared.db.session import autocommit
 from shared.errors import NotFound
 from shared.lifecycle import Claim
-from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec
+from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
 from shared.storage.base import Store
 from worker.inputs import Leaving
 from worker.model_paths import ModelDamaged
@@ -26,7 +26,7 @@ from worker.tuning.checkpoint_store import Corrupt, download, fetch_checkpoint
 from worker.tuning.data.materialise import DataChanged, materialise
 from worker.tuning.data.source import Source
 from worker.tuning.messages import CHECKPOINTS, Plan, write_plan
-from worker.tuning.planning import Base, DataFound, make_plan, model_name, seed_of
+from worker.tuning.planning import Base, DataFound, make_plan, model_name
 from worker.upkeep.assembly import Interrupted
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ from shared import lifecycle
 from shared.backoff import delays
 from shared.db.models import ModelFile
 from shared.errors import StorageFull, StorageUnavailable
-from shared.ids import new_id
+from shared.ids import new_checkpoint_id
 from shared.lifecycle import Claim, NewCheckpoint, NewModel
 from shared.storage.base import Store, StoredObject
 from shared.storage.keys import checkpoint_prefix
@@ -143,7 +143,7 @@ class Saver:
             if file.path.startswith(MODEL_FOLDER)
         ]
         new = NewCheckpoint(
-            id=new_id("ftckpt_"),
+            id=new_checkpoint_id(),
             step=saved.step,
             prefix=self._prefix(saved),
             manifest_key=manifest.key,

@@ -6,7 +6,7 @@ import pytest
 
 from shared.db.models import Model, ModelFile
 from shared.models_catalog import GENERATION_ENDPOINTS
-from shared.specs.fine_tuning import FineTuningSpec
+from shared.specs.fine_tuning import FineTuningSpec, seed_of
 from worker.tuning.messages import Started
 from worker.tuning.planning import (
     Base,
@@ -16,7 +16,6 @@ from worker.tuning.planning import (
     make_plan,
     model_name,
     new_model,
-    seed_of,
 )
 
 JOB, TENANT = "ftjob-01abcdefgh23456789", "ten_a"
