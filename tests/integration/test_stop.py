@@ -223,10 +223,12 @@ def test_stop_against_claim_and_commit_agree_with_the_answer(plant: Plant) -> No
 def test_stop_against_slices_that_commit_settles_the_batch_once(plant: Plant) -> None:
     jobs = [plant.generating(slices=6) for _ in range(10)]
     plant.session()
+    stopped: dict[str, bool] = {}
 
     def stopper() -> None:
         for job_id in jobs:
-            assert plant.stop(job_id)
+            # Refused when the workers were quicker: a batch in assembly is past stopping.
+            stopped[job_id] = plant.stop(job_id)
 
     def worker() -> None:
         claims: list[Claim]
@@ -241,7 +243,11 @@ def test_stop_against_slices_that_commit_settles_the_batch_once(plant: Plant) ->
         assert [s.stage for s in plant.shards(job_id)].count("assemble") == 1
     for claim in plant.claim(pools=["upkeep"]):
         assert plant.finish_assembly("w1", claim.held)
-    assert {plant.job(job_id).state for job_id in jobs} == {JobState.CANCELLED}
+    assert stopped[jobs[0]]
+    assert {job_id: plant.job(job_id).state for job_id in jobs} == {
+        job_id: JobState.CANCELLED if asked else JobState.SUCCEEDED
+        for job_id, asked in stopped.items()
+    }
 
 
 def run_together(calls: list[Callable[[], None]]) -> None:
