@@ -12,12 +12,14 @@ from api import rendering
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.errors import register_errors
+from api.estimates import Estimator
 from api.group_commit import GroupCommit
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
 from api.multipart import sweep_abandoned
 from api.request_ids import ResponseHeaders
 from api.routes import (
     admin,
+    aliases,
     artifacts,
     audio,
     batches,
@@ -29,9 +31,14 @@ from api.routes import (
     health,
     images,
     inference,
+    job_progress,
     jobs,
+    model_imports,
+    model_jobs,
     models,
     videos,
+    webhook_deliveries,
+    webhooks,
 )
 from api.services import Bell, ModelCatalog, Services
 from api.waiting import make_waiter
@@ -45,8 +52,9 @@ from shared.storage.open import open_store
 ROUTE_TABLES = tuple(
     module.routes
     for module in (
-        inference, images, audio, videos, campaigns, jobs, batches, fine_tuning,
-        fine_tuning_progress, artifacts, files, models, downloads, admin, health,
+        inference, images, audio, videos, campaigns, jobs, job_progress, batches, fine_tuning,
+        fine_tuning_progress, artifacts, files, model_imports, model_jobs, models, aliases,
+        downloads, webhooks, webhook_deliveries, admin, health,
     )
 )  # fmt: skip
 EXTENSION = "pressrun"
@@ -97,7 +105,11 @@ def make_services(
             cache_seconds=settings.key_cache_seconds,
         ),
         models=ModelCatalog(autocommit),
-        waiter=make_waiter(autocommit),
+        waiter=make_waiter(
+            autocommit,
+            max_waiting=settings.api_waiting_requests or settings.api_threads // 2,
+        ),
+        estimator=Estimator(autocommit),
     )
 
 

@@ -31,6 +31,7 @@ def batch(row: JobRow) -> Object:
         "endpoint": row.endpoint,
         "errors": _batch_errors(row),
         "input_file_id": row.input_file_id,
+        "models": row.models or {},
         "completion_window": (row.batch_spec or {}).get("completion_window", ""),
         "status": status,
         "output_file_id": row.output_file_id,

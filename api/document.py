@@ -81,7 +81,7 @@ def _describe(blueprint: APIBlueprint, route: Route) -> None:
         endpoint=route.view.__name__,
         operation_id=route.view.__name__,
         security=_SECURITY[route.access],
-        responses=_responses(route),
+        responses=_responses(blueprint, route),
         openapi_extensions={"parameters": [*_path_parameters(route), *route.parameters]},
         **_request_body(blueprint, route),
     )(_silent(route))
@@ -104,11 +104,20 @@ def _request_body(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
     return {"request_body": {"content": content, "required": route.body_required}}
 
 
-def _responses(route: Route) -> dict[str, Any]:
+def _responses(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
     answers: dict[str, Any] = {
         str(status): {"description": answer} if isinstance(answer, str) else answer
         for status, answer in route.answers.items()
     }
+    answered = answers.get("200")
+    if route.streams and isinstance(answered, type):
+        answers["200"] = {
+            "description": "As JSON or, where it is asked for, as Server-Sent Events",
+            "content": {
+                "application/json": {"schema": _add_schema(blueprint, answered, mode="validation")},
+                "text/event-stream": {"schema": {"type": "string"}},
+            },
+        }
     by_status: dict[int, list[str]] = {}
     for error in _all_errors(route):
         by_status.setdefault(STATUS[error.code], []).append(f"`{error.code}`")

@@ -38,6 +38,42 @@ class TuningMethod(OpenShape):
     type: str
 
 
+class BestTrial(Shape):
+    """The trial with the best value so far; of equals, the earliest."""
+
+    job: str
+    number: int
+    params: dict[str, Any]
+    value: float
+
+
+class SweepProgress(Shape):
+    """How far the search of a sweep is."""
+
+    trials: int = Field(description="How many there are to be")
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    pruning: bool
+    parallel: int
+    space: dict[str, Any]
+    finished: int
+    pruned: int
+    failed: int = Field(description="Failed or cancelled")
+    running: int = Field(description="Trials that have not ended")
+    best: BestTrial | None
+
+
+class SweepTrial(Shape):
+    """What a job that is a trial of a sweep tries."""
+
+    number: int
+    params: dict[str, Any]
+    value: Annotated[
+        float | None, Field(description="Of the sweep's metric, of the model that was delivered")
+    ]
+    pruned: bool = Field(description="Stopped because it promised nothing")
+
+
 class FineTuningJob(Shape):
     """An OpenAI fine-tuning job."""
 
@@ -57,6 +93,9 @@ class FineTuningJob(Shape):
     result_files: list[str]
     trained_tokens: int | None
     error: TuningError | None
+    alias: Annotated[
+        str | None, Field(description="What the request called `model`, if that was an alias")
+    ] = None
     seed: int
     hyperparameters: TuningHyperparameters
     method: TuningMethod
@@ -64,6 +103,10 @@ class FineTuningJob(Shape):
     metadata: dict[str, str] | None
     suffix: str | None
     recipe: str
+    parent_id: Annotated[str | None, Field(description="Of a trial: the job that searches")]
+    sweep: Annotated[
+        SweepProgress | SweepTrial | None, Field(description="Of a job that searches, or a trial")
+    ]
     paused: bool = Field(description="Asked to pause; `status` stays one of OpenAI's")
     stopping: bool = Field(description="Asked to stop, and not yet stopped")
     dry_run: bool

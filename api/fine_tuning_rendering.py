@@ -11,6 +11,7 @@ from shared.db.checkpoints import CheckpointRow
 from shared.db.events import EventRow
 from shared.db.jobs import JobRow
 from shared.db.models import Model
+from shared.db.sweeps import SweepSummary
 from shared.db.tuning import MetricsRow, Tuning
 from shared.specs.fine_tuning import FineTuningSpec
 from shared.states import JobState, Stage
@@ -40,6 +41,7 @@ def job(row: JobRow, tuning: Tuning, tenant_id: str) -> Object:
         "finished_at": rendering.seconds_of(row.ended_at),
         "estimated_finish": None if ended else _estimated_finish(row, tuning),
         "model": spec.model,
+        "alias": tuning.detail.get("alias"),
         "fine_tuned_model": result.get("fine_tuned_model"),
         "organization_id": tenant_id,
         "status": status_of(row),
@@ -47,11 +49,13 @@ def job(row: JobRow, tuning: Tuning, tenant_id: str) -> Object:
         "validation_file": spec.validation_file,
         "result_files": result.get("result_files", _card(tuning)),
         "trained_tokens": result.get("trained_tokens"),
-        "error": _error(row),
+        "error": error_of(row),
         "seed": spec.seed or 0,
         "metadata": row.metadata,
         "suffix": spec.suffix,
         "recipe": spec.recipe,
+        "parent_id": tuning.trial and tuning.trial.parent_id,
+        "sweep": _sweep(spec, tuning),
         "integrations": _integrations(spec),
         "paused": tuning.paused_at is not None and not ended,
         "stopping": row.stop_reason is not None and not ended,
@@ -66,6 +70,27 @@ def status_of(row: JobRow) -> str:
     if rendering.has_ended(row.state):
         return _STATUS[JobState(row.state)]
     return "validating_files" if row.stage == Stage.VALIDATE else row.state
+
+
+def _sweep(spec: FineTuningSpec, tuning: Tuning) -> Object | None:
+    trial, sweep = tuning.trial, spec.sweep
+    if trial is not None:
+        return {
+            "number": trial.number,
+            "params": trial.params,
+            "value": trial.value,
+            "pruned": trial.pruned,
+        }
+    if sweep is None:
+        return None
+    so_far = tuning.sweep or SweepSummary()
+    return sweep.model_dump(mode="json", exclude_none=True) | {
+        "finished": so_far.finished,
+        "pruned": so_far.pruned,
+        "failed": so_far.failed,
+        "running": so_far.open,
+        "best": so_far.best,
+    }
 
 
 def _how(spec: FineTuningSpec, training: Object) -> Object:
@@ -85,6 +110,8 @@ def _how_far(row: JobRow, tuning: Tuning) -> Object:
     data = tuning.detail.get("data", {})
     training = tuning.detail.get("training", {})
     told = {name: value for name, value in training.items() if name not in _TOLD_ELSEWHERE}
+    if tuning.sweep is not None:
+        row = row._replace(progress=tuning.sweep.progress)
     return {
         "progress": rendering.progress_of(row._replace(rows_failed=0)),
         "step": training.get("step"),
@@ -118,7 +145,8 @@ def _card(tuning: Tuning) -> list[str]:
     return [] if card is None else [card]
 
 
-def _error(row: JobRow) -> Object | None:
+def error_of(row: JobRow) -> Object | None:
+    """Of a job that failed; with the lines of its file that were refused, if they were."""
     if row.error_code is None or row.state != JobState.FAILED:
         return None
     error = {
@@ -175,6 +203,8 @@ _TOLD = {
 def _message(kind: str, data: Object) -> str:
     if kind == "metrics":
         return _step(data)
+    if kind == "created" and "parent" in data:
+        return f"Trial {data.get('number')} of {data['parent']} waits for a worker"
     if kind == "started":
         return _started(data.get("step") or 0, data.get("steps"))
     if kind == "failed":

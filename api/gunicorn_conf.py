@@ -13,12 +13,24 @@ wsgi_app = "api.wsgi:app"
 worker_class = "gthread"
 workers = max(1, min(4, os.cpu_count() or 1))
 threads = 24
+"""Unless ``PRESSRUN_API_THREADS`` says otherwise."""
 keepalive = 75
 """Longer than the idle timeout of usual load balancers (60 s), so that they hang up, not we."""
 timeout = 60
 graceful_timeout = 30
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (heartbeat files)
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Takes the number of threads from the settings, which are read where the application is."""
+    from shared.settings import load_settings
+
+    count = load_settings().api_threads
+    worker.cfg.set("threads", count)
+    # A thread for each that is served, and as many again may be kept open without one.
+    worker.worker_connections = max(worker.worker_connections, 2 * count)
+    worker.max_keepalived = worker.worker_connections - count
 
 
 def post_worker_init(worker: Any) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from shared.errors import InvalidRequest
-from shared.specs import InferenceSpec
 
 _NAME = re.compile(r"([a-z_]{1,64})((?:\[[a-z_]{0,64}\]){0,2})\Z", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?\Z", re.ASCII)
 _BOOLEANS = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
 
 
-def form_body(spec: type[InferenceSpec], parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def form_body(spec: type[BaseModel], parts: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The body for an endpoint whose bodies are ``spec``. Raises InvalidRequest for names that are
     no names, and for a field that is given in two ways."""
     body: dict[str, Any] = {}

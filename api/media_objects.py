@@ -166,6 +166,9 @@ class Video(Shape):
     id: str
     object: Literal["video"]
     model: str | None
+    alias: Annotated[
+        str | None, Field(description="What the request called `model`, if that was an alias")
+    ] = None
     status: Literal["queued", "in_progress", "completed", "failed"]
     progress: Annotated[int, Field(ge=0, le=100)]
     prompt: str | None
@@ -208,6 +211,9 @@ class Campaign(Shape):
     languages: list[str]
     outputs: list[str]
     model: str | None
+    alias: Annotated[
+        str | None, Field(description="What the request called `model`, if that was an alias")
+    ] = None
     error: JobError | None
     artifacts: Annotated[int, Field(description="How many files are in the bundle")]
     contact_sheet_url: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api import rendering
+from api import job_rendering, rendering
 from api.rendering import Object
 from shared.db.artifacts import ArtifactRow
 from shared.db.briefs import Brief
@@ -93,6 +93,7 @@ def video(row: JobRow, brief: Brief) -> Object:
         "id": row.id,
         "object": "video",
         "model": row.model,
+        "alias": row.alias,
         "status": status,
         "progress": int(100 * rendering.progress_of(row)),
         "prompt": brief.asked["prompt"],
@@ -128,9 +129,9 @@ def variant_ids(result: Mapping[str, Any] | None, variants: Mapping[str, str]) -
 
 def campaign(row: JobRow, brief: Brief, urls: Mapping[str, str]) -> Object:
     """``urls`` are those of its variants, as far as they exist."""
-    job = rendering.job(row)
+    job = job_rendering.job(row)
     asked = brief.asked
-    shown = ("stopping", "progress", "model", "error", "usage", "metadata", "created_at",
+    shown = ("stopping", "progress", "model", "alias", "error", "usage", "metadata", "created_at",
              "started_at", "ended_at", "expires_at")  # fmt: skip
     return {
         "id": row.id,

@@ -17,6 +17,7 @@ from api.multipart import FilePart, Form, read_form
 from api.picture_headers import MAX_PICTURE_BYTES
 from api.services import Services
 from api.submitting import CAMPAIGNS, Once, Submission, prepare
+from api.webhook_requests import job_webhook, take_webhook
 from shared.errors import InvalidRequest
 from shared.specs import spec_for
 
@@ -39,12 +40,15 @@ class MediaRequest:
     def prepare(self, services: Services, tenant_id: str) -> Submission:
         """Checks the rest and stores the pictures. A call that names no model gets the tenant's
         first that serves the endpoint."""
-        body = self.body
+        body, webhook = self.body, None
+        if self.endpoint == CAMPAIGNS:
+            body, asked = take_webhook(body)
+            webhook = job_webhook(services, tenant_id, asked)
         if body.get("model") is None:
             served = "/v1/chat/completions" if self.endpoint == CAMPAIGNS else self.endpoint
             model = services.models.first_serving(tenant_id, served, param="model")
             body = body | {"model": model.id}
-        submission = prepare(services, tenant_id, self.endpoint, body)
+        submission = prepare(services, tenant_id, self.endpoint, body, webhook=webhook)
         self.pictures.store(services, tenant_id)
         return submission
 

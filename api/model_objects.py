@@ -41,6 +41,9 @@ class Model(Shape):
     created: UnixSeconds
     owned_by: str
     endpoints: list[str]
+    alias_of: Annotated[
+        str | None, Field(description="Of an alias: the model that holds it, whose facts these are")
+    ] = None
     pressrun: Annotated[TunedModel, Field(description="Of a tenant's own model")] | None = None
 
 

@@ -51,6 +51,16 @@ class JobError(Shape):
     code: str
     message: str
     param: str | None
+    line: Annotated[int, Field(description="The first one at fault of a batch's input")] | None = (
+        None
+    )
+
+
+class CommonestError(Shape):
+    """Of a job without a success: what most of its rows failed with."""
+
+    code: str
+    count: int
 
 
 class Usage(Shape):
@@ -81,22 +91,53 @@ class Job(Shape):
 
     id: str
     object: Literal["job"]
-    kind: Literal["generate", "batch", "video", "campaign", "fine_tune"]
+    client_id: (
+        Annotated[str, Field(description="The caller's own id, of a job that was PUT")] | None
+    )
+    version: Annotated[int, Field(description="Goes up with every change")]
+    kind: Literal[
+        "generate", "batch", "video", "campaign", "fine_tune", "evaluation", "optimization",
+        "import",
+    ]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
     stopping: bool = Field(description="Asked to stop, and not yet stopped")
     endpoint: str
     model: str | None
+    alias: Annotated[
+        str | None, Field(description="What the request called `model`, if that was an alias")
+    ] = None
+    models: Annotated[
+        dict[str, str], Field(description="Who held each alias that was named, by alias")
+    ] = {}
     metadata: dict[str, str] | None
     progress: Annotated[float, Field(ge=0, le=1)]
     queue_position: (
         Annotated[int, Field(description="Shards ahead in line; 1000 stands for 1000 or more")]
         | None
     ) = None
+    estimated_start: (
+        Annotated[int, Field(description="Unix time; only where its pool's recent pace tells it")]
+        | None
+    ) = None
+    eta_seconds: (
+        Annotated[int, Field(description="Until its end; only where something measured tells it")]
+        | None
+    ) = None
+    succeeded: Annotated[int, Field(description="Rows, or steps, that succeeded")]
+    failed: int
     error: JobError | None
+    error_counts: (
+        Annotated[dict[str, int], Field(description="Of a batch's failed rows, by code")] | None
+    ) = None
+    commonest_error: CommonestError | None = None
     result: dict[str, Any] | None = Field(
         default=None,
         description="The response body of the endpoint; its URLs are fresh ones on every look",
     )
+    status_url: str
+    result_url: str
+    cancel_url: str
+    events_url: str
     artifacts: list[JobFile]
     artifacts_url: (
         Annotated[str, Field(description="Where its pictures, sounds and videos are listed")] | None
@@ -192,6 +233,10 @@ class Batch(Shape):
     endpoint: str
     errors: BatchErrors | None
     input_file_id: str
+    models: Annotated[
+        dict[str, str],
+        Field(description="What all rows mean by each alias that they name, once validated"),
+    ]
     completion_window: str
     status: Literal[
         "validating",

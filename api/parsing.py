@@ -23,6 +23,7 @@ MAX_KEY_CHARACTERS = 255
 MAX_LISTED_FIELDS = 20
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 _CURSOR = re.compile(r"[a-z]{2,8}[_-][0-9a-z]{26}", re.ASCII)
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])", re.ASCII)
 # No character of it gives JSON its structure; "\\/" is how some clients write a slash.
@@ -112,6 +113,18 @@ def one_id(value: str, what: str) -> str:
     """``value`` if it could be an id of ours. Raises NotFound: others exist for nobody."""
     if not is_id(value):
         raise NotFound(f"there is no such {what}")
+    return value
+
+
+def is_client_id(value: str) -> bool:
+    """Whether ``value`` could be a caller's own id of a job."""
+    return _CLIENT_ID.fullmatch(value) is not None
+
+
+def job_name(value: str) -> str:
+    """``value`` if a job could be called so, by us or by a caller. Raises NotFound."""
+    if not is_id(value) and not is_client_id(value):
+        raise NotFound("there is no such job")
     return value
 
 

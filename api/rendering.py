@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 from api.limits import MAX_RETRY_AFTER_SECONDS
 from shared.db.api_keys import KeyRow
-from shared.db.events import EventRow
 from shared.db.files import FileRow
-from shared.db.jobs import JobRow
+from shared.db.job_rows import JobRow, Standing
 from shared.db.models import Model
 from shared.db.tenants import TenantRow
 from shared.ids import ALPHABET, LENGTH
@@ -38,11 +36,6 @@ def has_ended(state: str) -> bool:
 
 def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def etag(body: str) -> str:
-    """A weak entity tag of a rendered body."""
-    return f'W/"{blake2b(body.encode(), digest_size=12).hexdigest()}"'
 
 
 def page(items: Sequence[Object], limit: int) -> Object:
@@ -86,10 +79,6 @@ def seconds_of(moment: float | None) -> int | None:
     return None if moment is None else int(moment)
 
 
-def _between(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else round(max(0.0, end - start), 3)
-
-
 _FRESH_JOB = JobRow(
     id="",
     kind="generate",
@@ -121,6 +110,10 @@ _FRESH_JOB = JobRow(
     ended_at=None,
     expires_at=None,
     queue_position=None,
+    client_id=None,
+    version=1,
+    alias=None,
+    models=None,
 )
 
 
@@ -133,6 +126,9 @@ def new_job(
     metadata: dict[str, str] | None,
     expires_in_seconds: float | None,
     steps: int = 0,
+    client_id: str | None = None,
+    alias: str | None = None,
+    models: dict[str, str] | None = None,
 ) -> JobRow:
     """A job that was accepted this moment: of one row, or of so many ``steps``."""
     accepted = accepted_seconds(job_id) or 0
@@ -144,42 +140,12 @@ def new_job(
         model=model,
         metadata=metadata,
         rows_total=steps or 1,
+        client_id=client_id,
+        alias=alias,
+        models=models,
         created_at=accepted,
         expires_at=None if expires_in_seconds is None else accepted + expires_in_seconds,
     )
-
-
-def job(row: JobRow) -> Object:
-    """A job without its result."""
-    shown: Object = {
-        "id": row.id,
-        "object": "job",
-        "kind": row.kind,
-        "state": row.state,
-        "stopping": row.stop_reason is not None and row.state not in _TERMINAL,
-        "endpoint": row.endpoint,
-        "model": row.model,
-        "metadata": row.metadata,
-        "progress": progress_of(row),
-        "error": _job_error(row),
-        "artifacts": _artifacts(row),
-        "usage": usage_of(row),
-        "created_at": created_at_of(row.id, row.created_at),
-        "started_at": seconds_of(row.started_at),
-        "ended_at": seconds_of(row.ended_at),
-        "expires_at": expires_at_of(row.id, row.created_at, row.expires_at),
-        "timings": {
-            "queued_seconds": _between(row.created_at, row.started_at),
-            "running_seconds": _between(row.started_at, row.ended_at),
-        },
-    }
-    if makes_artifacts(row.endpoint):
-        shown["artifacts_url"] = f"/v1/jobs/{row.id}/artifacts"
-    if row.stage == Stage.STEP:
-        shown["steps_url"] = f"/v1/jobs/{row.id}/steps"
-    if row.queue_position is not None:
-        shown["queue_position"] = row.queue_position
-    return shown
 
 
 def makes_artifacts(endpoint: str) -> bool:
@@ -187,14 +153,12 @@ def makes_artifacts(endpoint: str) -> bool:
     return endpoint not in _TEXT_ENDPOINTS
 
 
-def job_with_result(row: JobRow, result: str | None) -> str:
-    """The body of a job. ``result`` is JSON already: it is not decoded to be encoded again."""
-    return f'{compact(job(row))[:-1]},"result":{result or "null"}}}'
-
-
-def retry_after(row: JobRow) -> int:
-    """Seconds after which asking again may be worth it: soon for what runs, later the longer the
-    line. Nobody knows how fast the line moves; ten shards a second is taken."""
+def retry_after(row: JobRow | Standing, eta_seconds: float | None = None) -> int:
+    """Seconds after which asking again may be worth it: half of what it should still take, where
+    that is known. Else soon for what runs, later the longer the line, of which ten shards a second
+    are taken to move on."""
+    if eta_seconds is not None:
+        return max(1, min(MAX_RETRY_AFTER_SECONDS, round(eta_seconds / 2)))
     if row.state == JobState.RUNNING:
         return _LONG_RETRY_SECONDS if row.kind in {"batch", "campaign"} else 1
     ahead = row.queue_position or 0
@@ -211,40 +175,11 @@ def progress_of(row: JobRow) -> float:
     return round(min(1.0, done / row.rows_total), 4)
 
 
-def _job_error(row: JobRow) -> Object | None:
-    if row.error_code is None:
-        return None
-    return {
-        "code": row.error_code,
-        "message": row.error_message or "",
-        "param": row.error_param,
-    }
-
-
-def _artifacts(row: JobRow) -> list[Object]:
-    found = (("output", row.output_file_id), ("errors", row.error_file_id))
-    return [
-        {"name": name, "file_id": file_id, "content_url": f"/v1/files/{file_id}/content"}
-        for name, file_id in found
-        if file_id is not None
-    ]
-
-
 def usage_of(row: JobRow) -> Object:
     return {
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,
         "total_tokens": row.input_tokens + row.output_tokens,
-    }
-
-
-def event(row: EventRow) -> Object:
-    return {
-        "id": str(row.id),
-        "object": "job.event",
-        "type": row.type,
-        "created_at": int(row.created_at),
-        "data": row.data,
     }
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
+from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS, MAX_POLLED_JOBS, MAX_VERSION
+from api.webhook_requests import WebhookMember
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -34,6 +35,42 @@ class JobRequest(RequestBody):
         ]
         | None
     ) = None
+    expires_at: (
+        Annotated[
+            float | Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})],
+            Field(description="Give up then: Unix seconds, or a time by RFC 3339"),
+        ]
+        | None
+    ) = None
+    dry_run: Annotated[
+        bool, Field(description="Check it all, say what it would take, and accept nothing")
+    ] = False
+    webhook: WebhookMember = None
+
+
+class PollRequest(RequestBody):
+    """Many jobs to look at in one call."""
+
+    ids: Annotated[
+        list[Annotated[str, Field(max_length=256)]],
+        Field(min_length=1, max_length=MAX_POLLED_JOBS, description="Ours, or the caller's own"),
+    ]
+    after_versions: Annotated[
+        dict[Annotated[str, Field(max_length=256)], Annotated[int, Field(ge=0, le=MAX_VERSION)]],
+        Field(
+            max_length=MAX_POLLED_JOBS,
+            description="By id, the `version` that is known: shown again only once it is higher",
+        ),
+    ] = {}
+    wait: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            description="Where nothing is new: answer once something is, or after so many seconds, "
+            "as far as the server lets calls wait",
+        ),
+    ] = 0
 
 
 class OutputExpiresAfter(RequestBody):
@@ -53,6 +90,7 @@ class BatchRequest(RequestBody):
     ]
     metadata: Metadata | None = None
     output_expires_after: OutputExpiresAfter | None = None
+    webhook: WebhookMember = None
 
 
 class TenantRequest(RequestBody):
@@ -72,7 +110,7 @@ class FileForm(BaseModel):
     """The parts of a file upload."""
 
     file: Annotated[bytes, Field(json_schema_extra={"format": "binary"})]
-    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals", "model"]
     expires_after_anchor: Annotated[
         Literal["created_at"] | None, Field(alias="expires_after[anchor]")
     ] = None

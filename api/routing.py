@@ -17,6 +17,7 @@ from api.services import Services
 from shared.errors import PressrunError
 
 Access = Literal["tenant", "admin", "open"]
+Method = Literal["get", "post", "put", "delete"]
 View = Callable[..., Response]
 Schema = dict[str, Any]
 Answer = type[BaseModel] | str
@@ -48,7 +49,7 @@ IDEMPOTENCY_KEY = header(
 class Route:
     """One address and method."""
 
-    method: Literal["get", "post", "delete"]
+    method: Method
     rule: str
     view: View
     access: Access = "tenant"
@@ -58,6 +59,8 @@ class Route:
     body: type[BaseModel] | None = None
     body_types: tuple[str, ...] = ("application/json",)
     body_required: bool = True
+    streams: bool = False
+    """Whether a 200 may come as Server-Sent Events, where the caller asks for them."""
 
 
 def _bind(view: View, access: Access, services: Services) -> Callable[..., Response]:
@@ -93,12 +96,13 @@ class RouteTable:
     def post(self, rule: str, **entry: Any) -> Callable[[View], View]:
         return self._add("post", rule, entry)
 
+    def put(self, rule: str, **entry: Any) -> Callable[[View], View]:
+        return self._add("put", rule, entry)
+
     def delete(self, rule: str, **entry: Any) -> Callable[[View], View]:
         return self._add("delete", rule, entry)
 
-    def _add(
-        self, method: Literal["get", "post", "delete"], rule: str, entry: dict[str, Any]
-    ) -> Callable[[View], View]:
+    def _add(self, method: Method, rule: str, entry: dict[str, Any]) -> Callable[[View], View]:
         def add(view: View) -> View:
             self.routes.append(Route(method=method, rule=rule, view=view, **entry))
             return view

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.caching import RecentCache
+from api.estimates import Estimator
 from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
 from api.waiting import Waiter
+from shared.db.aliases import model_named
 from shared.db.models import Model, get_model, list_models
 from shared.errors import ModelNotFound
 from shared.lifecycle import NewGeneration
 from shared.settings import Settings
+from shared.specs.aliases import is_alias_name
 from shared.storage.base import Store
-
-if TYPE_CHECKING:
-    from shared.plans import Offers
 
 
 class Bell(Protocol):
@@ -34,7 +34,8 @@ class Bell(Protocol):
 
 
 class ModelCatalog:
-    """Models by tenant and name, as they were up to two seconds ago."""
+    """Models by tenant and name, as they were up to two seconds ago. Who holds an alias is asked
+    every time: whoever has moved one expects the next call to go there."""
 
     def __init__(self, engine: Engine) -> None:
         """``engine`` must autocommit."""
@@ -42,7 +43,8 @@ class ModelCatalog:
         self._recent: RecentCache[tuple[str, str], Model] = RecentCache(MAX_CACHED_MODELS)
 
     def serving(self, tenant_id: str, model_id: str, endpoint: str, *, param: str) -> Model:
-        """The model. Raises ModelNotFound when the tenant has none that serves the endpoint."""
+        """The model of that name, or the one that holds the alias of that name. Raises
+        ModelNotFound when the tenant has none that serves the endpoint."""
         model = self._find(tenant_id, model_id)
         if model is None:
             raise ModelNotFound("there is no such model", param=param)
@@ -57,15 +59,9 @@ class ModelCatalog:
                 return model
         raise ModelNotFound(f"there is no model that serves {endpoint}", param=param)
 
-    def offers(self, tenant_id: str) -> Offers:
-        """What the tenant's plans may choose from."""
-
-        def offer(endpoint: str, model_id: str | None, param: str) -> Model:
-            if model_id is None:
-                return self.first_serving(tenant_id, endpoint, param=param)
-            return self.serving(tenant_id, model_id, endpoint, param=param)
-
-        return offer
+    def offers(self, tenant_id: str) -> NamedModels:
+        """What one request of the tenant may choose from."""
+        return NamedModels(self, tenant_id)
 
     def all(self, tenant_id: str) -> list[Model]:
         """Every model that the tenant may name, by name."""
@@ -73,12 +69,36 @@ class ModelCatalog:
             return list_models(connection, tenant_id)
 
     def _find(self, tenant_id: str, model_id: str) -> Model | None:
+        if is_alias_name(model_id):
+            with self._engine.connect() as connection:
+                return model_named(connection, tenant_id, model_id)
         model = self._recent.get((tenant_id, model_id))
         if model is None and "\0" not in model_id:
             with self._engine.connect() as connection:
                 model = get_model(connection, tenant_id, model_id)
             if model is not None:
                 self._recent.put((tenant_id, model_id), model, MODEL_CACHE_SECONDS)
+        return model
+
+
+class NamedModels:
+    """The models that one request names. Called, it is an ``Offers``: every mention of an alias
+    means the same model."""
+
+    def __init__(self, catalog: ModelCatalog, tenant_id: str) -> None:
+        self._catalog = catalog
+        self._tenant_id = tenant_id
+        self.aliases: dict[str, str] = {}
+        """Who holds the aliases that were named so far."""
+
+    def __call__(self, endpoint: str, name: str | None, param: str) -> Model:
+        """Raises ModelNotFound."""
+        if name is None:
+            return self._catalog.first_serving(self._tenant_id, endpoint, param=param)
+        known = self.aliases.get(name, name)
+        model = self._catalog.serving(self._tenant_id, known, endpoint, param=param)
+        if model.id != known:
+            self.aliases[name] = model.id
         return model
 
 
@@ -98,6 +118,7 @@ class Services:
     auth: Authenticator
     models: ModelCatalog
     waiter: Waiter
+    estimator: Estimator
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -47,6 +47,7 @@ class Submission:
     endpoint: str
     body: dict[str, Any]
     model: str
+    """Its id, whatever the request called it."""
     pools: tuple[str, ...]
     """Those that may have work once it is accepted."""
     steps: tuple[Step, ...] = ()
@@ -54,6 +55,21 @@ class Submission:
     metadata: dict[str, str] | None = None
     priority: int = DEFAULT_PRIORITY
     expires_in_seconds: float | None = None
+    webhook: lifecycle.JobWebhook | None = None
+    """Whom its end is told to, beside the tenant's webhook endpoints."""
+    client_id: lifecycle.ClientId | None = None
+    """The caller's own id, of a job that is put."""
+    alias: str | None = None
+    """What the request called ``model``, if that was an alias."""
+    models: dict[str, str] | None = None
+    """Who held each alias that the request names; None where it names none."""
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What is known of the job from the start."""
+        if not self.models:
+            return {}
+        return {"models": self.models} | ({"alias": self.alias} if self.alias else {})
 
     def as_new_job(self) -> JobRow:
         """How the job looks the moment it is accepted."""
@@ -65,6 +81,9 @@ class Submission:
             metadata=self.metadata,
             expires_in_seconds=self.expires_in_seconds,
             steps=len(self.steps),
+            client_id=None if self.client_id is None else self.client_id.value,
+            alias=self.alias,
+            models=self.models,
         )
 
 
@@ -76,7 +95,8 @@ def prepare(
     **terms: Any,
 ) -> Submission:
     """Checks ``body`` against the endpoint and the tenant's models, and plans it where it is a
-    graph. ``terms`` are ``metadata``, ``priority`` and ``expires_in_seconds``.
+    graph. ``terms`` are ``metadata``, ``priority`` and ``expires_in_seconds``. Aliases are looked
+    up here, once: the job is for the models that hold them now.
 
     Raises InvalidRequest or a subclass, or ModelNotFound, with ``param`` set.
     """
@@ -84,19 +104,22 @@ def prepare(
     kind = _KINDS.get(endpoint, "generate")
     job_id = _NEW_ID[kind]()
     pool, engine = "", ""
+    named = services.models.offers(tenant_id)
     if endpoint != CAMPAIGNS:  # whose model writes texts: the plan looks for it
-        model = services.models.serving(tenant_id, spec.model, endpoint, param="model")
+        model = named(endpoint, spec.model, "model")
         pool, engine = model.pool, model.engine
     steps: tuple[Step, ...] = ()
     if kind in _PLANNED:
-        offers = services.models.offers(tenant_id)
-        steps = _plan(endpoint, spec, offers, engine=engine, row=f"{job_id}-0")
+        steps = _plan(endpoint, spec, named, engine=engine, row=f"{job_id}-0")
+    holder = named.aliases.get(spec.model)
     return Submission(
         job_id=job_id,
         kind=kind,
         endpoint=endpoint,
-        body=body,
-        model=spec.model,
+        body=body if holder is None else body | {"model": holder},
+        model=holder or spec.model,
+        alias=spec.model if holder else None,
+        models=named.aliases or None,
         pools=tuple(sorted({step.pool for step in steps if not step.needs})) or (pool,),
         steps=steps,
         **terms,
@@ -122,10 +145,12 @@ def submit(
     taken."""
     if submission.steps:
         _submit_graph(services, tenant_id, submission, once)
-    elif once is None:
-        services.intake.add(_as_new_generation(tenant_id, submission))
-    else:
+    elif once is not None:
         _submit_row(services, tenant_id, submission, once)
+    elif submission.webhook is not None:
+        _submit_told(services, tenant_id, submission)
+    else:
+        services.intake.add(_as_new_generation(tenant_id, submission))
     for pool in submission.pools:
         services.bell.ring(pool)
 
@@ -142,7 +167,16 @@ def _as_new_generation(tenant_id: str, submission: Submission) -> lifecycle.NewG
         submission.priority,
         submission.expires_in_seconds,
         submission.kind,
+        submission.client_id,
+        detail=submission.detail,
     )
+
+
+def _submit_told(services: Services, tenant_id: str, submission: Submission) -> None:
+    with services.transaction() as connection:
+        new = _as_new_generation(tenant_id, submission)
+        lifecycle.submit_generations(connection, [new], window=services.settings.ready_window)
+        lifecycle.attach_webhook(connection, submission.job_id, submission.webhook)
 
 
 def _submit_row(
@@ -166,7 +200,9 @@ def _submit_row(
             expires_in_seconds=submission.expires_in_seconds,
             window=services.settings.ready_window,
             idempotency=once,
+            detail=submission.detail,
         )
+        lifecycle.attach_webhook(connection, submission.job_id, submission.webhook)
 
 
 def _submit_graph(
@@ -185,12 +221,15 @@ def _submit_graph(
             model=submission.model,
             body=submission.body,
             steps=submission.steps,
+            client_id=submission.client_id,
             metadata=submission.metadata,
             priority=submission.priority,
             expires_in_seconds=submission.expires_in_seconds,
             window=services.settings.ready_window,
             idempotency=once,
+            detail=submission.detail,
         )
+        lifecycle.attach_webhook(connection, submission.job_id, submission.webhook)
 
 
 @dataclass(frozen=True, slots=True)

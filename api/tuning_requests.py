@@ -14,13 +14,16 @@ from api import parsing
 from api.requests import Metadata, RequestBody
 from api.services import Services
 from api.submitting import Once
+from api.webhook_requests import JobWebhookBody, job_webhook, take_webhook
 from shared import lifecycle
+from shared.db.aliases import hold_named
 from shared.db.files import hold_file
-from shared.db.models import Model, hold_model
+from shared.db.models import Model
 from shared.errors import InvalidRequest, ModelNotFound, ModelNotTunable, NotFound
 from shared.ids import new_tuning_id
 from shared.pools import UPKEEP
 from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
+from shared.specs.sweep_space import check_sweep
 
 PURPOSE = "fine-tune"
 FAKE = "fake"
@@ -47,18 +50,21 @@ class TuningSubmission:
     spec: FineTuningSpec
     stored: dict[str, Any]
     """The spec as it is kept: what was given, and a seed."""
+    webhook: JobWebhookBody | None = None
 
 
 def read_tuning(document: Any) -> TuningSubmission:
     """Raises InvalidFields with every field at fault, or InvalidRequest."""
+    document, webhook = take_webhook(document)
     spec = parsing.validate(FineTuningSpec, document)
+    check_sweep(spec)
     parsing.validate(_Labels, {"metadata": spec.metadata})
     if any("\0" in text for pair in (spec.metadata or {}).items() for text in pair):
         raise InvalidRequest("'metadata' must be text", param="metadata")
     job_id = new_tuning_id()
     stored = spec.model_dump(mode="json", exclude_unset=True)
     stored["seed"] = seed_of(spec, job_id)
-    return TuningSubmission(job_id, spec, stored)
+    return TuningSubmission(job_id, spec, stored, webhook)
 
 
 def submit_tuning(
@@ -72,9 +78,11 @@ def submit_tuning(
     if first is not None:
         return first
     submission = make()
+    webhook = job_webhook(services, tenant_id, submission.webhook)
     try:
         with services.transaction() as connection:
             _queue(connection, services, tenant_id, submission, once)
+            lifecycle.attach_webhook(connection, submission.job_id, webhook)
     except IntegrityError:
         # Somebody with the same key was quicker; the database has let us wait for them.
         first = once.first_use(services, tenant_id)
@@ -97,15 +105,16 @@ def _queue(
     _require_file(connection, tenant_id, spec.training_file, "training_file")
     if spec.validation_file is not None:
         _require_file(connection, tenant_id, spec.validation_file, "validation_file")
+    model = spec.model if base is None else base.id
     lifecycle.submit_fine_tune(
         connection,
         job_id=submission.job_id,
         tenant_id=tenant_id,
-        model=spec.model,
+        model=model,
         training_file_id=spec.training_file,
         validation_file_id=spec.validation_file,
-        spec=json.dumps(submission.stored),
-        detail={} if base is None else {"lineage": [base.id, *base.detail.get("parents", [])]},
+        spec=json.dumps(submission.stored | {"model": model}),
+        detail=_detail(spec.model, base),
         metadata=spec.metadata,
         priority=spec.priority,
         window=services.settings.ready_window,
@@ -113,13 +122,21 @@ def _queue(
     )
 
 
+def _detail(asked: str, base: Model | None) -> dict[str, Any]:
+    if base is None:
+        return {}
+    lineage = {"lineage": [base.id, *base.detail.get("parents", [])]}
+    return lineage if base.id == asked else lineage | {"alias": asked, "models": {asked: base.id}}
+
+
 def require_base(connection: Connection, tenant_id: str, spec: FineTuningSpec) -> Model | None:
-    """The model to start from, held until the transaction ends; None for a recipe that starts from
-    nothing. Raises ModelNotFound or ModelNotTunable."""
+    """The model to start from, or the one that holds the alias of that name; held until the
+    transaction ends. None for a recipe that starts from nothing. Raises ModelNotFound or
+    ModelNotTunable."""
     if spec.recipe in FROM_SCRATCH and spec.model == spec.recipe:
         return None
     known = spec.model.isprintable()
-    model = hold_model(connection, tenant_id, spec.model) if known else None
+    model = hold_named(connection, tenant_id, spec.model) if known else None
     if model is None:
         raise ModelNotFound("there is no such model", param="model")
     if not _is_tunable(model, spec.recipe):
@@ -134,7 +151,13 @@ def _is_tunable(model: Model, recipe: str) -> bool:
         return True
     if recipe in FROM_SCRATCH:
         return model.job_id is not None and model.detail.get("recipe") == recipe
-    return model.engine in TUNABLE[recipe]
+    return model.engine in TUNABLE[recipe] and not _is_quantized(model)
+
+
+def _is_quantized(model: Model) -> bool:
+    """Weights in whole numbers have no gradients."""
+    made: dict[str, Any] = model.detail.get("optimization") or {}
+    return made.get("type") == "quantize"
 
 
 def _kind_of(model: Model) -> str:

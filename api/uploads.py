@@ -13,7 +13,7 @@ from flask import Request
 from api.multipart import read_form
 from shared.errors import InvalidRequest
 
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals", "model")
 LEAST_LIFE_SECONDS = 3_600
 MOST_LIFE_SECONDS = 2_592_000
 

@@ -2,9 +2,9 @@
 
     python -m bench.bare_media IMAGE_MODEL_DIRECTORY
 
-answers each line of JSON on standard input with a number: ``{"images", "prompts",
-"microbatch", "steps", "guidance", "dtype"}`` with images a second, ``{"texts", "threads"}`` with
-seconds of speech a second.
+answers each line of JSON on standard input: ``{"images", "prompts", "microbatch", "steps",
+"guidance", "dtype"}`` with images a second and the CPU seconds they took, ``{"texts", "threads"}``
+with seconds of speech a second.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Any
 from bench.beside import serve
 
 
-def answer(model: str, asked: dict[str, Any]) -> float:
+def answer(model: str, asked: dict[str, Any]) -> float | dict[str, float]:
     """What one line asks for."""
     if "texts" in asked:
         return speak(asked["texts"], asked["threads"])
     return draw(model, asked)
 
 
-def draw(model: str, asked: dict[str, Any]) -> float:
-    """Images a second of the pipeline's own call, as its documentation writes it."""
+def draw(model: str, asked: dict[str, Any]) -> dict[str, float]:
+    """Images a second of the pipeline's own call, as its documentation writes it, and what it
+    took."""
     import torch
 
     pipeline = _pipeline(model, asked["dtype"])
     prompts, size = asked["prompts"], asked["microbatch"]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for first in range(0, len(prompts), size):
         part = prompts[first : first + size]
         pipeline(
@@ -39,7 +40,10 @@ def draw(model: str, asked: dict[str, Any]) -> float:
             guidance_scale=asked["guidance"],
             generator=[torch.Generator().manual_seed(first + i) for i in range(len(part))],
         )
-    return len(prompts) / (time.perf_counter() - began)
+    return {
+        "rate": len(prompts) / (time.perf_counter() - began),
+        "cpu_s": time.process_time() - cpu,
+    }
 
 
 @cache

@@ -9,6 +9,7 @@ answers ``{"batch", "steps", "warm", "rate", "lora", "precision"}`` with steps a
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -102,4 +103,5 @@ def _clock(warm: int) -> Any:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as our trainings have it
     serve(partial(answer, sys.argv[1], sys.argv[2]))

@@ -86,7 +86,9 @@ def send(
     if done.returncode != 0:
         raise LoadFailed(done.stderr.strip()[-500:])
     result: dict[str, Any] = json.loads(done.stdout)
-    refused = {code: n for code, n in result["statuses"].items() if not code.startswith("2")}
+    refused = {
+        code: n for code, n in result["statuses"].items() if code[0] != "2" and code != "304"
+    }
     if refused:
         raise LoadFailed(f"{requests[0].method} {requests[0].path} was answered {refused}")
     return result

@@ -20,6 +20,8 @@ from typing import Any
 
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length:"
+NOT_MODIFIED = 304
+"""Has no body, and says nothing of its length."""
 RECEIVE_BYTES = 65_536
 SILENCE_SECONDS = 30.0
 
@@ -48,10 +50,13 @@ class Link:
             raise LoadError("the server hung up")
         self._received += data
         head, found, body = self._received.partition(HEAD_END)
-        if not found or len(body) < _length(head):
+        if not found:
+            return None
+        status = int(head[9:12])
+        if status != NOT_MODIFIED and len(body) < _length(head):
             return None
         self._received = b""
-        return int(head[9:12])
+        return status
 
 
 def _length(head: bytes) -> int:
@@ -97,6 +102,7 @@ def run(plan: dict[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "statuses": statuses,
         "p50_ms": statistics.median(latencies) * 1000,
+        "p99_ms": statistics.quantiles([*latencies, latencies[-1]], n=100)[98] * 1000,
     }
 
 

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.batches import Batch, run_batch
 from bench.beside import Beside, beside
 from bench.report import Measurement, median
@@ -39,13 +41,13 @@ PASSAGE = (
 
 def images_vs_bare(rig: Rig) -> Measurement:
     """The plant's images a second over bare diffusers at the same microbatch."""
-    measured = _images(rig)
+    measured = _images(rig, "bare")
     return _figure(measured, "bare")
 
 
 def images_vs_one_by_one(rig: Rig) -> Measurement:
     """The plant's images a second over bare diffusers with one image at a time."""
-    measured = _images(rig)
+    measured = _images(rig, "one_by_one")
     return _figure(measured, "one_by_one")
 
 
@@ -58,29 +60,46 @@ def _figure(measured: dict[str, Any], other: str) -> Measurement:
 
 
 @cache
-def _images(rig: Rig) -> dict[str, Any]:
+def _images(rig: Rig, other: str) -> dict[str, Any]:
+    """Both sides take turns; ``other`` draws in the engine's microbatches, or one by one."""
     count = 16 if rig.quick else IMAGE_ROWS
     rows = [_image_row(number) for number in range(count)]
     prompts = [row["body"]["prompt"] for row in rows]
-    samples: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {"plant": [], other: []}
+    cpu: dict[str, list[float]] = {"engine": [], "supervisor": [], other: []}
     with _plant(rig, _image_entry(rig)) as plant, _bare(rig) as bare:
         run_batch(plant, _file(rig, rows[:2]), BATCH_SECONDS, endpoint="/v1/*")  # loads the model
         chosen = logged(plant, "worker-0", "engine_ready")[-1]["detail"]
         asked = {"prompts": prompts, "steps": STEPS, "guidance": GUIDANCE, "dtype": chosen["dtype"]}
         for _ in range(rig.rounds):
+            before = _cpu_seconds(plant)
             batch = run_batch(plant, _file(rig, rows), BATCH_SECONDS, endpoint="/v1/*")
-            samples.setdefault("plant", []).append(batch.rows / batch.seconds)
-            for name, size in (("bare", chosen["microbatch"]), ("one_by_one", 1)):
-                rate = bare.ask(images=True, microbatch=size, **asked)
-                samples.setdefault(name, []).append(rate)
+            samples["plant"].append(batch.rows / batch.seconds)
+            for name, seconds in _cpu_seconds(plant).items():
+                cpu[name].append(seconds - before[name])
+            size = chosen["microbatch"] if other == "bare" else 1
+            drawn = bare.ask(images=True, microbatch=size, **asked)
+            samples[other].append(drawn["rate"])
+            cpu[other].append(drawn["cpu_s"])
     return {
         "unit": "images/s",
         "rates": {name: median(found) for name, found in samples.items()},
         "samples": samples,
+        "cpu_s": {name: median(found) for name, found in cpu.items()},
         "rows": count,
         "steps": STEPS,
         "engine": chosen,
         "phases_s": batch.phases,
+    }
+
+
+def _cpu_seconds(plant: Plant) -> dict[str, float]:
+    """Of the worker's supervisor and of its engine, since they began."""
+    supervisor = psutil.Process(plant.processes["worker-0"].pid)
+    sides = {"supervisor": [supervisor], "engine": supervisor.children()}
+    return {
+        name: sum(sum(process.cpu_times()[:2]) for process in processes)
+        for name, processes in sides.items()
     }
 
 

@@ -66,6 +66,10 @@ class ApiClient:
         request = self._http.build_request("POST", path, json=body, headers=headers)
         return self._json(self._repeat(request, unanswered=idempotency_key is not None))
 
+    def put(self, path: str, body: Any) -> Json:
+        """Repeated as long as no answer comes: again, it changes nothing."""
+        return self._json(self._repeat(self._http.build_request("PUT", path, json=body)))
+
     def delete(self, path: str) -> Json:
         return self._json(self._repeat(self._http.build_request("DELETE", path)))
 
@@ -75,9 +79,11 @@ class ApiClient:
         return self._json(self._send(request))
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[httpx2.Response]:
+    def stream(
+        self, path: str, *, headers: dict[str, str] | None = None
+    ) -> Iterator[httpx2.Response]:
         """A GET whose body the caller reads. Redirects off this server lose the key."""
-        with self._translated(), self._http.stream("GET", path) as response:
+        with self._translated(), self._http.stream("GET", path, headers=headers) as response:
             if not response.is_success:
                 response.read()
                 raise refusal(response)
@@ -163,7 +169,8 @@ def refusal(response: httpx2.Response) -> CommandError:
         return CommandError(f"not authorised: {message}", ExitCode.AUTH)
     if status in RETRY_STATUSES or status >= 500:  # noqa: PLR2004
         return CommandError(f"the server can't work now: {message}", ExitCode.UNREACHABLE)
-    return CommandError(f"{message} ({code})" if code else message, ExitCode.REFUSED)
+    told = f"{message} ({code})" if code else message
+    return CommandError(told, ExitCode.REFUSED, code=code)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

@@ -30,9 +30,13 @@ EXIT_CODES_HELP = (
 
 
 class CommandError(Exception):
-    """Ends the command: ``message`` goes to stderr, ``exit_code`` to the shell."""
+    """Ends the command: ``message`` goes to stderr, ``exit_code`` to the shell. ``code`` is the
+    server's, where it said no."""
 
-    def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(
+        self, message: str, exit_code: ExitCode = ExitCode.FAILED, *, code: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
+        self.code = code

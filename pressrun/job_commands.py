@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import RenderableType
@@ -15,14 +17,16 @@ from pressrun.api_client import ApiClient, Json
 from pressrun.batch_commands import parse_metadata
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.job_watching import watch_job
 from pressrun.terminal import Terminal, table, when
-from pressrun.watching import watch_job
 
 JOBS = "/v1/jobs"
 
 app = typer.Typer(no_args_is_help=True, help="Submit and follow single jobs.")
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_… or your own.")]
+_AGE = re.compile(r"([1-9][0-9]{0,7})([smh])", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3_600}
 
 
 @app.command()
@@ -36,6 +40,16 @@ def submit(
     priority: Annotated[
         int | None, typer.Option(min=0, max=9, help="Lower runs first; default: the server's.")
     ] = None,
+    own_id: Annotated[
+        str | None,
+        typer.Option("--id", help="An id of your own: submitting it again changes nothing."),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Give up after so long: 90s, 5m, 2h.", metavar="AGE")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check it, and say what it would take.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the result.")] = False,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
@@ -48,8 +62,17 @@ def submit(
         request["metadata"] = parse_metadata(metadata)
     if priority is not None:
         request["priority"] = priority
+    if expires is not None:
+        request["expires_in_seconds"] = seconds_of(expires)
     with tenant_client(url, api_key) as client:
-        job = client.post(JOBS, request, idempotency_key=str(uuid.uuid4()))
+        if dry_run:
+            told = client.post(JOBS, request | {"dry_run": True})
+            terminal.result(told, lambda: json.dumps(told, indent=2))
+            return
+        if own_id is None:
+            job = client.post(JOBS, request, idempotency_key=str(uuid.uuid4()))
+        else:
+            job = client.put(f"{JOBS}/{quote(own_id, safe='')}", request)
         if watch:
             _follow(client, job["id"], terminal)
         else:
@@ -109,6 +132,14 @@ def read_body(source: str) -> Any:
         raise CommandError(f"cannot read {source[1:]}: {error.strerror}", ExitCode.USAGE) from None
     except ValueError as error:
         raise CommandError(f"--body is not JSON: {error}", ExitCode.USAGE) from None
+
+
+def seconds_of(age: str) -> int:
+    """Decodes ``90s``, ``5m`` or ``2h``. Raises CommandError (USAGE)."""
+    match = _AGE.fullmatch(age)
+    if match is None:
+        raise CommandError(f"--expires takes 90s, 5m or 2h, not {age!r}", ExitCode.USAGE)
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def generated_text(result: Any) -> str | None:

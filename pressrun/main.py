@@ -11,10 +11,14 @@ from pressrun.batch_commands import app as batch_app
 from pressrun.campaign_commands import app as campaign_app
 from pressrun.demo.command import demo
 from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
+from pressrun.import_commands import import_model
 from pressrun.job_commands import app as job_app
-from pressrun.server_commands import migrate, models_app, settings
+from pressrun.model_commands import models_app
+from pressrun.model_job_commands import evaluate, optimize
+from pressrun.server_commands import migrate, settings
 from pressrun.tuning_commands import app as tune_app
 from pressrun.up.command import up
+from pressrun.webhook_commands import app as webhooks_app
 
 app = typer.Typer(
     name="pressrun",
@@ -32,6 +36,10 @@ app.add_typer(batch_app, name="batch")
 app.add_typer(job_app, name="job")
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(tune_app, name="tune")
+app.add_typer(webhooks_app, name="webhooks")
+models_app.command(name="import")(import_model)
+models_app.command()(evaluate)
+models_app.command()(optimize)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
 from pressrun.batch_commands import parse_metadata
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.sweep_views import read_sweep, trials_of, with_trials
 from pressrun.terminal import Terminal, table, when
 from pressrun.transfers import upload
-from pressrun.watching import Snapshot, Watched, display_for, poll
+from pressrun.tuning_views import describe, snapshot_of, status_of
+from pressrun.watching import Watched, display_for, poll
 
 JOBS = "/v1/fine_tuning/jobs"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
@@ -49,6 +49,12 @@ def create(
     metadata: Annotated[
         list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
     ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Search: a JSON file with trials, space, metric, ….")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="So many, whatever the file of --sweep says.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only judge the data and say what it takes.")
     ] = False,
@@ -67,6 +73,8 @@ def create(
         "metadata": parse_metadata(metadata or []),
         "dry_run": dry_run,
     }
+    if (searched := read_sweep(sweep, trials)) is not None:
+        body["sweep"] = searched
     with tenant_client(url, api_key) as client:
         body["training_file"] = _file_id(client, file, terminal)
         if validation is not None:
@@ -92,6 +100,7 @@ def watch(
         _follow(client, job_id, Terminal(json_only=json_only))
 
 
+@app.command(name="show")
 @app.command()
 def get(
     job_id: JobId,
@@ -99,22 +108,26 @@ def get(
     api_key: ApiKeyOption = None,
     json_only: JsonOption = False,
 ) -> None:
-    """Show a fine-tuning job."""
+    """Show a fine-tuning job, and of a sweep every trial."""
     with tenant_client(url, api_key) as client:
         job = client.get(f"{JOBS}/{job_id}")
-    Terminal(json_only=json_only).result(job, lambda: describe(job))
+        trials = [] if json_only else trials_of(client, job)
+    Terminal(json_only=json_only).result(job, lambda: with_trials(describe(job), job, trials))
 
 
 @app.command(name="list")
 def list_command(
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    parent: Annotated[
+        str | None, typer.Option(help="Only trials of this sweep; none: no trials.")
+    ] = None,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
     json_only: JsonOption = False,
 ) -> None:
     """List fine-tuning jobs, newest first."""
     with tenant_client(url, api_key) as client:
-        found = client.list_all(JOBS, limit=limit)
+        found = client.list_all(JOBS, limit=limit, parent=parent)
     rows = (
         (job["id"], status_of(job), job["model"], job["fine_tuned_model"], when(job["created_at"]))
         for job in found
@@ -239,49 +252,11 @@ def _file_id(client: ApiClient, file: str, terminal: Terminal) -> str:
     return str(upload(client, Path(file), "fine-tune", terminal)["id"])
 
 
-def status_of(job: Json) -> str:
-    """For people, who want to know that it is paused rather than queued."""
-    asked = "paused" if job["paused"] else "stopping" if job["stopping"] else ""
-    return f"{job['status']}, {asked}" if asked else str(job["status"])
-
-
-def snapshot_of(job: Json) -> Snapshot:
-    finish = job["estimated_finish"]
-    return Snapshot(
-        str(job["status"]),
-        job["step"] or 0,
-        0,
-        job["steps"] or 0,
-        "steps",
-        remark="" if job["loss"] is None else f"loss {job['loss']:.4g}",
-        eta_seconds=None if finish is None else max(0.0, finish - time.time()),
-    )
-
-
-def describe(job: Json) -> RenderableType:
-    """A job for people."""
-    of_steps = f"{job['step'] or 0} of {job['steps']}" if job["steps"] else None
-    fields = {
-        "id": job["id"],
-        "status": status_of(job),
-        "model": job["model"],
-        "method": job["recipe"],
-        "steps": of_steps,
-        "loss": job["loss"],
-        "created": when(job["created_at"]),
-        "done by": when(job["estimated_finish"]),
-        "finished": when(job["finished_at"]),
-        "made": job["fine_tuned_model"],
-        "files": ", ".join(job["result_files"]),
-        "error": (job["error"] or {}).get("message"),
-    }
-    return table("", "", rows=fields.items(), headed=False)
-
-
 def _follow(client: ApiClient, job_id: str, terminal: Terminal) -> None:
     watched = Watched("tune", job_id, ENDED, snapshot_of, JOBS)
     job = poll(client, watched, display_for(terminal))
-    terminal.result(job, lambda: describe(job))
+    trials = [] if terminal.json_only else trials_of(client, job)
+    terminal.result(job, lambda: with_trials(describe(job), job, trials))
     if job["status"] == "succeeded":
         return
     error = job["error"] or {}

@@ -107,27 +107,11 @@ def poll(client: ApiClient, watched: Watched, display: Display) -> Json:
                 elapsed = time.monotonic() - began
                 time.sleep(min(max(elapsed / 20, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS))
     except KeyboardInterrupt:
-        raise _interrupted(watched.kind, watched.id) from None
+        raise interrupted(watched.kind, watched.id) from None
 
 
-def watch_job(client: ApiClient, job_id: str, terminal: Terminal) -> Json:
-    """As ``watch_batch``, for a job, with one note for each new state."""
-    state = None
-    try:
-        while True:
-            job = client.get(
-                f"/v1/jobs/{job_id}", patience_seconds=PATIENCE_SECONDS, wait=LONG_POLL_SECONDS
-            )
-            if job["state"] in TERMINAL_JOB:
-                return job
-            if job["state"] != state and not terminal.json_only:
-                terminal.note(f"{job_id}: {job['state']}")
-            state = job["state"]
-    except KeyboardInterrupt:
-        raise _interrupted("job", job_id) from None
-
-
-def _interrupted(kind: str, object_id: str) -> CommandError:
+def interrupted(kind: str, object_id: str) -> CommandError:
+    """What Ctrl-C during a watch becomes."""
     return CommandError(
         f"stopped watching; the {kind} goes on: pressrun {kind} watch {object_id}",
         ExitCode.INTERRUPTED,

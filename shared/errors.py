@@ -54,10 +54,46 @@ class ModelNotTunable(InvalidRequest):
     code = "model_not_tunable"
 
 
+class ModelNotMeasurable(InvalidRequest):
+    """The model exists, but there is no evaluation for models of its kind."""
+
+    code = "model_not_measurable"
+
+
+class ModelNotOptimizable(InvalidRequest):
+    """The model exists, but this can't be done to it."""
+
+    code = "model_not_optimizable"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """Prompt and requested output do not fit the model's context."""
 
     code = "context_length_exceeded"
+
+
+class SigningSecretMissing(InvalidRequest):
+    """A webhook of a job's own, of a tenant who has no secret to tell its sender by."""
+
+    code = "signing_secret_missing"
+
+
+class UrlNotAllowed(InvalidRequest):
+    """A URL that this server never asks: not https, or not of the public internet."""
+
+    code = "url_not_allowed"
+
+
+class ReceiverUnreachable(PressrunError):
+    """A webhook's receiver could not be asked; the message says why in a word."""
+
+    code = "receiver_unreachable"
+
+
+class SenderUnavailable(PressrunError):
+    """No upkeep worker has sent a webhook in time; it is sent once one runs."""
+
+    code = "sender_unavailable"
 
 
 class NotFound(PressrunError):

@@ -38,6 +38,18 @@ def new_tuning_id() -> str:
     return new_id("ftjob-")
 
 
+def new_evaluation_id() -> str:
+    return new_id("eval_")
+
+
+def new_optimization_id() -> str:
+    return new_id("optjob-")
+
+
+def new_import_id() -> str:
+    return new_id("import_")
+
+
 def new_checkpoint_id() -> str:
     return new_id("ftckpt_")
 
@@ -50,12 +62,28 @@ def new_file_id() -> str:
     return new_id("file-")
 
 
+def new_alias_id() -> str:
+    return new_id("alias_")
+
+
 def new_tenant_id() -> str:
     return new_id("ten_")
 
 
 def new_key_id() -> str:
     return new_id("key_")
+
+
+def new_webhook_endpoint_id() -> str:
+    return new_id("whe_")
+
+
+def new_delivery_id() -> str:
+    return new_id("whd_")
+
+
+def new_webhook_event_id() -> str:
+    return new_id("evt_")
 
 
 def new_session_id() -> str:

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.specs.aliases import is_alias_name
+
 GENERATION_ENDPOINTS = ["/v1/chat/completions", "/v1/completions"]
 IMAGE_ENDPOINTS = ["/v1/images/generations", "/v1/images/edits", "/v1/images/variations"]
 DEFAULT_ENDPOINTS = {
@@ -52,6 +54,21 @@ class CatalogError(Exception):
     """The catalog file can't be used; the message names the entry and the field."""
 
 
+class Price(BaseModel):
+    """What a model's work is charged at; whatever is not named has no price."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    input_per_million: Annotated[float, Field(ge=0)] | None = None
+    """Tokens."""
+    output_per_million: Annotated[float, Field(ge=0)] | None = None
+    """Tokens."""
+    per_image: Annotated[float, Field(ge=0)] | None = None
+    per_second: Annotated[float, Field(ge=0)] | None = None
+    """Of video."""
+
+
 class ModelEntry(BaseModel):
     """One model that tenants may name."""
 
@@ -65,6 +82,8 @@ class ModelEntry(BaseModel):
     endpoints: list[str] = []
     settings: dict[str, Any] = {}
     owned_by: str = "pressrun"
+    price: Price | None = None
+    """For estimates (``dry_run``); nobody is billed by it."""
 
     def serving_pool(self) -> str:
         return self.pool or DEFAULT_POOLS.get(self.engine, DEFAULT_POOL)
@@ -90,6 +109,8 @@ def read_catalog(path: Path) -> list[ModelEntry]:
         where = ".".join(map(str, first["loc"]))
         raise CatalogError(f"{path}: {where}: {first['msg']}") from None
     ids = [entry.id for entry in entries]
+    for name in filter(is_alias_name, ids):
+        raise CatalogError(f"{path}: {name} is a name for an alias: tenants may have one by it")
     repeated = {name for name in ids if ids.count(name) > 1}
     if repeated:
         raise CatalogError(f"{path}: more than one entry for {', '.join(sorted(repeated))}")

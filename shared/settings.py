@@ -13,6 +13,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.egress.targets import parse_allowed
+
 PREFIX = "PRESSRUN_"
 CLIENT_VARIABLES = frozenset({"PRESSRUN_URL", "PRESSRUN_API_KEY"})
 """Read by the command line client, not by servers."""
@@ -151,6 +153,30 @@ class Settings(BaseSettings):
         bool, Field(description="Forbid engines to download models from a hub.")
     ] = False
 
+    webhook_allowed_hosts: Annotated[
+        str,
+        Field(
+            description="Hosts that webhooks may reach though they are private, or by plain HTTP, "
+            "comma-separated: `crm.internal` (its ports 80 and 443) or `10.0.0.5:8080`. All others "
+            "must be public and https."
+        ),
+    ] = ""
+    webhook_ca_file: Annotated[
+        Path | None,
+        Field(description="PEM file of authorities that webhooks trust beside the system's."),
+    ] = None
+    webhook_concurrency: Annotated[
+        int, Field(ge=1, le=512, description="Webhooks that one upkeep worker sends at a time.")
+    ] = 32
+    webhook_timeout_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=60,
+            description="A receiver that has not answered a webhook by then has failed.",
+        ),
+    ] = 15.0
+
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest JSON request body.")] = 2**20
     max_media_body_bytes: Annotated[
         int,
@@ -168,8 +194,26 @@ class Settings(BaseSettings):
         int, Field(ge=1, description="Bad lines listed on a rejected batch; the rest are counted.")
     ] = 1_000
     max_wait_seconds: Annotated[float, Field(ge=0, description="Longest long-poll (`?wait=`).")] = (
-        25.0
+        30.0
     )
+    api_threads: Annotated[
+        int,
+        Field(
+            ge=4,
+            le=4_096,
+            description="Threads of one API process; each serves one request at a time, and an "
+            "open event stream or long-poll keeps one. They are made when they are needed.",
+        ),
+    ] = 24
+    api_waiting_requests: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Long-polls, event streams and direct calls that one API process holds at "
+            "a time, of which one tenant has three quarters at most; default: half of "
+            "`API_THREADS`. Above it long-polls answer at once, and others 429.",
+        ),
+    ] = None
     direct_seconds: Annotated[
         float,
         Field(
@@ -207,6 +251,12 @@ class Settings(BaseSettings):
             raise ValueError("must start with postgresql+psycopg://")
         return url
 
+    @field_validator("webhook_allowed_hosts")
+    @classmethod
+    def _lists_hosts(cls, hosts: str) -> str:
+        parse_allowed(hosts)
+        return hosts
+
 
 def load_settings(**overrides: object) -> Settings:
     """Reads the environment. Raises SettingsError that names every variable at fault."""
@@ -228,6 +278,11 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("; ".join(problems)) from None
     if (settings.storage_dir is None) == (settings.s3_bucket is None):
         raise SettingsError("set exactly one of PRESSRUN_STORAGE_DIR and PRESSRUN_S3_BUCKET")
+    if (settings.api_waiting_requests or 0) >= settings.api_threads:
+        raise SettingsError(
+            "PRESSRUN_API_WAITING_REQUESTS must be less than PRESSRUN_API_THREADS: else nobody is "
+            "left to answer anything else"
+        )
     if settings.session_ttl_seconds <= 2 * settings.heartbeat_seconds:
         # Else every lease ends by itself, and work runs again and again until it is given up.
         raise SettingsError(

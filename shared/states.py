@@ -50,6 +50,8 @@ class Stage(StrEnum):
     """One node of a graph: its result is what later steps are made of."""
     TRAIN = "train"
     """Run a recipe: a training that survives its process by checkpoints."""
+    SWEEP = "sweep"
+    """Search for hyperparameters: waits for trials, which are jobs of their own."""
     ASSEMBLE = "assemble"
     """Stream the shards' outputs into the batch's files."""
 
@@ -79,7 +81,8 @@ TRANSITIONS: dict[type[State], dict[State, frozenset[State]]] = {
         _S.QUEUED: frozenset({_S.READY, _S.CANCELLED}),
         # Back to the queue: a training whose job was paused.
         _S.READY: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED}),
-        # Back to the queue: a slice whose rows are graphs waits there for their steps.
+        # Back to the queue: a slice whose rows are graphs waits there for their steps, a sweep for
+        # its trials.
         _S.RUNNING: frozenset({_S.QUEUED, _S.READY, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUCCEEDED: frozenset(),
         _S.FAILED: frozenset(),

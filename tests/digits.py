@@ -112,16 +112,18 @@ MEASURED: dict[str, dict[str, Any]] = {
 DRAWN = 200
 
 
-def measure_digits(folder: Path, recipe: str, *, threads: int = 1, seed: int = 1) -> dict[str, Any]:
+def measure_digits(
+    folder: Path, recipe: str, *, threads: int = 1, seed: int = 1, steps: int | None = None
+) -> dict[str, Any]:
     """The whole training on all digits, as a worker starts it: minutes. Networks this small gain
     nothing from more than one thread, and lose much to other programs.
 
     Returns what ``Finished`` says (``before``, ``after``, ``training_seconds``, …) and, over all,
-    ``seconds``. ``folder`` must not exist; sample sheets are in its ``result/files``. Raises
-    RuntimeError with what the training said when it fails.
+    ``seconds``. ``folder`` must not exist; sample sheets are in its ``result/files``. ``steps``
+    instead of those in ``MEASURED``. Raises RuntimeError with what the training said when it fails.
     """
     common = {"batch_size": 64, "n_epochs": 50, "precision": "fp32"}
-    numbers = common | MEASURED[recipe]
+    numbers = common | MEASURED[recipe] | ({} if steps is None else {"max_steps": steps})
     plan_digits(folder, recipe, hyperparameters=numbers, generate=DRAWN, seed=seed)
     began = time.monotonic()
     ended = subprocess.run(

@@ -112,10 +112,11 @@ class Plant:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return named | kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
-    def start_api(self) -> Process:
+    def start_api(self, *options: str) -> Process:
+        """``options`` are gunicorn's."""
         return self._start(
             "api",
-            "-m", "gunicorn", "-c", "python:api.gunicorn_conf",
+            "-m", "gunicorn", "-c", "python:api.gunicorn_conf", *options,
             "-b", f"127.0.0.1:{self.port}", "api.wsgi:app",
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
+from shared.egress import parse_allowed
 from shared.lifecycle import Held
 from shared.pools import TRAIN, UPKEEP
 from shared.settings import Settings
@@ -22,6 +23,7 @@ from worker.admission import Admission
 from worker.catalog import ModelCache
 from worker.commits import Commits
 from worker.doorbell_listener import Listener
+from worker.egress import Egress
 from worker.engines.child import engine_environment
 from worker.engines.pool import EnginePool
 from worker.generation import Generation
@@ -34,13 +36,14 @@ from worker.upkeep.chores import UpkeepChores
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.passes import Passes
 from worker.upkeep.reaper import Reaper
+from worker.upkeep.webhooks import WebhookSender
 from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
 
-DATABASE_CONNECTIONS = 18
+DATABASE_CONNECTIONS = 19
 """One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
-passes."""
+passes, webhooks."""
 TRAINING_CONNECTIONS = 2
 """More for each training: one follows it, one commits its checkpoints."""
 AUTOCOMMIT_CONNECTIONS = 2
@@ -88,6 +91,7 @@ class Worker:
         if TRAIN in self._pools:
             self._desks[TRAIN] = self._make_trainings()
         self._passes = self._make_passes() if UPKEEP in self._pools else None
+        self._webhooks = self._make_webhooks() if UPKEEP in self._pools else None
         self.supervisor = self._make_supervisor()
         self._listener = Listener(
             settings.broker_url,
@@ -103,6 +107,8 @@ class Worker:
         self._listener.start()
         if self._passes is not None:
             self._passes.start()
+        if self._webhooks is not None:
+            self._webhooks.start()
         try:
             self.supervisor.run()
         finally:
@@ -111,6 +117,8 @@ class Worker:
     def _stop(self) -> None:
         if self._passes is not None:
             self._passes.stop()
+        if self._webhooks is not None:
+            self._webhooks.stop()
         for desk in self._desks.values():
             desk.close()
         self._commits.close(timeout=COMMIT_GRACE_SECONDS)
@@ -212,6 +220,20 @@ class Worker:
             slots=self._settings.train_slots,
             threads=self._settings.engine_threads,
             idle_seconds=self._settings.train_idle_seconds,
+        )
+
+    def _make_webhooks(self) -> WebhookSender:
+        settings = self._settings
+        return WebhookSender(
+            self._database,
+            Egress(
+                allowed=parse_allowed(settings.webhook_allowed_hosts),
+                ca_file=settings.webhook_ca_file,
+                timeout_seconds=settings.webhook_timeout_seconds,
+            ),
+            concurrency=settings.webhook_concurrency,
+            timeout_seconds=settings.webhook_timeout_seconds,
+            pause_seconds=settings.upkeep_seconds,
         )
 
     def _make_passes(self) -> Passes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
@@ -69,17 +70,20 @@ def single_row(claim: Claim) -> list[RowInput]:
 def read_slice(store: Store, claim: Claim) -> list[RowInput]:
     """The rows of a batch slice. Raises StorageUnavailable, NotFound or ValueError."""
     chunks = store.read(str(claim.input_key), claim.byte_start or 0, claim.byte_end)
-    rows = slice_rows(chunks, claim.first_line or 1, claim.lines)
+    rows = slice_rows(chunks, claim.first_line or 1, claim.lines, claim.models())
     if len(rows) != claim.row_count:
         raise ValueError(f"{len(rows)} rows where validation counted {claim.row_count}")
     return rows
 
 
 def slice_rows(
-    chunks: Iterable[bytes], first_line: int, lines: Collection[int] | None = None
+    chunks: Iterable[bytes],
+    first_line: int,
+    lines: Collection[int] | None = None,
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> list[RowInput]:
     """The rows of a validated slice; blank lines count as lines and not as rows. With ``lines``,
-    only those: the others belong to other pools' slices."""
+    only those: the others belong to other pools' slices. ``models`` are what aliases stand for."""
     wanted = None if lines is None else frozenset(lines)
     rows: list[RowInput] = []
     for offset, text in enumerate(b"".join(chunks).split(b"\n")):
@@ -87,7 +91,7 @@ def slice_rows(
             continue
         line = decode_line(text)
         body = bytes(line.body)
-        rows.append(
-            RowInput(len(rows), first_line + offset, line.custom_id, line.url, model_of(body), body)
-        )
+        named = model_of(body)
+        model = models.get(named, named)
+        rows.append(RowInput(len(rows), first_line + offset, line.custom_id, line.url, model, body))
     return rows

@@ -9,7 +9,7 @@ from flask import Response, request
 from api import media_rendering, parsing, rendering
 from api.links import download_url
 from api.media_objects import Artifact, ArtifactList, StepList
-from api.routes.replies import json_reply
+from api.routes.replies import json_reply, own_job_id
 from api.routing import AFTER, LIMIT, RouteTable, query
 from api.services import Services
 from shared.db.artifacts import ArtifactRow, get_artifact, list_artifacts
@@ -52,7 +52,7 @@ def retrieve_artifact_content(services: Services, tenant_id: str, artifact_id: s
 )
 def list_job_artifacts(services: Services, tenant_id: str, job_id: str) -> Response:
     """What a job has made so far, by id."""
-    parsing.one_id(job_id, "job")
+    job_id = own_job_id(services, tenant_id, job_id)
     limit = parsing.integer(request, "limit", default=20, least=1, most=100)
     after = parsing.cursor(request)
     role = request.args.get("role")
@@ -82,6 +82,7 @@ def list_job_artifacts(services: Services, tenant_id: str, job_id: str) -> Respo
 def list_job_steps(services: Services, tenant_id: str, job_id: str) -> Response:
     """The steps of a job that makes several kinds of output, in the order of its plan; none for
     other jobs."""
+    job_id = own_job_id(services, tenant_id, job_id)
     return json_reply(steps_page(services, tenant_id, job_id, "job"))
 
 

@@ -13,6 +13,7 @@ from api.requests import BatchRequest
 from api.routes.replies import cancel_job, first_use, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable
 from api.services import Services
+from api.webhook_requests import job_webhook
 from shared import lifecycle
 from shared.db.files import hold_file
 from shared.db.jobs import JobRow, get_job, list_jobs
@@ -21,7 +22,9 @@ from shared.errors import (
     IdempotencyMismatch,
     InvalidRequest,
     NotFound,
+    SigningSecretMissing,
     UnsupportedEndpoint,
+    UrlNotAllowed,
 )
 from shared.ids import new_batch_id
 from shared.pools import UPKEEP
@@ -37,7 +40,13 @@ SUBMIT_ROUTE = "POST /v1/batches"
     body=BatchRequest,
     parameters=(IDEMPOTENCY_KEY,),
     answers={200: Batch},
-    errors=(UnsupportedEndpoint, NotFound, IdempotencyMismatch),
+    errors=(
+        UnsupportedEndpoint,
+        NotFound,
+        IdempotencyMismatch,
+        UrlNotAllowed,
+        SigningSecretMissing,
+    ),
 )
 def create_batch(services: Services, tenant_id: str) -> Response:
     """Submits an uploaded file of calls. Its lines are checked before any of them runs."""
@@ -74,6 +83,7 @@ def _submit(
     if asked.output_expires_after is not None:
         spec["output_expires_after_seconds"] = asked.output_expires_after.seconds
     seconds = parsing.window_seconds(asked.completion_window)
+    webhook = job_webhook(services, tenant_id, asked.webhook)
     with services.transaction() as connection:
         _require_input(connection, tenant_id, asked.input_file_id)
         lifecycle.submit_batch(
@@ -89,6 +99,7 @@ def _submit(
             window=services.settings.ready_window,
             idempotency=once,
         )
+        lifecycle.attach_webhook(connection, batch_id, webhook)
         row = _get(connection, tenant_id, batch_id)
     services.bell.ring(UPKEEP)
     return batch_rendering.batch(row)

@@ -18,6 +18,7 @@ from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, MULTIPART, RouteTable, query
 from api.services import Services
 from api.submitting import CAMPAIGNS, submit_once
+from api.webhook_requests import CampaignRequest
 from shared.db.artifacts import find_artifacts
 from shared.db.briefs import Brief, briefs_of
 from shared.db.jobs import JobRow, get_job, list_jobs
@@ -27,24 +28,26 @@ from shared.errors import (
     MediaTooLarge,
     ModelNotFound,
     NotFound,
+    SigningSecretMissing,
     StorageFull,
     StorageUnavailable,
     UnsupportedMedia,
     UnsupportedParameter,
+    UrlNotAllowed,
 )
-from shared.specs import CampaignSpec
 
 routes = RouteTable("Campaigns", "Briefs that become texts, pictures, voice-overs and videos")
 
 
 @routes.post(
     CAMPAIGNS,
-    body=CampaignSpec,
+    body=CampaignRequest,
     body_types=("application/json", MULTIPART),
     parameters=(IDEMPOTENCY_KEY,),
     answers={202: Campaign, 200: Campaign},
     errors=(UnsupportedParameter, UnsupportedMedia, MediaTooLarge, ModelNotFound,
-            IdempotencyMismatch, StorageUnavailable, StorageFull),
+            IdempotencyMismatch, StorageUnavailable, StorageFull, UrlNotAllowed,
+            SigningSecretMissing),
 )  # fmt: skip
 def create_campaign(services: Services, tenant_id: str) -> Response:
     """Plans and submits a campaign. Without a `model`, the first that writes does the texts."""

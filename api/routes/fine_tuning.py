@@ -15,6 +15,7 @@ from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
 from api.submitting import once_for
 from api.tuning_requests import read_tuning, submit_tuning
+from api.webhook_requests import FineTuningRequest
 from shared import lifecycle
 from shared.db.jobs import JobRow, get_job, list_jobs
 from shared.db.tuning import Tuning, tunings_of
@@ -25,9 +26,10 @@ from shared.errors import (
     ModelNotFound,
     ModelNotTunable,
     NotFound,
+    SigningSecretMissing,
+    UrlNotAllowed,
 )
-from shared.pools import TRAIN
-from shared.specs.fine_tuning import FineTuningSpec
+from shared.pools import TRAIN, UPKEEP
 
 JOBS = "/v1/fine_tuning/jobs"
 SUBMIT_ROUTE = f"POST {JOBS}"
@@ -39,10 +41,17 @@ routes = RouteTable("Fine-tuning", "Models made of other models, and of a tenant
 
 @routes.post(
     JOBS,
-    body=FineTuningSpec,
+    body=FineTuningRequest,
     parameters=(IDEMPOTENCY_KEY,),
     answers={200: FineTuningJob},
-    errors=(ModelNotFound, ModelNotTunable, NotFound, IdempotencyMismatch),
+    errors=(
+        ModelNotFound,
+        ModelNotTunable,
+        NotFound,
+        IdempotencyMismatch,
+        UrlNotAllowed,
+        SigningSecretMissing,
+    ),
 )
 def create_fine_tuning_job(services: Services, tenant_id: str) -> Response:
     """Starts a fine-tuning job; its data are judged first. With `dry_run`, nothing more."""
@@ -62,6 +71,11 @@ def create_fine_tuning_job(services: Services, tenant_id: str) -> Response:
             "Only jobs with these labels: `metadata[key]=value`; `metadata=null`: without any",
             type="string",
         ),
+        query(
+            "parent",
+            "Only trials of the sweep with this id; `none`: only jobs that are no trials",
+            type="string",
+        ),
     ),
     answers={200: FineTuningJobList},
 )
@@ -77,6 +91,7 @@ def list_fine_tuning_jobs(services: Services, tenant_id: str) -> Response:
             after=after,
             limit=limit + 1,
             metadata=_labels_asked(),
+            parent=_parent_asked(),
         )
         tunings = tunings_of(connection, tenant_id, [row.id for row in rows])
     shown = [
@@ -98,6 +113,13 @@ def _labels_asked() -> dict[str, str] | Literal["none"] | None:
     if any("\0" in text for pair in labels.items() for text in pair):
         raise InvalidRequest("'metadata' must be text", param="metadata")
     return labels or None
+
+
+def _parent_asked() -> str | None:
+    parent = request.args.get("parent")
+    if parent is not None and not parsing.is_id(parent):
+        raise InvalidRequest("'parent' must be the id of a job, or none", param="parent")
+    return parent
 
 
 @routes.get(
@@ -149,15 +171,28 @@ def pause_fine_tuning_job(services: Services, tenant_id: str, fine_tuning_job_id
     f"{JOBS}/<fine_tuning_job_id>/resume", answers={200: FineTuningJob}, errors=(Conflict,)
 )
 def resume_fine_tuning_job(services: Services, tenant_id: str, fine_tuning_job_id: str) -> Response:
-    """Lets a paused training go on from its newest checkpoint. Asking again changes nothing."""
+    """Lets a paused training go on from its newest checkpoint; a sweep's trials too, of which one
+    alone can't go on. Asking again changes nothing."""
     with services.transaction() as connection:
-        row, _ = find_tuning(connection, tenant_id, fine_tuning_job_id)
+        row, tuning = find_tuning(connection, tenant_id, fine_tuning_job_id)
+        _require_running_sweep(connection, tenant_id, tuning)
         resumed = lifecycle.request_resume(connection, tenant_id=tenant_id, job_id=row.id)
         row, tuning = find_tuning(connection, tenant_id, row.id)
     _require_open(row)
     if resumed:
         services.bell.ring(TRAIN)
+        if tuning.sweep is not None:
+            services.bell.ring(UPKEEP)
     return json_reply(fine_tuning_rendering.job(row, tuning, tenant_id))
+
+
+def _require_running_sweep(connection: Connection, tenant_id: str, tuning: Tuning) -> None:
+    """Raises Conflict for a trial whose sweep is paused: it would be paused again at once."""
+    if tuning.trial is None:
+        return
+    row, sweep = find_tuning(connection, tenant_id, tuning.trial.parent_id)
+    if sweep.paused_at is not None and not rendering.has_ended(row.state):
+        raise Conflict("the sweep of this trial is paused: resume the sweep")
 
 
 def _require_open(row: JobRow) -> None:

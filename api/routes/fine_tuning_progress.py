@@ -44,6 +44,7 @@ def _limit(default: int, most: int = 100) -> dict[str, object]:
         header("Last-Event-ID", "Of a stream: the last event seen", type="string"),
     ),
     answers={200: FineTuningEventList},
+    streams=True,
     errors=(TooManyRequests,),
 )
 def list_fine_tuning_events(

@@ -1,83 +1,201 @@
-"""Jobs: submit, look, wait, list, cancel."""
+"""Jobs: submit, put, list, cancel."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
+from sqlalchemy.exc import IntegrityError
 
-from api import parsing, rendering
-from api.links import has_links, life_stamp, with_fresh_links
+from api import job_rendering, parsing, rendering
+from api.deadlines import CANCEL_AFTER, deadline_seconds
+from api.job_objects import JobOrEstimate
+from api.links import with_fresh_links
 from api.media_inputs import check_data_urls
-from api.objects import EventList, Job, JobList
+from api.objects import Job, JobList
+from api.preferring import preference
 from api.requests import JobRequest
-from api.routes.replies import cancel_job, json_reply
+from api.routes.replies import cancel_job, json_reply, own_job_id
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
-from api.submitting import Submission, once_for, prepare, submit_once
-from shared.db.events import list_events
-from shared.db.jobs import KIND_PREFIXES, JobRow, get_job, list_jobs
+from api.showing import find_job, show
+from api.submitting import Submission, once_for, prepare, submit, submit_once
+from api.webhook_requests import job_webhook
+from shared.db.idempotency import find_client_id
+from shared.db.jobs import KIND_PREFIXES, is_our_id, list_jobs
 from shared.errors import (
     Conflict,
     IdempotencyMismatch,
+    InvalidRequest,
     MediaTooLarge,
     ModelNotFound,
-    NotFound,
     PressrunError,
+    SigningSecretMissing,
     StreamingUnsupported,
+    TooManyRequests,
     UnsupportedEndpoint,
     UnsupportedMedia,
     UnsupportedParameter,
+    UrlNotAllowed,
 )
+from shared.lifecycle import ClientId
 from shared.specs import ANY_ENDPOINT, ENDPOINTS
 from shared.states import JobState
 
 routes = RouteTable("Jobs", "Work of any kind: one row each, from submit to result")
 
 SUBMIT_ROUTE = "POST /v1/jobs"
-MOST_EVENTS = 1_000
 JOB_ENDPOINTS = (*ENDPOINTS, ANY_ENDPOINT)
+PREFER = header(
+    "Prefer",
+    "`wait=N`: answer with the result if it is there within N seconds, 60 at most; "
+    "`respond-async`: don't wait. What was done stands in `Preference-Applied`",
+    type="string",
+)
+DEADLINE = header(
+    CANCEL_AFTER,
+    "Give up after so long: `90s`, `5m`, `2h`",
+    type="string",
+    pattern="^[1-9][0-9]*[smh]$",
+)
+_ERRORS = (
+    UnsupportedParameter,
+    UnsupportedEndpoint,
+    StreamingUnsupported,
+    UnsupportedMedia,
+    MediaTooLarge,
+    ModelNotFound,
+    IdempotencyMismatch,
+    UrlNotAllowed,
+    SigningSecretMissing,
+)
+
+Accepted = tuple[str, Submission | None]
+"""A job's id, and what made it if this call did."""
 
 
 @routes.post(
     "/v1/jobs",
     body=JobRequest,
-    parameters=(IDEMPOTENCY_KEY,),
-    answers={202: Job, 200: Job},
-    errors=(
-        UnsupportedParameter,
-        UnsupportedEndpoint,
-        StreamingUnsupported,
-        UnsupportedMedia,
-        MediaTooLarge,
-        ModelNotFound,
-        IdempotencyMismatch,
-    ),
+    parameters=(IDEMPOTENCY_KEY, PREFER, DEADLINE),
+    answers={202: Job, 200: JobOrEstimate},
+    errors=_ERRORS,
 )
 def create_job(services: Services, tenant_id: str) -> Response:
     """Submits one call of any endpoint as a job. A campaign, and a video of several parts, becomes
-    a graph of steps."""
+    a graph of steps. 200: the job was there already, or is done while the caller waited; with
+    `dry_run`, what it would take."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     once = once_for(SUBMIT_ROUTE, parsing.idempotency_key(request), document)
-    job_id, submission = submit_once(
-        services, tenant_id, once, lambda: _prepare(services, tenant_id, document)
+    return _accept(
+        services,
+        tenant_id,
+        document,
+        lambda make: submit_once(services, tenant_id, once, make),
     )
-    headers = {"Location": f"/v1/jobs/{job_id}"}
-    if submission is None:
-        reply = _show(services, tenant_id, job_id)
-        reply.headers.update(headers)
-        return reply
-    body = rendering.job_with_result(submission.as_new_job(), None)
-    return json_reply(body, HTTPStatus.ACCEPTED, headers | {"Retry-After": "1"})
 
 
-def _prepare(services: Services, tenant_id: str, document: Any) -> Submission:
+@routes.put(
+    "/v1/jobs/<client_id>",
+    body=JobRequest,
+    parameters=(PREFER, DEADLINE),
+    answers={202: Job, 200: JobOrEstimate},
+    errors=_ERRORS,
+)
+def put_job(services: Services, tenant_id: str, client_id: str) -> Response:
+    """Submits a job under an id of the caller's own, once: the same body again is answered 200 with
+    the same job. The id can stand for ours wherever a job is asked for."""
+    if not parsing.is_client_id(client_id) or is_our_id(client_id):
+        raise InvalidRequest(
+            "an id of your own is 1 to 64 letters, digits and '._:-', begins with a letter or a "
+            "digit, and not as ours do",
+            param="client_id",
+        )
+    document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
+    own = ClientId(client_id, parsing.fingerprint(document))
+    return _accept(
+        services, tenant_id, document, lambda make: _put(services, tenant_id, own, make), own
+    )
+
+
+def _put(
+    services: Services, tenant_id: str, own: ClientId, make: Callable[[], Submission]
+) -> Accepted:
+    first = _first_put(services, tenant_id, own)
+    if first is not None:
+        return first, None
+    submission = make()
+    try:
+        submit(services, tenant_id, submission)
+    except IntegrityError:
+        # Somebody put the same id and was quicker; the database has let us wait for them.
+        first = _first_put(services, tenant_id, own)
+        if first is None:
+            raise
+        return first, None
+    return submission.job_id, submission
+
+
+def _first_put(services: Services, tenant_id: str, own: ClientId) -> str | None:
+    with services.autocommit.connect() as connection:
+        first = find_client_id(connection, tenant_id, own.value)
+    if first is not None and first.fingerprint != own.fingerprint:
+        raise IdempotencyMismatch("this id was put with another body", param="client_id")
+    return None if first is None else first.job_id
+
+
+def _accept(
+    services: Services,
+    tenant_id: str,
+    document: Any,
+    submit_it: Callable[[Callable[[], Submission]], Accepted],
+    own: ClientId | None = None,
+) -> Response:
+    if isinstance(document, dict) and document.get("dry_run") is True:
+        from api.dry_runs import estimate  # few processes are ever asked
+
+        found = _prepare(services, tenant_id, document, own)
+        return json_reply(estimate(services, tenant_id, found))
+    job_id, submission = submit_it(lambda: _prepare(services, tenant_id, document, own))
+    preferred = preference(request)
+    waited = bool(preferred.wait_seconds) and _wait(
+        services, tenant_id, job_id, preferred.wait_seconds
+    )
+    if submission is None or waited:
+        row, result = find_job(services, tenant_id, job_id)
+        done = submission is None or rendering.has_ended(row.state)
+        status = HTTPStatus.OK if done else HTTPStatus.ACCEPTED
+        reply = show(services, tenant_id, row, result, status)
+    else:
+        body = job_rendering.job_with_result(submission.as_new_job(), None)
+        reply = json_reply(body, HTTPStatus.ACCEPTED, {"Retry-After": "1"})
+    reply.headers["Location"] = f"/v1/jobs/{job_id}"
+    applied = preferred.applied(waited=waited)
+    if applied is not None:
+        reply.headers["Preference-Applied"] = applied
+    return reply
+
+
+def _wait(services: Services, tenant_id: str, job_id: str, seconds: float) -> bool:
+    """Whether there was a place to wait in."""
+    try:
+        with services.waiter.place(tenant_id) as sleep:
+            sleep(job_id, seconds)
+    except TooManyRequests:
+        return False
+    return True
+
+
+def _prepare(services: Services, tenant_id: str, document: Any, own: ClientId | None) -> Submission:
     asked = parsing.validate(JobRequest, document)
     terms = {
         "metadata": asked.metadata,
         "priority": asked.priority,
-        "expires_in_seconds": asked.expires_in_seconds,
+        "expires_in_seconds": deadline_seconds(request, asked.expires_in_seconds, asked.expires_at),
+        "client_id": own,
+        "webhook": job_webhook(services, tenant_id, asked.webhook),
     }
     try:
         check_data_urls(asked.body)
@@ -87,49 +205,6 @@ def _prepare(services: Services, tenant_id: str, document: Any) -> Submission:
     except PressrunError as error:
         inside = f"body.{error.param}" if error.param else "body"
         raise type(error)(error.message, param=inside) from None
-
-
-@routes.get(
-    "/v1/jobs/<job_id>",
-    parameters=(
-        query("wait", "Answer once the job has ended, or after so many seconds", type="number"),
-        header("If-None-Match", "An ETag; 304 while the job is as it was then", type="string"),
-    ),
-    answers={200: Job, 304: "As it was"},
-)
-def retrieve_job(services: Services, tenant_id: str, job_id: str) -> Response:
-    """A job with its result."""
-    parsing.one_id(job_id, "job")
-    seconds = parsing.wait_seconds(request, services.settings.max_wait_seconds)
-    if seconds:
-        row, _ = _get(services, tenant_id, job_id)
-        if not rendering.has_ended(row.state):
-            services.waiter.wait(tenant_id, job_id, seconds)
-    return _show(services, tenant_id, job_id)
-
-
-def _get(services: Services, tenant_id: str, job_id: str) -> tuple[JobRow, str | None]:
-    with services.autocommit.connect() as connection:
-        found = get_job(connection, tenant_id, job_id)
-    if found is None:
-        raise NotFound("there is no such job")
-    return found
-
-
-def _show(services: Services, tenant_id: str, job_id: str) -> Response:
-    row, result = _get(services, tenant_id, job_id)
-    body = rendering.job_with_result(row, result)
-    tag = rendering.etag(body)
-    if has_links(result):
-        tag = rendering.etag(body + life_stamp(services))
-        body = rendering.job_with_result(row, with_fresh_links(services, tenant_id, result))
-    headers = {"ETag": tag}
-    if not rendering.has_ended(row.state):
-        headers["Retry-After"] = str(rendering.retry_after(row))
-    asked = request.headers.get("If-None-Match")
-    if asked is not None and request.if_none_match.contains_weak(tag[3:-1]):
-        return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return json_reply(body, HTTPStatus.OK, headers)
 
 
 @routes.get(
@@ -157,7 +232,7 @@ def list_all_jobs(services: Services, tenant_id: str) -> Response:
             state=parsing.choice(request, "state", [*map(str, JobState)]),
             endpoint=parsing.choice(request, "endpoint", JOB_ENDPOINTS),
         )
-    shown = [rendering.job(row) for row in rows]
+    shown = [job_rendering.job(row) for row in rows]
     return json_reply(rendering.compact(rendering.page(shown, limit)))
 
 
@@ -169,34 +244,6 @@ def list_all_jobs(services: Services, tenant_id: str) -> Response:
 def cancel_any_job(services: Services, tenant_id: str, job_id: str) -> Response:
     """Asks a job to stop: what waits ends at once, what runs within a step. Asking again changes
     nothing."""
-    row, result, stopping = cancel_job(services, tenant_id, parsing.one_id(job_id, "job"))
-    body = rendering.job_with_result(row, with_fresh_links(services, tenant_id, result))
+    row, result, stopping = cancel_job(services, tenant_id, own_job_id(services, tenant_id, job_id))
+    body = job_rendering.job_with_result(row, with_fresh_links(services, tenant_id, result))
     return json_reply(body, HTTPStatus.ACCEPTED if stopping else HTTPStatus.OK)
-
-
-@routes.get(
-    "/v1/jobs/<job_id>/events",
-    parameters=(
-        query(
-            "limit",
-            "Most events on a page",
-            type="integer",
-            minimum=1,
-            maximum=MOST_EVENTS,
-            default=100,
-        ),
-        query("after", "Start after the event with this id", type="string"),
-    ),
-    answers={200: EventList},
-)
-def list_job_events(services: Services, tenant_id: str, job_id: str) -> Response:
-    """What happened to a job, oldest first."""
-    parsing.one_id(job_id, "job")
-    limit = parsing.integer(request, "limit", default=100, least=1, most=MOST_EVENTS)
-    after = parsing.integer(request, "after", default=0, least=0, most=2**59)
-    with services.autocommit.connect() as connection:
-        rows = list_events(connection, tenant_id, job_id=job_id, after=after, limit=limit + 1)
-        if not rows and get_job(connection, tenant_id, job_id) is None:
-            raise NotFound("there is no such job")
-    shown = [rendering.event(row) for row in rows]
-    return json_reply(rendering.compact(rendering.page(shown, limit)))

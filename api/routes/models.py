@@ -5,12 +5,12 @@ from __future__ import annotations
 from flask import Response
 from sqlalchemy import Connection
 
-from api import fine_tuning_rendering, rendering
+from api import alias_rendering, fine_tuning_rendering, rendering
 from api.model_objects import DeletedModel, Model, ModelList
 from api.routes.replies import json_reply
 from api.routing import RouteTable
 from api.services import Services
-from shared.db import models
+from shared.db import aliases, models
 from shared.errors import Conflict, Forbidden, ModelNotFound
 
 routes = RouteTable("Models", "What may be asked for by name")
@@ -18,18 +18,31 @@ routes = RouteTable("Models", "What may be asked for by name")
 
 @routes.get("/v1/models", answers={200: ModelList})
 def list_all_models(services: Services, tenant_id: str) -> Response:
-    """Every model this tenant may name: everybody's, and its own."""
+    """Every model this tenant may name: everybody's and its own; then its aliases, which are
+    `alias_of` one."""
     with services.autocommit.connect() as connection:
-        entries = models.list_models(connection, tenant_id)
-    shown = [fine_tuning_rendering.model(entry) for entry in entries]
+        held = aliases.held_aliases(connection, tenant_id)
+        entries = {entry.id: entry for entry in models.list_models(connection, tenant_id)}
+    shown = [fine_tuning_rendering.model(entry) for entry in entries.values()]
+    shown += [
+        alias_rendering.as_model(name, entries[holder])
+        for name, holder in held.items()
+        if holder in entries and name not in entries
+    ]
     return json_reply(rendering.page(shown, len(shown)))
 
 
 @routes.get("/v1/models/<path:model_id>", answers={200: Model}, errors=(ModelNotFound,))
 def retrieve_model(services: Services, tenant_id: str, model_id: str) -> Response:
-    """One model. Its name may hold slashes and colons."""
-    with services.autocommit.connect() as connection:
-        entry = _find(connection, tenant_id, model_id)
+    """One model, or an alias of one. Its name may hold slashes and colons."""
+    entry = None
+    if model_id.isprintable():
+        with services.autocommit.connect() as connection:
+            entry = aliases.model_named(connection, tenant_id, model_id)
+    if entry is None:
+        raise ModelNotFound("there is no such model", param="model")
+    if entry.id != model_id:
+        return json_reply(alias_rendering.as_model(model_id, entry))
     return json_reply(fine_tuning_rendering.model(entry))
 
 
@@ -39,8 +52,8 @@ def retrieve_model(services: Services, tenant_id: str, model_id: str) -> Respons
     errors=(ModelNotFound, Conflict, Forbidden),
 )
 def delete_model(services: Services, tenant_id: str, model_id: str) -> Response:
-    """Deletes a model of the tenant's own. Not while an adapter needs it, or a training starts
-    from it; everybody's models are not the tenant's to delete."""
+    """Deletes a model of the tenant's own. Not while it holds an alias, an adapter needs it, or a
+    training starts from it; everybody's models are not the tenant's to delete."""
     with services.transaction() as connection:
         _find(connection, tenant_id, model_id)
         if not models.lock_own_model(connection, tenant_id, model_id):

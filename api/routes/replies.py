@@ -7,11 +7,11 @@ from typing import Any
 
 from flask import Response
 
-from api import rendering
+from api import parsing, rendering
 from api.services import Services
 from shared import lifecycle
-from shared.db.idempotency import find_first_use
-from shared.db.jobs import JobRow, get_job
+from shared.db.idempotency import find_client_id, find_first_use
+from shared.db.jobs import JobRow, get_job, is_our_id
 from shared.errors import Conflict, IdempotencyMismatch, NotFound
 from shared.pools import UPKEEP
 from shared.states import JobState, StopReason
@@ -39,6 +39,19 @@ def first_use(
             "this Idempotency-Key was used with another body", param="Idempotency-Key"
         )
     return first.job_id
+
+
+def own_job_id(services: Services, tenant_id: str, name: str) -> str:
+    """Our id of the job that the caller calls so, be it ours already (then nobody is asked whether
+    there is such a job). Raises NotFound."""
+    if is_our_id(name):
+        return parsing.one_id(name, "job")
+    parsing.job_name(name)
+    with services.autocommit.connect() as connection:
+        found = find_client_id(connection, tenant_id, name)
+    if found is None:
+        raise NotFound("there is no such job")
+    return found.job_id
 
 
 def cancel_job(

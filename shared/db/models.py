@@ -51,10 +51,10 @@ class Model:
     detail: dict[str, Any] = field(default_factory=dict)
     """How it was made: recipe, hyperparameters, metrics, parents, digest."""
     job_id: str | None = None
-    """The fine-tuning job that made it; None for a model of the catalog."""
+    """The job that made or imported it; None for a model of the catalog."""
 
 
-_COLUMNS = """
+COLUMNS = """
 SELECT id, pool, engine, source, endpoints, settings, owned_by,
        CAST(extract(epoch FROM created_at) AS bigint), base_model, adapter, files, bytes, detail,
        job_id
@@ -62,20 +62,21 @@ SELECT id, pool, engine, source, endpoints, settings, owned_by,
 """
 _FILES = 10
 """Which of the columns holds the files."""
-_VISIBLE = "deleted_at IS NULL AND (tenant_id IS NULL OR tenant_id = :tenant)"
+VISIBLE = "deleted_at IS NULL AND (tenant_id IS NULL OR tenant_id = :tenant)"
 
-_LIST = text(f"{_COLUMNS} WHERE {_VISIBLE} ORDER BY id")
-_GET = text(f"{_COLUMNS} WHERE id = :id AND {_VISIBLE}")
-_HOLD = text(f"{_COLUMNS} WHERE id = :id AND {_VISIBLE} FOR KEY SHARE")
-_BY_ID = text(f"{_COLUMNS} WHERE id = ANY(:ids)")
+_LIST = text(f"{COLUMNS} WHERE {VISIBLE} ORDER BY id")
+_GET = text(f"{COLUMNS} WHERE id = :id AND {VISIBLE}")
+_HOLD = text(f"{COLUMNS} WHERE id = :id AND {VISIBLE} FOR KEY SHARE")
+_BY_ID = text(f"{COLUMNS} WHERE id = ANY(:ids)")
 
 _OFFER = text("""
-INSERT INTO models (id, pool, engine, source, endpoints, settings, owned_by)
-VALUES (:id, :pool, :engine, :source, :endpoints, CAST(:settings AS json), :owned_by)
+INSERT INTO models (id, pool, engine, source, endpoints, settings, owned_by, detail)
+VALUES (:id, :pool, :engine, :source, :endpoints, CAST(:settings AS json), :owned_by,
+        CAST(:detail AS json))
 ON CONFLICT (id) DO UPDATE
    SET pool = excluded.pool, engine = excluded.engine, source = excluded.source,
        endpoints = excluded.endpoints, settings = excluded.settings,
-       owned_by = excluded.owned_by, deleted_at = NULL
+       owned_by = excluded.owned_by, detail = excluded.detail, deleted_at = NULL
 """)
 
 _WITHDRAW = text("""
@@ -84,8 +85,11 @@ UPDATE models SET deleted_at = clock_timestamp()
 """)
 
 
-# Adapters can't be loaded without it, and trainings that start from it have yet to read it.
+# Adapters can't be loaded without it, and jobs that start from it, or measure it, have yet to read
+# it.
 _NEEDED_BY = text(f"""
+(SELECT name FROM model_aliases WHERE model = :id AND tenant_id = :tenant ORDER BY name LIMIT 1)
+UNION ALL
 (SELECT id FROM models
   WHERE base_model = :id AND tenant_id = :tenant AND adapter AND deleted_at IS NULL
   ORDER BY id LIMIT 1)
@@ -93,6 +97,10 @@ UNION ALL
 (SELECT id FROM jobs
   WHERE model = :id AND tenant_id = :tenant AND kind = 'fine_tune' AND state IN ({OPEN_JOB})
   ORDER BY id LIMIT 1)
+UNION ALL
+(SELECT n.job_id FROM job_models n JOIN jobs j ON j.id = n.job_id
+  WHERE n.model_id = :id AND n.tenant_id = :tenant AND j.state IN ({OPEN_JOB})
+  ORDER BY n.job_id LIMIT 1)
 """)
 
 _LOCK_OWN = text("""
@@ -105,7 +113,8 @@ UPDATE models SET deleted_at = clock_timestamp()
 """)
 
 
-def _read(row: Row[Any]) -> Model:
+def read_model(row: Row[Any]) -> Model:
+    """A row of ``COLUMNS``."""
     values = list(row)
     values[_FILES] = tuple(ModelFile(**file) for file in values[_FILES])
     return Model(*values)
@@ -113,24 +122,24 @@ def _read(row: Row[Any]) -> Model:
 
 def list_models(connection: Connection, tenant_id: str) -> list[Model]:
     """Everything the tenant may name, by id."""
-    return [_read(row) for row in connection.execute(_LIST, {"tenant": tenant_id})]
+    return [read_model(row) for row in connection.execute(_LIST, {"tenant": tenant_id})]
 
 
 def get_model(connection: Connection, tenant_id: str, model_id: str) -> Model | None:
     row = connection.execute(_GET, {"tenant": tenant_id, "id": model_id}).one_or_none()
-    return None if row is None else _read(row)
+    return None if row is None else read_model(row)
 
 
 def models_by_id(connection: Connection, model_ids: Sequence[str]) -> dict[str, Model]:
     """For workers: models of any tenant by id, also ones deleted since the job was accepted."""
     rows = connection.execute(_BY_ID, {"ids": list(model_ids)})
-    return {row.id: _read(row) for row in rows}
+    return {row.id: read_model(row) for row in rows}
 
 
 def hold_model(connection: Connection, tenant_id: str, model_id: str) -> Model | None:
     """``get_model``, keeping the model from being deleted until the transaction ends."""
     held = connection.execute(_HOLD, {"tenant": tenant_id, "id": model_id}).one_or_none()
-    return None if held is None else _read(held)
+    return None if held is None else read_model(held)
 
 
 def lock_own_model(connection: Connection, tenant_id: str, model_id: str) -> bool:
@@ -141,7 +150,8 @@ def lock_own_model(connection: Connection, tenant_id: str, model_id: str) -> boo
 
 
 def needed_by(connection: Connection, tenant_id: str, model_id: str) -> str | None:
-    """An adapter that is loaded onto the model, or an open job that starts from it."""
+    """An alias that the model holds, an adapter that is loaded onto it, or an open job that starts
+    from it."""
     values = {"tenant": tenant_id, "id": model_id}
     found: str | None = connection.execute(_NEEDED_BY, values).scalars().first()
     return found
@@ -167,6 +177,9 @@ def sync_catalog(connection: Connection, entries: Sequence[ModelEntry]) -> None:
                 "endpoints": entry.served_endpoints(),
                 "settings": json.dumps(entry.settings),
                 "owned_by": entry.owned_by,
+                "detail": json.dumps(
+                    {} if entry.price is None else {"price": entry.price.model_dump()}
+                ),
             },
         )
     connection.execute(_WITHDRAW, {"ids": [entry.id for entry in entries]})

@@ -11,6 +11,8 @@ from shared.states import OPEN_JOB
 
 TEXT_ENDPOINTS = "'/v1/chat/completions', '/v1/completions', '/v1/embeddings'"
 """Rows of these make no files."""
+OF_MODELS = "'fine_tune', 'evaluation', 'optimization', 'import'"
+"""Kinds of jobs that leave models, or states of making them."""
 MAKES_FILES = f"j.endpoint NOT IN ({TEXT_ENDPOINTS})"
 LEAVES_OBJECTS = f"(j.kind <> 'generate' OR {MAKES_FILES})"
 """Jobs to look at once they have ended: the condition of ``ix_jobs_uncleaned``."""
@@ -47,7 +49,7 @@ class VainAttempts:
 def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
     rows = connection.execute(
         text(f"""
-        SELECT j.tenant_id, j.id, j.kind = 'batch', j.kind = 'fine_tune', {MAKES_FILES},
+        SELECT j.tenant_id, j.id, j.kind = 'batch', j.kind IN ({OF_MODELS}), {MAKES_FILES},
                coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0),
                j.deleted_at IS NOT NULL
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
@@ -71,7 +73,7 @@ def mark_spotless(connection: Connection) -> int:
     return connection.execute(
         text(f"""
         UPDATE jobs j SET cleaned_at = clock_timestamp()
-         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind NOT IN ('batch', 'fine_tune')
+         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind NOT IN ('batch', {OF_MODELS})
            AND j.deleted_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
            AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {_TRIED})
@@ -116,11 +118,13 @@ def forget_previews(connection: Connection, job_id: str) -> None:
 
 def keys_of_training(connection: Connection, job_id: str) -> list[str]:
     """What a fine-tuning job leaves: the files of its models, checkpoints' among them, and the
-    files that its tenant has not deleted."""
+    files that its tenant has not deleted. A sweep's model is of the files of a trial's."""
     rows = connection.execute(
         text("""
         SELECT CAST(m.files AS text), NULL FROM models m
-         WHERE m.job_id = :job AND m.deleted_at IS NULL
+         WHERE m.job_id IN (SELECT :job UNION ALL
+                            SELECT t.parent_id FROM trials t WHERE t.job_id = :job)
+           AND m.deleted_at IS NULL
         UNION ALL
         SELECT NULL, f.storage_key FROM jobs j JOIN files f ON f.tenant_id = j.tenant_id
          WHERE j.id = :job AND f.purpose = 'fine-tune-results' AND f.deleted_at IS NULL
@@ -144,10 +148,19 @@ class DeletedModel:
 
 def deleted_models(connection: Connection) -> list[DeletedModel]:
     """Those that nobody can be loading any more. A model that is a checkpoint of an open job stays
-    until that has ended, which may go on from it."""
+    until that has ended, which may go on from it. Of files that a sweep's model shares with a
+    trial's, the one that is deleted last takes them along."""
     rows = connection.execute(
         text(f"""
-        SELECT m.id, m.files FROM models m
+        SELECT m.id, m.files,
+               (SELECT coalesce(json_agg(o.files), '[]') FROM models o
+                 WHERE o.job_id IN (SELECT t.parent_id FROM trials t WHERE t.job_id = m.job_id
+                                     UNION ALL
+                                    SELECT t.job_id FROM trials t WHERE t.parent_id = m.job_id)
+                   AND o.cleaned_at IS NULL
+                   AND (o.deleted_at IS NULL OR (o.deleted_at, o.id) > (m.deleted_at, m.id))
+               ) AS others
+          FROM models m
          WHERE m.deleted_at < clock_timestamp() - CAST(:grace AS interval)
            AND m.cleaned_at IS NULL AND m.job_id IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job_id
@@ -156,7 +169,12 @@ def deleted_models(connection: Connection) -> list[DeletedModel]:
         """),
         {"grace": ZOMBIE_GRACE},
     )
-    return [DeletedModel(row.id, tuple(file["key"] for file in row.files)) for row in rows]
+    found = []
+    for row in rows:
+        needed = {file["key"] for files in row.others for file in files}
+        keys = [file["key"] for file in row.files if file["key"] not in needed]
+        found.append(DeletedModel(row.id, tuple(keys)))
+    return found
 
 
 def mark_model_cleaned(connection: Connection, model_id: str) -> None:

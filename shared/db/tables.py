@@ -20,7 +20,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.db.columns import metadata, moment, now, total
 from shared.db.tables_jobs import artifacts, events, jobs, ready_seq, sessions, shards, steps
-from shared.db.tables_tuning import checkpoints, training_metrics
+from shared.db.tables_model_jobs import job_models
+from shared.db.tables_models import model_alias_moves, model_aliases
+from shared.db.tables_tuning import checkpoints, sweeps, training_metrics, trials
+from shared.db.tables_webhooks import (
+    job_webhooks,
+    webhook_circuits,
+    webhook_deliveries,
+    webhook_endpoints,
+    webhook_secrets,
+)
 
 __all__ = [
     "api_keys",
@@ -29,16 +38,26 @@ __all__ = [
     "events",
     "files",
     "idempotency_keys",
+    "job_models",
+    "job_webhooks",
     "jobs",
     "metadata",
+    "model_alias_moves",
+    "model_aliases",
     "models",
     "ready_seq",
     "sessions",
     "shards",
     "steps",
+    "sweeps",
     "tenants",
     "training_metrics",
+    "trials",
     "usage",
+    "webhook_circuits",
+    "webhook_deliveries",
+    "webhook_endpoints",
+    "webhook_secrets",
 ]
 
 tenants = Table(
@@ -118,7 +137,7 @@ models = Table(
         server_default="{}",
         comment="how it was made: recipe, hyperparameters, metrics, data, parents",
     ),
-    Column("job_id", Text, comment="the fine-tuning job that made it"),
+    Column("job_id", Text, comment="the job that made or imported it"),
     now(),
     moment("deleted_at"),
     moment("cleaned_at"),

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     Sequence,
     Table,
     Text,
@@ -23,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.db.columns import count, metadata, moment, now, total
 from shared.states import OPEN_JOB
+from shared.webhook_events import UNANNOUNCED
 
 ready_seq = Sequence("ready_seq", metadata=metadata)
 """Gives shards their place in line when they enter the ready window."""
@@ -62,8 +64,11 @@ jobs = Table(
         JSON,
         nullable=False,
         server_default="{}",
-        comment="of a fine-tuning job: what was found in its data, what its training said",
+        comment="of a fine-tuning job: what was found in its data, what its training said;"
+        " of a batch: how often each error came",
     ),
+    Column("client_id", Text, comment="the caller's own id"),
+    Column("client_fingerprint", LargeBinary, comment="SHA-256 of the body that was put there"),
     Column("stop_reason", Text, comment="cancelled or expired, once asked to stop"),
     moment("paused_at"),
     moment("cancel_requested_at"),
@@ -77,6 +82,13 @@ jobs = Table(
     moment("cleaned_at"),
     moment("deleted_at"),
     Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
+    Index(
+        "uq_jobs_tenant_id_client_id",
+        "tenant_id",
+        "client_id",
+        unique=True,
+        postgresql_where=text("client_id IS NOT NULL AND deleted_at IS NULL"),
+    ),
     Index(
         "ix_jobs_input_file_id",
         "input_file_id",
@@ -199,6 +211,12 @@ shards = Table(
         postgresql_where=text("state = 'queued' AND blocked_n = 0"),
     ),
     Index("ix_shards_running", "session_id", postgresql_where=text("state = 'running'")),
+    Index(
+        "ix_shards_pace",
+        "pool",
+        "ended_at",
+        postgresql_where=text("state IN ('succeeded', 'failed')"),
+    ),
 )
 
 steps = Table(
@@ -267,5 +285,19 @@ events = Table(
     Column("type", Text, nullable=False),
     Column("data", JSON, nullable=False, server_default="{}"),
     now(),
+    Column(
+        "xact",
+        BigInteger,
+        server_default=text("CAST(CAST(pg_current_xact_id() AS text) AS bigint)"),
+        comment="the transaction that told it",
+    ),
+    Column(
+        "announced",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="of the end of a job: its webhooks were made",
+    ),
     Index("ix_events_job_id_id", "job_id", "id"),
+    Index("ix_events_unannounced", "id", postgresql_where=text(UNANNOUNCED)),
 )

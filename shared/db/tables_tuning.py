@@ -1,4 +1,4 @@
-"""Tables of fine-tuning: what a training can go on from, and the numbers of its steps."""
+"""Tables of fine-tuning: what a training can go on from, the numbers of its steps, and searches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     Double,
     ForeignKey,
     Index,
@@ -54,3 +55,43 @@ training_metrics = Table(
     now(),
     PrimaryKeyConstraint("job_id", "step"),
 )
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("trials", Integer, nullable=False, comment="how many there are to be"),
+    Column("metric", Text, nullable=False),
+    Column("minimize", Boolean, nullable=False),
+    Column("pruning", Boolean, nullable=False),
+)
+"""A fine-tuning job whose training is a search: written when its data were found good."""
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "parent_id",
+        ForeignKey("sweeps.job_id", ondelete="CASCADE"),
+        nullable=False,
+        comment="the fine-tuning job that searches",
+    ),
+    Column("number", Integer, nullable=False, comment="from 1, in the order of suggestion"),
+    Column("params", JSON, nullable=False, comment="what was suggested, by name"),
+    Column("value", Double, comment="of the sweep's metric, of the model that was delivered"),
+    Column(
+        "evaluations",
+        JSON,
+        nullable=False,
+        server_default="[]",
+        comment="the metric's values in their order, once it has ended",
+    ),
+    moment("pruned_at"),
+    Column(
+        "ended_at", DateTime(timezone=True), comment="when its end was counted; null: it is open"
+    ),
+    UniqueConstraint("parent_id", "number"),
+    Index("ix_trials_open", "parent_id", postgresql_where=text("ended_at IS NULL")),
+)
+"""The trials of sweeps, each a fine-tuning job of its own."""

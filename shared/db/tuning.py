@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from shared.db.events import EventRow
+from shared.db.sweeps import SweepSummary, TrialOf, sweeping
 
 RECENT_STEPS = 8
 """Steps to look back for the newest loss: an evaluation's numbers have none."""
@@ -35,6 +36,10 @@ class Tuning(NamedTuple):
     paused_at: float | None
     recent: list[MetricsRow]
     """Its last steps, newest first."""
+    sweep: SweepSummary | None = None
+    """Of a job that searches, once its data were found good."""
+    trial: TrialOf | None = None
+    """Of a job that is a trial."""
 
 
 _TUNINGS = text(f"""
@@ -73,6 +78,7 @@ def tunings_of(
 ) -> dict[str, Tuning]:
     """By job id, for those that are the tenant's and fine-tuning jobs."""
     rows = connection.execute(_TUNINGS, {"tenant": tenant_id, "ids": list(job_ids)})
+    known = sweeping(connection, tenant_id, job_ids)
     return {
         row.id: Tuning(
             row.spec,
@@ -81,6 +87,8 @@ def tunings_of(
             row.validation_file_id,
             row.paused_at,
             [MetricsRow(*step) for step in json.loads(row.steps)],
+            known.sweeps.get(row.id),
+            known.trials.get(row.id),
         )
         for row in rows
     }

@@ -18,7 +18,21 @@ from shared.lifecycle.finish import (
     finish_generations,
     finish_slice,
 )
-from shared.lifecycle.pause import request_pause, request_resume
+from shared.lifecycle.imports import finish_import, reject_import, submit_import
+from shared.lifecycle.model_job_ends import (
+    EvaluationEnd,
+    ModelMeasured,
+    OptimizationEnd,
+    fail_model_job,
+    finish_evaluation,
+    finish_optimization,
+)
+from shared.lifecycle.model_jobs import (
+    NewOptimization,
+    submit_evaluation,
+    submit_optimization,
+)
+from shared.lifecycle.pause import pause_trials, request_pause, request_resume
 from shared.lifecycle.progress import RowStep, report_steps
 from shared.lifecycle.release import ReleaseReason, release
 from shared.lifecycle.sessions import (
@@ -41,8 +55,9 @@ from shared.lifecycle.stages import (
     reject_batch,
 )
 from shared.lifecycle.steps import Graph, finish_step, unfold_slice
-from shared.lifecycle.stop import expire_overdue, request_stop, sweep_stopped
+from shared.lifecycle.stop import expire_overdue, request_stop, stop_trials, sweep_stopped
 from shared.lifecycle.submit import (
+    ClientId,
     Idempotency,
     NewGeneration,
     submit_batch,
@@ -50,6 +65,8 @@ from shared.lifecycle.submit import (
     submit_generations,
     submit_plan,
 )
+from shared.lifecycle.sweep_end import SweepEnd, finish_sweep
+from shared.lifecycle.sweeps import NewTrial, add_trials, collect_trials, prune_trial
 from shared.lifecycle.training import (
     NewCheckpoint,
     TrainingStep,
@@ -59,6 +76,7 @@ from shared.lifecycle.training import (
 from shared.lifecycle.training_end import TrainingEnd, finish_training
 from shared.lifecycle.tuned_models import NewModel
 from shared.lifecycle.tuning import (
+    NewSweep,
     fail_training,
     finish_dry_run,
     open_training,
@@ -66,22 +84,39 @@ from shared.lifecycle.tuning import (
     submit_fine_tune,
 )
 from shared.lifecycle.tuning_events import add_note
+from shared.lifecycle.webhooks import (
+    JobWebhook,
+    add_test_delivery,
+    attach_webhook,
+    cancel_deliveries,
+    replay_delivery,
+    replay_since,
+)
 
 __all__ = [
     "BadLine",
     "Claim",
+    "ClientId",
+    "EvaluationEnd",
     "GenerationEnd",
     "Graph",
     "Held",
     "Idempotency",
+    "JobWebhook",
+    "ModelMeasured",
     "NewArtifact",
     "NewCheckpoint",
     "NewFile",
     "NewGeneration",
     "NewModel",
+    "NewOptimization",
+    "NewSweep",
+    "NewTrial",
+    "OptimizationEnd",
     "ReleaseReason",
     "RowStep",
     "SliceEnd",
+    "SweepEnd",
     "TrainingEnd",
     "TrainingStep",
     "UsageLine",
@@ -89,38 +124,57 @@ __all__ = [
     "add_checkpoint",
     "add_note",
     "add_preview",
+    "add_test_delivery",
+    "add_trials",
+    "attach_webhook",
+    "cancel_deliveries",
     "claim",
     "close_session",
+    "collect_trials",
     "declare_dead",
     "dispatch",
     "drain_session",
     "expire_overdue",
     "expired_sessions",
+    "fail_model_job",
     "fail_training",
     "finish_assembly",
     "finish_dry_run",
+    "finish_evaluation",
     "finish_generations",
+    "finish_import",
+    "finish_optimization",
     "finish_slice",
     "finish_step",
+    "finish_sweep",
     "finish_training",
     "finish_validation",
     "heartbeat",
     "open_session",
     "open_training",
+    "pause_trials",
+    "prune_trial",
     "recover_lost",
     "reject_batch",
+    "reject_import",
     "reject_training",
     "release",
+    "replay_delivery",
+    "replay_since",
     "report_progress",
     "report_steps",
     "report_training",
     "request_pause",
     "request_resume",
     "request_stop",
+    "stop_trials",
     "submit_batch",
+    "submit_evaluation",
     "submit_fine_tune",
     "submit_generation",
     "submit_generations",
+    "submit_import",
+    "submit_optimization",
     "submit_plan",
     "sweep_stopped",
     "unfold_slice",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,11 +49,17 @@ class Claim:
     validation_key: str | None = None
     """Storage key of a fine-tuning's validation file, where it was given one."""
     detail: str = "{}"
-    """What is known of a fine-tuning job, as JSON: its data, and its training so far."""
+    """What is known of the job, as JSON: of a fine-tuning its data and its training so far, of a
+    batch who held the aliases that its rows name."""
 
     @property
     def held(self) -> Held:
         return Held(self.shard_id, self.epoch)
+
+    def models(self) -> dict[str, str]:
+        """What the rows of a batch mean by an alias: the model that held it at validation."""
+        found: dict[str, str] = json.loads(self.detail).get("models", {})
+        return found
 
 
 # A loose index scan: one probe per tenant that waits, however many shards each has.

@@ -28,7 +28,13 @@ GRAPH_ENDED = """EXISTS (
      WHERE g.shard_id = s.id AND e.ended)"""
 """Whether shard ``s`` is a step of a graph that has its outcome."""
 
-STOPPING = f"(j.stop_reason IS NOT NULL AND s.stage <> 'assemble' AND NOT {UNFOLDED})"
+SEARCHING = """(s.stage = 'sweep' AND EXISTS (
+    SELECT 1 FROM trials o WHERE o.parent_id = s.job_id AND o.ended_at IS NULL))"""
+"""Whether shard ``s`` is a sweep with open trials: those are stopped first, and it ends with the
+last of them."""
+
+STOPPING = f"""(j.stop_reason IS NOT NULL AND s.stage <> 'assemble' AND NOT {UNFOLDED}
+             AND NOT {SEARCHING})"""
 """Whether shard ``s`` of job ``j`` is to end because the job was asked to stop."""
 
 _FIND = text("""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
+from shared.errors import ModelNotFound
 from shared.lifecycle.fence import FENCE, Held, count_zombies
 from shared.sharding import Slice
 from shared.states import JobState, guard
@@ -65,6 +67,17 @@ WITH job AS (
 INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'batch.in_progress' FROM job
 """)
 
+_READ_DETAIL = text("SELECT detail FROM jobs WHERE id = :job FOR UPDATE")
+_WRITE_DETAIL = text("UPDATE jobs SET detail = CAST(:detail AS json) WHERE id = :job")
+_HOLD_MODELS = text("""
+SELECT id FROM models WHERE id = ANY(:models) AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
+""")
+_NEED_MODELS = text("""
+INSERT INTO job_models (job_id, tenant_id, model_id)
+SELECT j.id, j.tenant_id, m.id FROM jobs j, unnest(CAST(:models AS text[])) AS m (id)
+ WHERE j.id = :job
+""")
+
 _REJECT = text(f"""
 WITH job AS (
     UPDATE jobs j SET state = 'failed', shards_open = 0, errors = CAST(:errors AS json),
@@ -96,10 +109,19 @@ SELECT tenant_id, id,
 
 
 def finish_validation(
-    connection: Connection, session_id: str, held: Held, *, slices: Sequence[Slice]
+    connection: Connection,
+    session_id: str,
+    held: Held,
+    *,
+    slices: Sequence[Slice],
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
     """Opens a valid batch for generation, each slice in its pool; False means this worker is a
-    zombie."""
+    zombie. ``models`` are those that hold the aliases which its rows name, by alias: from here on
+    they are what the batch's rows mean by these names.
+
+    Raises ModelNotFound when one of them was deleted since: validate again.
+    """
     job_id = _close_shard(connection, session_id, held, sha256=None)
     if job_id is None:
         return _already_closed(connection, session_id, held, sha256=None)
@@ -121,7 +143,20 @@ def finish_validation(
     rows = sum(item.row_count for item in slices)
     values = {"job": job_id, "shards": len(slices), "rows": rows}
     connection.execute(_BEGIN_GENERATING, values)
+    if models:
+        _keep_models(connection, job_id, models)
     return True
+
+
+def _keep_models(connection: Connection, job_id: str, models: Mapping[str, str]) -> None:
+    """They stay until the batch has ended, whoever holds the aliases by then."""
+    detail = connection.execute(_READ_DETAIL, {"job": job_id}).scalar_one()
+    detail["models"] = dict(models)
+    connection.execute(_WRITE_DETAIL, {"job": job_id, "detail": json.dumps(detail)})
+    needed = {"job": job_id, "models": sorted(set(models.values()))}
+    if len(connection.execute(_HOLD_MODELS, needed).all()) < len(needed["models"]):
+        raise ModelNotFound("a model that held an alias of the batch was deleted")
+    connection.execute(_NEED_MODELS, needed)
 
 
 def _int_array(numbers: Sequence[int] | None) -> str | None:
@@ -163,10 +198,12 @@ def finish_assembly(
     rows_completed: int,
     rows_failed: int,
     keep_seconds: float | None,
+    error_counts: Mapping[str, int] = MappingProxyType({}),
 ) -> bool:
     """Makes a batch's files visible and ends it; False means this worker is a zombie.
 
-    ``keep_seconds`` is how long the new files live, None for ever.
+    ``keep_seconds`` is how long the new files live, None for ever. ``error_counts`` is how often
+    rows failed with each code.
     """
     sha256 = "+".join(file.stored.sha256 if file else "" for file in (output, errors))
     job_id = _close_shard(connection, session_id, held, sha256=sha256)
@@ -186,6 +223,10 @@ def finish_assembly(
                     "seconds": keep_seconds,
                 },
             )
+    if error_counts:
+        detail = connection.execute(_READ_DETAIL, {"job": job_id}).scalar_one()
+        detail["error_counts"] = dict(error_counts)
+        connection.execute(_WRITE_DETAIL, {"job": job_id, "detail": json.dumps(detail)})
     connection.execute(
         _END_BATCH,
         {

@@ -59,12 +59,27 @@ SELECT j.id FROM jobs j
  LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 """)
 
+# Trials whose sweep is stopping or has ended, however it did. A trial that somebody holds this
+# instant is skipped: a resumption does, and then wants the lock of the sweep's job.
+_STOP_TRIALS = text(f"""
+WITH open AS (
+    SELECT c.id, coalesce(p.stop_reason, 'cancelled') AS reason
+      FROM trials t JOIN jobs c ON c.id = t.job_id JOIN jobs p ON p.id = t.parent_id
+     WHERE t.ended_at IS NULL AND (CAST(:parent AS text) IS NULL OR t.parent_id = :parent)
+       AND c.state IN ({OPEN_JOB}) AND c.stop_reason IS NULL
+       AND (p.stop_reason IS NOT NULL OR p.state NOT IN ({OPEN_JOB}))
+     LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
+UPDATE jobs j SET stop_reason = open.reason, cancel_requested_at = clock_timestamp(),
+       version = j.version + 1
+  FROM open WHERE j.id = open.id RETURNING j.id
+""")
+
 
 def request_stop(
     connection: Connection, *, tenant_id: str, job_id: str, reason: StopReason
 ) -> bool:
-    """Asks an open job to stop; waiting shards end at once (``AT_ONCE`` of them, the rest by the
-    sweep), running ones within a step.
+    """Asks an open job to stop, and the trials of a sweep with it; waiting shards end at once
+    (``AT_ONCE`` of them, the rest by the sweep), running ones within a step.
 
     False when it was already stopping, is being assembled, has ended, or is not the tenant's.
     """
@@ -72,7 +87,17 @@ def request_stop(
     if connection.execute(_REQUEST, values).one_or_none() is None:
         return False
     _cancel_waiting(connection, [job_id])
+    stop_trials(connection, parent_id=job_id)
     return True
+
+
+def stop_trials(connection: Connection, *, parent_id: str | None = None, limit: int = 100) -> int:
+    """Asks open trials of sweeps that are stopping or have ended to stop, of one sweep or of any;
+    returns how many."""
+    values = {"parent": parent_id, "limit": limit}
+    jobs = [row.id for row in connection.execute(_STOP_TRIALS, values)]
+    _cancel_waiting(connection, jobs)
+    return len(jobs)
 
 
 def expire_overdue(connection: Connection, *, limit: int = 100) -> int:

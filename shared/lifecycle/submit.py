@@ -39,14 +39,19 @@ WITH new AS (
         CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
         CAST(:endpoints AS text[]), CAST(:models AS text[]), CAST(:specs AS text[]),
         CAST(:metadata AS text[]), CAST(:priorities AS int[]),
-        CAST(:seconds AS double precision[]), CAST(:kinds AS text[])) WITH ORDINALITY
-      AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, kind, turn)
+        CAST(:seconds AS double precision[]), CAST(:kinds AS text[]),
+        CAST(:client_ids AS text[]), CAST(:fingerprints AS bytea[]),
+        CAST(:details AS text[])) WITH ORDINALITY
+      AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, kind,
+            client_id, fingerprint, detail, turn)
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
-                      priority, shards_open, rows_total, expires_at)
+                      priority, shards_open, rows_total, expires_at, client_id,
+                      client_fingerprint, detail)
     SELECT id, tenant_id, kind, 'queued', 'generate', endpoint, model, CAST(spec AS json),
            CAST(metadata AS json), priority, 1, 1,
-           clock_timestamp() + make_interval(secs => seconds)
+           clock_timestamp() + make_interval(secs => seconds), client_id, fingerprint,
+           CAST(detail AS json)
       FROM new
 ), room AS (
     SELECT g.tenant_id, g.pool,
@@ -81,10 +86,11 @@ WITH job AS (
 
 _PLANNED = text("""
 INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata, priority,
-                  shards_open, rows_total, expires_at)
+                  shards_open, rows_total, expires_at, client_id, client_fingerprint, detail)
 VALUES (:id, :tenant, :kind, 'queued', 'step', :endpoint, :model, CAST(:spec AS json),
         CAST(:metadata AS json), :priority, :steps, :steps,
-        clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)))
+        clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)),
+        :client_id, :client_fingerprint, CAST(:detail AS json))
 """)
 
 _REMEMBER = text("""
@@ -103,6 +109,14 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientId:
+    """The caller's own id of a job, and the SHA-256 of the body that it stands for."""
+
+    value: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewGeneration:
     """One inference call to be queued."""
 
@@ -117,12 +131,18 @@ class NewGeneration:
     priority: int = 0
     expires_in_seconds: float | None = None
     kind: str = "generate"
+    client_id: ClientId | None = None
+    detail: dict[str, Any] | None = None
+    """What is known of it from the start: the aliases that it named, and who held them."""
 
 
 def submit_generations(
     connection: Connection, new: Sequence[NewGeneration], *, window: int
 ) -> None:
-    """Queues inference calls, of any tenants, in one statement: all of them or none."""
+    """Queues inference calls, of any tenants, in one statement: all of them or none.
+
+    Raises sqlalchemy's IntegrityError when a tenant has used a client id already.
+    """
     connection.execute(
         _GENERATIONS,
         {
@@ -138,6 +158,9 @@ def submit_generations(
             "priorities": [item.priority for item in new],
             "seconds": [item.expires_in_seconds for item in new],
             "kinds": [item.kind for item in new],
+            "client_ids": [item.client_id and item.client_id.value for item in new],
+            "fingerprints": [item.client_id and item.client_id.fingerprint for item in new],
+            "details": [json.dumps(item.detail or {}) for item in new],
             "window": window,
         },
     )
@@ -158,6 +181,7 @@ def submit_generation(
     window: int,
     idempotency: Idempotency | None = None,
     kind: str = "generate",
+    detail: dict[str, Any] | None = None,
 ) -> None:
     """Queues one inference call; ``body`` is already validated (a str is taken as its JSON).
 
@@ -165,17 +189,9 @@ def submit_generation(
     """
     spec = body if isinstance(body, str) else json.dumps(body)
     new = NewGeneration(
-        job_id,
-        tenant_id,
-        pool,
-        endpoint,
-        model,
-        spec,
-        metadata,
-        priority,
-        expires_in_seconds,
-        kind,
-    )
+        job_id, tenant_id, pool, endpoint, model, spec, metadata, priority, expires_in_seconds,
+        kind, detail=detail,
+    )  # fmt: skip
     submit_generations(connection, [new], window=window)
     remember(connection, tenant_id, job_id, idempotency)
 
@@ -195,11 +211,14 @@ def submit_plan(
     expires_in_seconds: float | None = None,
     window: int,
     idempotency: Idempotency | None = None,
+    client_id: ClientId | None = None,
+    detail: dict[str, Any] | None = None,
 ) -> None:
     """Queues a job that is a graph: a shard for each of its ``steps``, of which those that need no
     other may run at once. The last one's result is the job's.
 
-    Raises sqlalchemy's IntegrityError when the idempotency key is taken: roll back and read it.
+    Raises sqlalchemy's IntegrityError when the idempotency key or the client id is taken: roll
+    back and read it.
     """
     connection.execute(
         _PLANNED,
@@ -214,6 +233,9 @@ def submit_plan(
             "priority": priority,
             "steps": len(steps),
             "seconds": expires_in_seconds,
+            "client_id": client_id and client_id.value,
+            "client_fingerprint": client_id and client_id.fingerprint,
+            "detail": json.dumps(detail or {}),
         },
     )
     add_steps(connection, job_id, steps, window=window)

@@ -73,7 +73,7 @@ UPDATE checkpoints SET best = false
 """)
 
 # What this step takes the place of goes in any case. One that is asked for by name, or that another
-# training starts from, stays.
+# job starts from, stays.
 _DROP = text(f"""
 WITH ranked AS (
     SELECT id, replaced,
@@ -87,6 +87,11 @@ UPDATE checkpoints c SET dropped_at = clock_timestamp()
         OR ranked.place > {KEPT_CHECKPOINTS} AND NOT c.best
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.model = c.model_id
                               AND j.tenant_id = c.tenant_id AND j.state IN ({OPEN_JOB}))
+           AND NOT EXISTS (SELECT 1 FROM job_models n JOIN jobs j ON j.id = n.job_id
+                            WHERE n.model_id = c.model_id AND n.tenant_id = c.tenant_id
+                              AND j.state IN ({OPEN_JOB}))
+           AND NOT EXISTS (SELECT 1 FROM model_aliases a WHERE a.model = c.model_id
+                              AND a.tenant_id = c.tenant_id)
            AND NOT EXISTS (SELECT 1 FROM models m WHERE m.base_model = c.model_id
                               AND m.deleted_at IS NULL))
 RETURNING c.manifest_key, c.files, c.model_id

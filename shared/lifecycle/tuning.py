@@ -1,14 +1,15 @@
 """The stages of a fine-tuning job: accepted, its data judged, its training opened, or failed.
 
 The data are a shard of their own (stage ``validate``, on upkeep), the training is another (stage
-``train``), which ends with ``training_end.finish_training``.
+``train``), which ends with ``training_end.finish_training``; or the search for the best of many
+trainings is (stage ``sweep``, on upkeep), which ends with ``sweep_end.finish_sweep``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -47,12 +48,17 @@ _READ_DETAIL = text("SELECT detail, stop_reason FROM jobs WHERE id = :job FOR UP
 
 _OPEN_TRAINING = text(f"""
 WITH job AS (
-    UPDATE jobs j SET state = 'queued', stage = 'train', detail = CAST(:detail AS json),
+    UPDATE jobs j SET state = 'queued', stage = :stage, detail = CAST(:detail AS json),
            in_progress_at = clock_timestamp(), version = j.version + 1
      WHERE j.id = :job AND {guard("j.state", JobState.QUEUED)}
     RETURNING j.id, j.tenant_id, j.priority)
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, priority)
-SELECT id, tenant_id, :pool, 'train', 0, 'queued', priority FROM job
+SELECT id, tenant_id, :pool, :stage, 0, 'queued', priority FROM job
+""")
+
+_ADD_SWEEP = text("""
+INSERT INTO sweeps (job_id, trials, metric, minimize, pruning)
+VALUES (:job, :trials, :metric, :minimize, :pruning)
 """)
 
 
@@ -67,6 +73,16 @@ WITH job AS (
 INSERT INTO events (tenant_id, job_id, type, data)
 SELECT tenant_id, id, 'fine_tune.failed', CAST(:told AS json) FROM job
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSweep:
+    """What is searched for."""
+
+    trials: int
+    metric: str
+    minimize: bool
+    pruning: bool
 
 
 def submit_fine_tune(
@@ -121,10 +137,11 @@ def open_training(
     *,
     found: dict[str, Any],
     card: NewFile | None,
+    sweep: NewSweep | None = None,
 ) -> bool:
-    """Opens the training of a job whose data are good. ``found`` (counts, labels, estimates) is
-    kept in the job's ``detail["data"]``; ``card`` describes the data to the tenant. False means
-    that this worker is a zombie."""
+    """Opens the training of a job whose data are good, or the ``sweep`` that searches for the best
+    of many. ``found`` (counts, labels, estimates) is kept in the job's ``detail["data"]``; ``card``
+    describes the data to the tenant. False means that this worker is a zombie."""
     sha256 = digest("train", found, card and card.stored.sha256)
     shard = close(connection, session_id, held, ShardState.SUCCEEDED, sha256)
     if shard is None:
@@ -140,9 +157,11 @@ def open_training(
     if card is not None:
         add_result_file(connection, shard.job_id, card)
         detail["card_file_id"] = card.file_id
-    connection.execute(
-        _OPEN_TRAINING, {"job": shard.job_id, "pool": TRAIN, "detail": json.dumps(detail)}
-    )
+    pool, stage = (TRAIN, Stage.TRAIN) if sweep is None else (UPKEEP, Stage.SWEEP)
+    values = {"job": shard.job_id, "pool": pool, "stage": stage, "detail": json.dumps(detail)}
+    connection.execute(_OPEN_TRAINING, values)
+    if sweep is not None:
+        connection.execute(_ADD_SWEEP, {"job": shard.job_id, **asdict(sweep)})
     announce(connection, shard.job_id, VALIDATED)
     block_paused(connection, [shard.job_id])
     return True

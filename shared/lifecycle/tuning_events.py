@@ -18,14 +18,17 @@ NOTE = "fine_tune.note"
 PAUSED = "fine_tune.paused"
 RESUMED = "fine_tune.resumed"
 
+# Other kinds of jobs that are run as trainings are tell the same under their own names.
 _ANNOUNCE = text("""
 INSERT INTO events (tenant_id, job_id, type, data)
-SELECT tenant_id, id, :type, CAST(:data AS json) FROM jobs WHERE id = :job
+SELECT tenant_id, id, kind || substr(:type, strpos(:type, '.')), CAST(:data AS json)
+  FROM jobs WHERE id = :job
 """)
 
 _NOTE = text(f"""
 INSERT INTO events (tenant_id, job_id, type, data)
-SELECT s.tenant_id, s.job_id, :type, CAST(:data AS json) FROM shards s
+SELECT s.tenant_id, s.job_id, j.kind || substr(:type, strpos(:type, '.')), CAST(:data AS json)
+  FROM shards s JOIN jobs j ON j.id = s.job_id
  WHERE s.id = :id AND {FENCE}
 """)
 

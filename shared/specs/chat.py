@@ -14,7 +14,7 @@ MAX_MESSAGES = 2_048
 class TextPart(BaseModel):
     """One part of a message given as a list; text only."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     type: Literal["text"]
     text: Text
@@ -23,7 +23,7 @@ class TextPart(BaseModel):
 class ChatMessage(BaseModel):
     """One turn of a conversation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
@@ -38,7 +38,7 @@ class ChatMessage(BaseModel):
 class ResponseFormat(BaseModel):
     """Only the default, plain text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     type: Literal["text"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from shared.specs.parts import MetricName, Part
+from shared.specs.sweeps import Sweep
 
 MAX_EPOCHS = 50
 MIN_EXAMPLES = 10
-MAX_TRIALS = 64
 MAX_EVERY_STEPS = 1_000_000_000
 
 RecipeName = Literal[
@@ -30,19 +32,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 
 
-class _Part(BaseModel):
-    # JSON has no infinity, but a reader of 1e999 does; what is stored must be JSON again.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_means_default(cls, data: Any) -> Any:
-        if isinstance(data, dict) and None in data.values():
-            return {name: value for name, value in data.items() if value is not None}
-        return data
-
-
-class Hyperparameters(_Part):
+class Hyperparameters(Part):
     """How a recipe trains. ``"auto"`` is decided by ``worker.recipes.auto`` once data and model
     are known; what was chosen is shown on the job."""
 
@@ -76,7 +66,7 @@ class Hyperparameters(_Part):
         return self
 
 
-class Lora(_Part):
+class Lora(Part):
     """Sizes of an adapter."""
 
     rank: Annotated[int, Field(ge=1, le=512)] = 16
@@ -86,17 +76,17 @@ class Lora(_Part):
     """Names of linear layers; every one that the recipe knows of, when left out."""
 
 
-class EarlyStopping(_Part):
+class EarlyStopping(Part):
     """Ends a training that no longer gets better; the best checkpoint is what is delivered."""
 
-    metric: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")] = "valid_loss"
+    metric: MetricName = "valid_loss"
     mode: Literal["min", "max"] = "min"
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     """Evaluations without a better value."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Checkpoints(_Part):
+class Checkpoints(Part):
     """How often a training can be resumed from."""
 
     every_steps: Annotated[int, Field(ge=1, le=MAX_EVERY_STEPS)] | None = None
@@ -104,14 +94,14 @@ class Checkpoints(_Part):
     """Used when ``every_steps`` is left out."""
 
 
-class Evaluation(_Part):
+class Evaluation(Part):
     every_steps: Annotated[int, Field(ge=1, le=MAX_EVERY_STEPS)] | Auto = "auto"
     """Between looks at the validation split; ``"auto"``: ten in a training."""
     generate: Annotated[int, Field(ge=0, le=1000)] = 32
     """Validation examples that are answered before and after, for BLEU and ROUGE."""
 
 
-class RecipeOptions(_Part):
+class RecipeOptions(Part):
     """Everything that a method says about its training."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -120,7 +110,7 @@ class RecipeOptions(_Part):
     lora: Lora = Lora()
 
 
-class Method(_Part):
+class Method(Part):
     """``{"type": "dpo", "dpo": {"hyperparameters": {…}}}``."""
 
     type: RecipeName = "supervised"
@@ -146,21 +136,21 @@ class Method(_Part):
         return chosen or RecipeOptions()
 
 
-class Wandb(_Part):
+class Wandb(Part):
     project: Annotated[str, Field(min_length=1, max_length=128)]
     name: Annotated[str, Field(max_length=128)] | None = None
     entity: Annotated[str, Field(max_length=128)] | None = None
     tags: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=50)] = []
 
 
-class Integration(_Part):
+class Integration(Part):
     """A tracker that hears the metrics too, where the worker has it installed."""
 
     type: Literal["wandb", "mlflow", "tensorboard"]
     wandb: Wandb | None = None
 
 
-class FineTuningSpec(_Part):
+class FineTuningSpec(Part):
     """The body of ``POST /v1/fine_tuning/jobs``."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
@@ -178,6 +168,8 @@ class FineTuningSpec(_Part):
     early_stopping: EarlyStopping | None = None
     checkpoints: Checkpoints = Checkpoints()
     evaluation: Evaluation = Evaluation()
+    sweep: Sweep | None = None
+    """Searches for hyperparameters: many trainings instead of one, of which the best counts."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Training processes, one for each GPU; on CPUs as many as one likes."""
     dry_run: bool = False

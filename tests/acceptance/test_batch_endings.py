@@ -77,6 +77,10 @@ def test_a_failed_row_never_fails_the_batch(running: Plant) -> None:
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
     assert results["row-1"]["response"]["status_code"] == 400
     assert results["row-1"]["response"]["body"]["error"]["code"] == "too_rude"
+    with running.http() as http:
+        job = http.get(f"/v1/jobs/{batch.id}").json()
+    assert (job["state"], job["succeeded"], job["failed"]) == ("succeeded", 1, 1)
+    assert job["error_counts"] == {"too_rude": 1}
 
 
 @pytest.mark.parametrize("stop", ["cancelled", "expired"])

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api import gunicorn_conf, limits
+from api import gunicorn_conf
 from api.app import create_app
 from shared.ids import artifact_id
+from shared.lifecycle.webhooks import announce_ends
+from shared.settings import Settings
 from tests.integration.api_case import ADMIN, COMPLETION, RecordingBell, make_settings
 from tests.integration.media_case import (
     BRIEF,
@@ -129,18 +131,33 @@ COLLECTIONS = {
     "campaign_id": "campaigns",
     "artifact_id": "artifacts",
     "fine_tuning_job_id": "fine_tuning/jobs",
+    "alias_name": "model_aliases",
+    "webhook_endpoint_id": "webhook_endpoints",
+    "delivery_id": "webhook_deliveries",
 }
-LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs")
+LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs", "model_aliases")
+
+
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/v1/model_aliases/{alias_name}"): {"model": WRITER},
+    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}"): {"name": "x"},
+}
+"""For addresses of one thing that read a body before they look for it."""
 
 
 def one_of_each(media: MediaCase) -> dict[str, str]:
     """The ids of a tenant's things, by the name that addresses give them."""
+    hook = {"name": "n", "url": "https://example.com/", "event_types": ["job.succeeded"]}
+    endpoint_id = media.post("/v1/webhook_endpoints", hook).json["id"]
     body = {"model": PAINTER, "prompt": "x"}
     media.post("/v1/jobs", {"endpoint": "/v1/images/generations", "body": body})
     job_id = media.finish_next(picture_answer())
+    with media.begin() as connection:
+        announce_ends(connection)
     batch_id = media.submit_batch()
     examples = media.upload(purpose="fine-tune").json["id"]
     tuning = {"model": WRITER, "training_file": examples}
+    alias = {"name": "writer@production", "model": WRITER}
     return {
         "job_id": job_id,
         "batch_id": batch_id,
@@ -149,6 +166,9 @@ def one_of_each(media: MediaCase) -> dict[str, str]:
         "campaign_id": media.post("/v1/campaigns", BRIEF).json["id"],
         "artifact_id": artifact_id(f"{job_id}-0", "0.png"),
         "fine_tuning_job_id": media.post("/v1/fine_tuning/jobs", tuning).json["id"],
+        "alias_name": media.post("/v1/model_aliases", alias).json["id"],
+        "webhook_endpoint_id": endpoint_id,
+        "delivery_id": media.get("/v1/webhook_deliveries").json["data"][0]["id"],
     }
 
 
@@ -173,11 +193,17 @@ def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict
         names = {part[1:-1] for part in path.split("/") if part.startswith("{")}
         if path.startswith("/v1/admin") or path in OPEN_ROUTES or not names:
             continue
-        (name,) = names
+        name = "job_id" if "job_id" in names else min(names)
         if name == "model_id":  # the catalog's models are everybody's
             continue
         for value in every_job if name == "job_id" else {mine[name]}:
-            reply = media.client.open(fill(path, value), method=verb.upper(), headers=stranger)
+            body = BODIES.get((verb, path))
+            reply = media.client.open(
+                path.format(**(mine | {name: value})),
+                method=verb.upper(),
+                headers=stranger,
+                json=body,
+            )
             assert reply.status_code == 404, (verb, path)
             checked.add((verb, path))
     assert len(checked) >= 26
@@ -247,6 +273,6 @@ def test_the_process_is_small_and_never_loads_a_model_library(tmp_path: Path, st
 
 
 def test_gunicorn_is_configured_as_the_code_expects() -> None:
-    assert gunicorn_conf.threads == limits.REQUEST_THREADS
+    assert gunicorn_conf.threads == Settings.model_fields["api_threads"].default
     assert gunicorn_conf.worker_class == "gthread"
     assert gunicorn_conf.control_socket_disable

@@ -59,9 +59,10 @@ def test_only_the_lifecycle_writes_states() -> None:
 def test_this_would_notice() -> None:
     found = [path.name for path in sorted(LIFECYCLE.glob("*.py")) if state_writes(path)]
     assert found == [
-        "claim.py", "fence.py", "finish.py", "graphs.py", "pause.py", "progress.py", "release.py",
-        "sessions.py", "settle.py", "stages.py", "steps.py", "stop.py", "submit.py",
-        "training.py", "tuning.py", "tuning_close.py",
+        "claim.py", "fence.py", "finish.py", "graphs.py", "imports.py",
+        "pause.py", "progress.py", "release.py", "sessions.py", "settle.py", "stages.py",
+        "steps.py", "stop.py", "submit.py", "sweeps.py", "training.py", "tuning.py",
+        "tuning_close.py",
     ]  # fmt: skip
 
 

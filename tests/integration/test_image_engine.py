@@ -136,17 +136,22 @@ def test_the_result_has_openais_shape_and_names_its_files(engine: ImageEngine) -
         "steps": 3,
     }
     assert "warnings" not in body
-    assert [file.name for file in result.files] == [
-        "0.png",
-        "0.thumbnail.webp",
-        "1.png",
-        "1.thumbnail.webp",
-    ]
+    assert [file.name for file in result.files] == ["0.png", "1.png"]
     assert [file.id for file in images(result)] == ids
     for file in result.files:
         content = Path(file.path).read_bytes()
         assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         assert Image.open(file.path).size == (48, 32) == (file.width, file.height)
+
+
+def test_a_picture_larger_than_a_thumbnail_has_one(engine: ImageEngine) -> None:
+    files = run(engine, [row(0, size="264x32", steps=1)])[0].files
+    assert [(file.name, file.role) for file in files] == [
+        ("0.png", "image"),
+        ("0.thumbnail.webp", "thumbnail"),
+    ]
+    assert files[1].parent == files[0].id
+    assert Image.open(files[1].path).size == (256, 31) == (files[1].width, files[1].height)
 
 
 def test_provenance_repeats_the_image_and_the_file_tells_nothing(engine: ImageEngine) -> None:

@@ -134,7 +134,7 @@ def test_a_row_becomes_pictures_and_their_description(engine: ImageEngine) -> No
     assert body["model"] == "ft:gan:ten_1::1"
     assert body["size"] == "8x8"
     assert [entry["seed"] for entry in body["data"]] == [5, 6]
-    assert [file.role for file in result.files] == ["image", "thumbnail"] * 2
+    assert [file.role for file in result.files] == ["image"] * 2
     assert [file.name for file in images(result)] == ["0.png", "1.png"]
     origin = images(result)[0].provenance
     assert (origin["prompt"], origin["seed"]) == ("a boat", 5)

@@ -42,6 +42,7 @@ from worker.engines.base import Engine, EngineFailed, OnProgress, ReportsProgres
 from worker.engines.frames import FRAME_LIMIT_BYTES, frame_bytes, frames_of
 from worker.engines.protocol import FromEngine, Load, RowResult, ToEngine
 from worker.engines.registry import create_engine
+from worker.engines.standing_back import is_patient, stand_back
 from worker.engines.throttle import Throttle
 
 BEAT_SECONDS = 1.0
@@ -111,10 +112,13 @@ class Host:
         *,
         create: CreateEngine = create_engine,
         clock: Callable[[], float] = time.monotonic,
+        on_patient: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_patient`` is called when the engine that was loaded may let others go first."""
         self._pipe = pipe
         self._inbox = inbox
         self._create = create
+        self._on_patient = on_patient
         self._clock = clock
         self._beat_at = clock()
         self._tokens_n = 0
@@ -142,6 +146,8 @@ class Host:
         if not isinstance(load, Load):
             raise EngineFailed("protocol_error", f"{type(load).__name__} came before Load")
         engine = self._create(load, self._on_progress)
+        if is_patient(load.engine, engine):
+            self._on_patient()
         self._send(protocol.Ready(engine.capacity, engine.resident_bytes, engine.detail))
         return engine
 
@@ -248,7 +254,7 @@ def main() -> NoReturn:
     _volunteer_for_oom_killer()
     configure_logging("info", "json", process="engine")
     pipe = Connection(fd)
-    _leave(Host(pipe, Inbox(pipe, _leave)).run())
+    _leave(Host(pipe, Inbox(pipe, _leave), on_patient=stand_back).run())
 
 
 def _leave(code: int) -> NoReturn:

@@ -7,6 +7,7 @@ tenants. While it runs, other rows wait; the next microbatch begins with the old
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from worker.engines.adapter_files import BadAdapter
 from worker.engines.base import EngineFailed, OnProgress
 from worker.engines.images.adapters import Adapters
 from worker.engines.images.batches import Group, Room, next_microbatch
+from worker.engines.images.description import describe
+from worker.engines.images.lanes import Lanes, lane_count
 from worker.engines.images.loading import (
     LoadedPipelines,
     load_pipelines,
     place,
-    spare_memory,
     weight_bytes,
 )
 from worker.engines.images.lockstep import LockStep
@@ -33,10 +35,13 @@ from worker.engines.images.results import Studio, failure
 from worker.engines.images.rows import ImageRow, WantedImage
 from worker.engines.images.settings import ImageSettings
 from worker.engines.images.stepping import Drawn, Microbatch
-from worker.engines.loading import dtype_name, read_settings
-from worker.engines.memory import free_bytes, give_back, is_out_of_memory
+from worker.engines.loading import read_settings
+from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.protocol import Load, Row, RowProgress, RowResult
 from worker.engines.responses import out_of_memory, refusal, unusable_adapter
+
+_HANDS = 4
+"""Threads that encode pictures while nothing is drawn."""
 
 log = structlog.get_logger()
 
@@ -53,7 +58,9 @@ class ImageEngine:
         adapters: Adapters,
         room: Room,
         detail: dict[str, Any],
+        lanes: Lanes | None = None,
     ) -> None:
+        """``lanes`` are those of which one has loaded the model; unset, it is drawn in one."""
         self._loaded = loaded
         self._offer = offer
         self._studio = studio
@@ -61,7 +68,8 @@ class ImageEngine:
         self._room = room
         self._detail = detail
         self._resident_bytes = weight_bytes(loaded.base)
-        self._lockstep: LockStep[Drawn] = LockStep("diffusion")
+        self._lanes = lanes or Lanes(LockStep("diffusion"), 1, torch.get_num_threads())
+        self._hands = ThreadPoolExecutor(_HANDS, thread_name_prefix="encode")
         self._task: Task | None = None
         self._rows: dict[ImageRow, None] = {}
         self._waiting: list[WantedImage] = []
@@ -157,7 +165,7 @@ class ImageEngine:
         self._waiting = [image for image in self._waiting if image not in taken]
         group = images[0].group
         pipeline = self._loaded.pipelines[group.task]
-        digest = self._adapters.use(pipeline, group.adapter, group.tuned)
+        digest = self._lanes.call(lambda: self._adapters.use(pipeline, group.adapter, group.tuned))
         for image in images:
             image.row.adapter_sha256 = digest
         if self._loaded.offload != "none" and group.task is not self._task:
@@ -167,21 +175,21 @@ class ImageEngine:
             pipeline,
             self._loaded.abilities[group.task],
             images,
-            self._lockstep,
+            self._lanes,
             self._studio.preview,
         )
 
     def _finish(self, drawn: Drawn) -> list[RowResult]:
         images, self._running = self._in_flight, None
         self._room.calm()
+        made = zip(images, drawn.pictures, drawn.withheld, strict=True)
+        wanted = [each for each in made if not each[0].row.gone]
+        list(self._hands.map(lambda each: self._studio.finish(*each), wanted))
         results = []
-        for image, picture, withheld in zip(images, drawn.pictures, drawn.withheld, strict=True):
+        for image, _, _ in wanted:
             row = image.row
-            if row.gone:
-                continue
-            self._studio.finish(image, picture, withheld=withheld)
             image.steps_done = row.steps
-            if row.finished:
+            if row.finished and row in self._rows:
                 del self._rows[row]
                 results.append(self._studio.result(row))
         return results
@@ -243,6 +251,13 @@ def create(load: Load, progress: OnProgress) -> ImageEngine:
     if not load.spool:
         raise EngineFailed("bad_settings", "the image engine needs a spool to leave images in")
     settings = read_settings(ImageSettings, load.settings)
+    lockstep: LockStep[Drawn] = LockStep("diffusion")
+    return lockstep.call(lambda: _create(load, settings, progress, lockstep))
+
+
+def _create(
+    load: Load, settings: ImageSettings, progress: OnProgress, lockstep: LockStep[Drawn]
+) -> ImageEngine:
     loaded = load_pipelines(load.source, settings, progress)
     base = loaded.base
     progress(0.75, "loading adapters")
@@ -257,7 +272,9 @@ def create(load: Load, progress: OnProgress) -> ImageEngine:
         adapters=adapters.names,
         meter=PromptMeter(base),
     )
-    room = Room(settings.microbatch)
+    threads = torch.get_num_threads()
+    lanes = Lanes(lockstep, lane_count(settings.lanes, loaded.device, threads), threads)
+    room = Room(settings.microbatch, lanes.count)
     progress(0.95, "ready")
     return ImageEngine(
         loaded=loaded,
@@ -265,32 +282,6 @@ def create(load: Load, progress: OnProgress) -> ImageEngine:
         studio=Studio.of(load, loaded, {name: adapters.digest(name) for name in adapters.names}),
         adapters=adapters,
         room=room,
-        detail=_detail(loaded, offer, room),
+        lanes=lanes,
+        detail=describe(loaded, offer, room, lanes),
     )
-
-
-def _detail(loaded: LoadedPipelines, offer: Offer, room: Room) -> dict[str, Any]:
-    width, height = offer.own_size
-    pixels = width * height
-    with torch.no_grad():
-        slicing, tiling = spare_memory(
-            loaded.base,
-            offer.settings,
-            largest_pixels=offer.settings.max_pixels,
-            together_pixels=room.images(pixels) * pixels,
-            free=free_bytes(loaded.device),
-        )
-    return {
-        "device": str(loaded.device),
-        "dtype": dtype_name(loaded.dtype),
-        "scheduler": type(loaded.base.scheduler).__name__,
-        "pipeline": type(loaded.base).__name__,
-        "tasks": [str(task) for task in loaded.pipelines],
-        "microbatch": room.images(pixels),
-        "default_size": f"{width}x{height}",
-        "offload": loaded.offload,
-        "vae_slicing": slicing,
-        "vae_tiling": tiling,
-        "adapters": offer.adapters,
-        "fingerprint": loaded.fingerprint,
-    }

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from worker.engines.base import EngineFailed, OnProgress
+from worker.engines.quantized import QuantizedLinear, load_quantized, read_quantization
 
 ENGINE_VERSION = "1"
 """Part of the fingerprint: changes whenever the same weights would give other text."""
@@ -84,18 +85,33 @@ def load_model(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         progress(0.2, f"loading weights as {dtype_name(dtype)}")
-        model = auto_class(config).from_pretrained(
-            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        model = _with_weights(auto_class(config), source, config, dtype, device)
         model.to(device).eval()
     except Exception as error:
         message = f"{source} cannot be loaded: {type(error).__name__}: {error}"
         raise EngineFailed("model_load_failed", message[:2000]) from error
-    weight_bytes = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     progress(0.7, "loaded")
     return LoadedModel(
-        model, tokenizer, config, device, dtype, fingerprint(model, dtype), weight_bytes
+        model, tokenizer, config, device, dtype, fingerprint(model, dtype), weight_bytes_of(model)
     )
+
+
+def _with_weights(
+    kind: Any, source: str, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+) -> Any:
+    quantization = read_quantization(source)
+    if quantization is not None:
+        return load_quantized(kind, source, config, dtype, device, quantization)
+    return kind.from_pretrained(
+        source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+
+
+def weight_bytes_of(model: torch.nn.Module) -> int:
+    """Memory of its weights, shared ones once."""
+    dense = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    whole = (m.weight_bytes for m in model.modules() if isinstance(m, QuantizedLinear))
+    return dense + sum(whole)
 
 
 def choose_device(wanted: str | None) -> torch.device:

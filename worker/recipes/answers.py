@@ -18,7 +18,9 @@ SHOWN = 8
 """Samples in report.md; all are in samples.jsonl."""
 SHOWN_CHARACTERS = 400
 MOST_NEW_TOKENS = 256
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE, POSITIONS_AT_ONCE = 64, 16_384
+"""Of one call of ``generate``: a step costs nearly as much for one row as for many, and what is
+remembered of all positions has to fit into memory."""
 _FILE = "answers-{}.json"
 SAMPLES = "samples.jsonl"
 
@@ -38,6 +40,11 @@ class Answers:
         if left_out := len(questions) - len(self._questions):
             context.note(f"{left_out} held-out prompts are too long to be answered", "warn")
 
+    @property
+    def wanted(self) -> list[str]:
+        """What ought to be said to each prompt that is asked."""
+        return [question.answer for question in self._questions]
+
     def report(self, which: Literal["before", "after"]) -> dict[str, Any]:
         """Asks, keeps the answers, and compares them with the wanted ones."""
         if not self._questions:
@@ -47,7 +54,7 @@ class Answers:
         kept.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
         if which == "after":
             self._write_samples(texts)
-        return scores(texts, [question.answer for question in self._questions])
+        return scores(texts, self.wanted)
 
     def ask(self) -> list[str]:
         """Greedy answers, in order."""
@@ -55,12 +62,24 @@ class Answers:
             range(len(self._questions)), key=lambda number: -len(self._questions[number].ids)
         )
         answers = [""] * len(order)
-        for start in range(0, len(order), ROWS_AT_ONCE):
-            chosen = order[start : start + ROWS_AT_ONCE]
+        for chosen in self._parts(order):
             found = self._generate([self._questions[number] for number in chosen])
             for number, text in zip(chosen, found, strict=True):
                 answers[number] = text
         return answers
+
+    def _parts(self, order: Sequence[int]) -> list[list[int]]:
+        """Longest prompts first, as many rows at once as fit."""
+        parts: list[list[int]] = []
+        room = 0
+        for number in order:
+            if room == 0:
+                positions = len(self._questions[number].ids) + MOST_NEW_TOKENS
+                room = max(1, min(ROWS_AT_ONCE, POSITIONS_AT_ONCE // positions))
+                parts.append([])
+            parts[-1].append(number)
+            room -= 1
+        return parts
 
     @torch.no_grad()
     def _generate(self, questions: Sequence[Question]) -> list[str]:

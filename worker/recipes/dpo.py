@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from worker.recipes import auto
 from worker.recipes.answers import Answers
+from worker.recipes.attention import computing
 from worker.recipes.context import Context
 from worker.recipes.loop import Loop
 from worker.recipes.lora import add_lora, save_adapter
@@ -133,7 +134,7 @@ class DirectPreferenceOptimization:
         """One forward pass of both answers to every prompt."""
         examples = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
         batch = padded(examples, int(self._tokenizer.pad_token_id), self.context.device)
-        with self.context.autocast():
+        with computing(self.context, batch.inputs["input_ids"].shape[1]):
             told = answered(self._model, batch)
         return Preferences(*told.split(len(pairs)))
 

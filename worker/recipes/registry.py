@@ -15,7 +15,17 @@ RECIPES: dict[str, str] = {
     "gan": "worker.recipes.gan:Gan",
     "vae": "worker.recipes.vae:Vae",
 }
-STANDALONE: dict[str, str] = {"fake": "worker.recipes.fake:run"}
+STORIES: dict[str, str] = {
+    "evaluate": "worker.recipes.measuring:tell",
+    "optimize": "worker.recipes.optimizing:tell",
+}
+"""What is run as trainings are and trains nothing: functions of a folder, its plan and a
+reporter."""
+STANDALONE: dict[str, str] = {
+    "fake": "worker.recipes.fake:run",
+    "fake_evaluate": "worker.recipes.fake_measuring:evaluate",
+    "fake_optimize": "worker.recipes.fake_measuring:optimize",
+}
 """Functions of a folder that do everything themselves, without torch: for tests of the plant."""
 
 

@@ -15,11 +15,15 @@ import sys
 import traceback
 from pathlib import Path
 
-from worker.recipes.registry import RECIPES, STANDALONE, find
+from worker.recipes.registry import RECIPES, STANDALONE, STORIES, find
 from worker.recipes.reporting import Reporter
 from worker.recipes.shape import RecipeError
 from worker.tuning.messages import Failed, Plan, read_plan
 
+_PATIENT_THREADS = ("OMP_WAIT_POLICY", "passive")
+"""Read by OpenMP when torch is loaded. Its threads spin while they wait for one another, which on
+cores that are shared with other work took half the processor's time and made steps a third longer.
+"""
 _OUT_OF_MEMORY = "the training does not fit into memory: a smaller batch_size, a smaller "
 _OUT_OF_MEMORY += "max_length or more gradient_accumulation may help"
 
@@ -31,6 +35,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m worker.recipes FOLDER", file=sys.stderr)
         return 2
     die_with_parent()
+    os.environ.setdefault(*_PATIENT_THREADS)
     folder = Path(argv[0]).resolve()
     plan = read_plan(folder)
     if plan.recipe in STANDALONE:
@@ -43,6 +48,9 @@ def run(folder: Path, plan: Plan) -> int:
     happens to; the traceback goes to the log."""
     first = os.environ.get("RANK", "0") == "0"
     try:
+        if plan.recipe in STORIES:
+            find(plan.recipe, STORIES)(folder, plan, Reporter(folder, main=first))
+            return 0
         if plan.recipe not in RECIPES:
             message = f"there is no recipe '{plan.recipe}'"
             raise RecipeError("unknown_recipe", message, "request", "method")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from worker.recipes import auto
 from worker.recipes.answers import Answers
+from worker.recipes.attention import computing
 from worker.recipes.context import Context
 from worker.recipes.loop import Loop
 from worker.recipes.lora import add_lora, save_adapter
@@ -130,7 +131,7 @@ class SupervisedFineTuning:
         return sums
 
     def _loss(self, batch: TokenBatch) -> Loss:
-        with self.context.autocast():
+        with computing(self.context, batch.inputs["input_ids"].shape[1]):
             return token_loss(self._model, batch)
 
     def _lay_out(self, examples: Sequence[Encoded]) -> TokenBatch:

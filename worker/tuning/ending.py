@@ -4,17 +4,19 @@ the right budget charged."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import structlog
+from sqlalchemy import Connection
 
 from shared import lifecycle
 from shared.backoff import delay_seconds, delays
+from shared.db.models import ModelFile
 from shared.errors import StorageFull, StorageUnavailable
 from shared.ids import new_file_id
-from shared.lifecycle import NewFile, ReleaseReason, TrainingEnd
+from shared.lifecycle import BadLine, NewFile, ReleaseReason, TrainingEnd
 from shared.storage.keys import check_key, model_prefix, training_files_prefix
 from worker.model_paths import check_files
 from worker.tuning.checkpoint_store import BadFolder, list_files, store_folder
@@ -68,19 +70,46 @@ class Ending:
                 message = f"the training said nothing for {seconds:.0f} seconds"
                 self._give_back(ReleaseReason.ERROR, "training_hung", message)
 
-    def fail(self, code: str, message: str, param: str | None) -> None:
+    def fail(
+        self, code: str, message: str, param: str | None, *, errors: Sequence[BadLine] = ()
+    ) -> None:
         """Fails the job: another try would end like this one. Raises Stale."""
+        self._commit(lambda connection: self.failure(connection, code, message, param, errors))
+        log.info("training_failed", job=self._order.claim.job_id, code=code)
+
+    def _commit(self, statements: Callable[[Connection], bool]) -> bool:
+        """Offers them until the database answers; False when somebody else holds the shard."""
         claim, session_id = self._order.claim, self._order.session_id
 
         def commit() -> bool:
             with self._means.database.begin() as connection:
-                return lifecycle.fail_training(
-                    connection, session_id, claim.held, code=code, message=message, param=param
-                )
+                return statements(connection)
 
-        if not self._means.insistence.insist(commit, session_id):
+        accepted = self._means.insistence.insist(commit, session_id)
+        if not accepted:
             log.warning("zombie_commit_refused", shard=claim.shard_id)
-        log.info("training_failed", job=claim.job_id, code=code)
+        return accepted
+
+    # --- what the kinds of jobs have of their own ---------------------------------------------
+
+    def failure(
+        self,
+        connection: Connection,
+        code: str,
+        message: str,
+        param: str | None,
+        errors: Sequence[BadLine],
+    ) -> bool:
+        claim, session_id = self._order.claim, self._order.session_id
+        return lifecycle.fail_training(
+            connection, session_id, claim.held, code=code, message=message, param=param
+        )
+
+    def success(self, said: Finished) -> Callable[[Connection], bool]:
+        """Stores what was made, and gives what there is to commit."""
+        claim, session_id = self._order.claim, self._order.session_id
+        end = self._end(said)
+        return lambda connection: lifecycle.finish_training(connection, session_id, claim.held, end)
 
     def _give_back(self, reason: ReleaseReason, code: str, message: str) -> None:
         claim = self._order.claim
@@ -91,27 +120,16 @@ class Ending:
     # --- success ------------------------------------------------------------------------------
 
     def _finish(self, said: Finished) -> None:
-        claim, session_id = self._order.claim, self._order.session_id
-        end = self._end(said)
+        if self._commit(self.success(said)):
+            log.info(
+                "training_finished",
+                job=self._order.claim.job_id,
+                step=said.step,
+                files=len(said.files),
+            )
 
-        def commit() -> bool:
-            with self._means.database.begin() as connection:
-                return lifecycle.finish_training(connection, session_id, claim.held, end)
-
-        if not self._means.insistence.insist(commit, session_id):
-            log.warning("zombie_commit_refused", shard=claim.shard_id)
-            return
-        log.info(
-            "training_finished",
-            job=claim.job_id,
-            step=said.step,
-            bytes=end.model.bytes,
-            files=len(end.files),
-        )
-
-    def _end(self, said: Finished) -> TrainingEnd:
-        claim, training = self._order.claim, self._training
-        folder = training.folder / RESULT / MODEL
+    def _store_model(self) -> list[ModelFile]:
+        claim, folder = self._order.claim, self._training.folder / RESULT / MODEL
         prefix = model_prefix(claim.tenant_id, claim.job_id, claim.epoch)
         files = self._insist_on_store(
             lambda: store_folder(
@@ -123,6 +141,11 @@ class Ending:
             )
         )
         check_files(files)
+        return files
+
+    def _end(self, said: Finished) -> TrainingEnd:
+        claim, training = self._order.claim, self._training
+        files = self._store_model()
         detail = {
             "job": claim.job_id,
             "step": said.step,
@@ -140,12 +163,15 @@ class Ending:
         )
         return TrainingEnd(
             model=model,
-            files=self._insist_on_store(lambda: self._store_results(said.files)),
+            files=self._store_reports(said),
             metrics=said.metrics,
             trained_tokens=said.trained_tokens,
             step=said.step,
             seconds=training.seconds,
         )
+
+    def _store_reports(self, said: Finished) -> list[NewFile]:
+        return self._insist_on_store(lambda: self._store_results(said.files))
 
     def _store_results(self, files: list[ResultFile]) -> list[NewFile]:
         claim = self._order.claim

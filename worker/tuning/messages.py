@@ -18,6 +18,29 @@ CHECKPOINTS, RESULT, DATA = "checkpoints", "result", "data"
 TRAIN_DATA, VALIDATION_DATA = "train.jsonl", "validation.jsonl"
 
 
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is to be measured, or made smaller, as it is served."""
+
+    name: str
+    """The public one."""
+    engine: str
+    """That serves it: ``text`` or ``classifier``."""
+    source: str
+    """A local directory or a hub id."""
+    adapter: str = ""
+    """A local directory of an adapter that is loaded beside it."""
+    settings: dict[str, Any] = {}
+    """Of the catalog, for the engine."""
+
+
+class Optimization(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is made smaller, and what is too much."""
+
+    method: dict[str, Any]
+    """As ``shared.specs.model_jobs.OptimizationSpec.method``."""
+    max_drop: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a training must know; ``plan.json`` in its folder."""
 
@@ -50,6 +73,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A local directory of a checkpoint to go on from."""
     labels: list[str] = []
     """Of classifiers and class-conditional recipes: every label of the data, sorted."""
+    subjects: list[Subject] = []
+    """Of recipes that train nothing: the models that they look at."""
+    measured_as: str = ""
+    """… by the evaluation of this recipe, on the validation split"""
+    metric: str = ""
+    """… and by which of its numbers, as ``shared.specs.model_jobs.METRICS`` calls them."""
+    goes_up: bool = False
+    """Whether more of that is better."""
+    optimization: Optimization | None = None
 
 
 # --- training -> supervisor -----------------------------------------------------------------
@@ -87,6 +119,12 @@ class Metrics(Message, frozen=True):
     step: int
     values: dict[str, float]
     epoch: float = 0.0
+
+
+class Progressed(Message, frozen=True):
+    """So many of the steps are done, of work that has no numbers to tell on its way."""
+
+    step: int
 
 
 class Saved(Message, frozen=True):
@@ -144,7 +182,7 @@ class Failed(Message, frozen=True):
     param: str | None = None
 
 
-FromTraining = Started | Metrics | Saved | Note | Finished | Stopped | Failed
+FromTraining = Started | Metrics | Progressed | Saved | Note | Finished | Stopped | Failed
 
 _encoder = msgspec.json.Encoder()
 _plans: msgspec.json.Decoder[Plan] = msgspec.json.Decoder(Plan)

@@ -53,20 +53,20 @@ class DataFound:
 
 def model_name(spec: FineTuningSpec, tenant_id: str, job_id: str) -> str:
     """``ft:{base}:{tenant}:{suffix}:{id8}``; of a tuned model, the base is its own base."""
-    base, _ = _base_and_tenant(spec.model)
+    base, _, _ = parts_of(spec.model)
     return f"ft:{base}:{tenant_id}:{spec.suffix or ''}:{job_id[-ID_LENGTH:]}"
 
 
-def _base_and_tenant(name: str) -> tuple[str, str]:
-    """Of a tuned model's or a checkpoint's name, whose base may hold colons; any other name is a
-    base."""
+def parts_of(name: str) -> tuple[str, str, str]:
+    """Base, tenant and suffix of a tuned model's or a checkpoint's name, whose base may hold
+    colons; any other name is a base."""
     if not name.startswith(_TUNED):
-        return name, ""
+        return name, "", ""
     whole, _, last = name.removeprefix(_TUNED).rpartition(":")
     if not last.startswith(_CHECKPOINT):
         whole = name.removeprefix(_TUNED)
     parts = whole.rsplit(":", _PARTS - 1)
-    return (parts[0], parts[1]) if len(parts) == _PARTS else (name, "")
+    return (parts[0], parts[1], parts[2]) if len(parts) == _PARTS else (name, "", "")
 
 
 def checkpoint_name(name: str, step: int) -> str:
@@ -143,7 +143,7 @@ def new_model(
         files=list(files),
         bytes=sum(file.bytes for file in files),
         detail=said,
-        owned_by=_base_and_tenant(name)[1],
+        owned_by=parts_of(name)[1],
     )
 
 

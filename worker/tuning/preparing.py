@@ -17,7 +17,7 @@ from shared.db.files import get_file
 from shared.db.models import Model, models_by_id
 from shared.db.session import autocommit
 from shared.errors import NotFound
-from shared.lifecycle import Claim
+from shared.lifecycle import BadLine, Claim
 from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
 from shared.storage.base import Store
 from worker.inputs import Leaving
@@ -37,9 +37,18 @@ UPLOADS, RESUME = "uploads", "resume"
 class CannotTrain(Exception):
     """The training can never begin, and that is the tenant's: the job fails with ``code``."""
 
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        param: str | None = None,
+        *,
+        errors: Sequence[BadLine] = (),
+    ) -> None:
+        """``errors`` are bad lines of a file that is judged here."""
         super().__init__(message)
         self.code, self.message, self.param = code, message, param
+        self.errors = errors
 
 
 class FindsModels(Protocol):

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import lifecycle
 from shared.db.session import is_outage
 from shared.lifecycle import Held, TrainingStep
-from worker.tuning.messages import Metrics, Note, Started
+from worker.tuning.messages import Metrics, Note, Progressed, Started
 
 log = structlog.get_logger()
 
@@ -79,6 +79,10 @@ class Recorder:
         self._detail |= {"step": self.step}
         if (eta := values.get("eta_seconds")) is not None:
             self._detail |= {"eta_seconds": eta}
+
+    def progressed(self, said: Progressed) -> None:
+        self.step = max(self.step, said.step)
+        self._detail |= {"step": self.step}
 
     def saved(self, step: int) -> None:
         """A checkpoint was taken: what it goes on from must be written, or steps would be missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from worker.tuning.messages import (
     FromTraining,
     Metrics,
     Note,
+    Progressed,
     Saved,
     Started,
     Stopped,
@@ -73,6 +74,9 @@ class Order(Chore):
     leave: threading.Event = field(default_factory=threading.Event)
     """Save a checkpoint and go: the worker drains, or the tenant has paused the job."""
 
+    def unwanted(self) -> bool:
+        return self.interrupted.is_set() or self.leave.is_set()
+
 
 @dataclass(frozen=True)
 class Means:
@@ -92,13 +96,31 @@ class Means:
     """A training that says nothing for longer is killed."""
 
 
+Prepares = Callable[[Means, Order, Path], Prepared]
+"""Brings together in a folder what one kind of job needs, its plan included."""
+
+
+def prepare_training(means: Means, order: Order, folder: Path) -> Prepared:
+    """Of a fine-tuning job. Raises as ``Preparation.run`` does."""
+    return Preparation(
+        means.database,
+        means.store,
+        means.threads,
+        means.models,
+        claim=order.claim,
+        spec=FineTuningSpec.model_validate_json(order.claim.spec),
+        folder=folder,
+        interrupted=order.unwanted,
+    ).run()
+
+
 class Training:
     """One attempt at one training, on the thread that calls ``run``."""
 
-    def __init__(self, means: Means, order: Order, spec: FineTuningSpec, folder: Path) -> None:
+    def __init__(self, means: Means, order: Order, prepare: Prepares, folder: Path) -> None:
         self._means = means
         self._order = order
-        self._spec = spec
+        self._prepare = prepare
         self.folder = folder
         claim = order.claim
         before = json.loads(claim.detail).get("training", {}).get("seconds", 0.0)
@@ -135,7 +157,7 @@ class Training:
 
         Raises Interrupted, CannotTrain, Refused, and what the store and the database raise;
         ``close`` is called in any case."""
-        self.prepared = self._prepare()
+        self.prepared = self._prepare(self._means, self._order, self.folder)
         if self._order.leave.is_set():
             raise Interrupted
         for text in self.prepared.notes:
@@ -168,19 +190,6 @@ class Training:
     def seconds(self) -> float:
         """What the training has taken, over all attempts."""
         return self._recorder.seconds
-
-    def _prepare(self) -> Prepared:
-        means, order = self._means, self._order
-        return Preparation(
-            means.database,
-            means.store,
-            means.threads,
-            means.models,
-            claim=order.claim,
-            spec=self._spec,
-            folder=self.folder,
-            interrupted=lambda: order.interrupted.is_set() or order.leave.is_set(),
-        ).run()
 
     def _environment(self) -> dict[str, str]:
         threads = max(1, self._means.engine_threads // self.prepared.plan.processes)
@@ -246,6 +255,8 @@ class Training:
                 self._recorder.write()
             case Metrics():
                 self._recorder.metrics(message)
+            case Progressed():
+                self._recorder.progressed(message)
             case Note():
                 self._recorder.note(message)
             case Saved():

@@ -16,20 +16,28 @@ from sqlalchemy import Engine
 
 from shared.doorbell import Ringer
 from shared.lifecycle import Claim, Held, ReleaseReason, Watched
-from shared.specs.fine_tuning import FineTuningSpec
+from shared.lifecycle.model_jobs import EVALUATION, OPTIMIZATION
 from shared.states import Stage
 from shared.storage.base import Store
 from worker.insistence import Insistence, Stale
 from worker.session import Session
 from worker.tuning.ending import Ending
+from worker.tuning.model_job_endings import EvaluationEnding, OptimizationEnding
+from worker.tuning.model_jobs import prepare_evaluation, prepare_optimization
 from worker.tuning.preparing import CannotTrain, FindsModels
 from worker.tuning.saving import Refused
-from worker.tuning.training import Means, Order, Training
+from worker.tuning.training import Means, Order, Prepares, Training, prepare_training
 from worker.upkeep.assembly import Interrupted
 from worker.upkeep.chore import ChoreEnds
 
 log = structlog.get_logger()
 
+KINDS: Mapping[str, tuple[Prepares, type[Ending]]] = {
+    "fine_tune": (prepare_training, Ending),
+    EVALUATION: (prepare_evaluation, EvaluationEnding),
+    OPTIMIZATION: (prepare_optimization, OptimizationEnding),
+}
+"""Kinds of jobs that run here: how one begins, and how it ends."""
 TRANSFERS = 4
 """Files that go to or come from the store at a time."""
 
@@ -144,12 +152,12 @@ class Trainings:
         if order.claim.stage != Stage.TRAIN:
             raise AssertionError(f"this pool has no stage {order.claim.stage}")
         folder.mkdir(parents=True, mode=0o700)
-        spec = FineTuningSpec.model_validate_json(order.claim.spec)
-        training = Training(self._means, order, spec, folder)
-        ending = Ending(self._means, self._ends, order, training)
+        prepare, ends = KINDS[order.claim.kind]
+        training = Training(self._means, order, prepare, folder)
+        ending = ends(self._means, self._ends, order, training)
         try:
             ending.carry(training.run())
         except CannotTrain as error:
-            ending.fail(error.code, error.message, error.param)
+            ending.fail(error.code, error.message, error.param, errors=error.errors)
         finally:
             training.close()

@@ -13,6 +13,7 @@ from shared.states import ShardState
 from shared.storage.base import ObjectWriter, Store, StoredObject
 from worker.outputs import MEDIA_TYPE, RowError, assembly_prefix, error_line, stopped_error
 from worker.rows import slice_rows
+from worker.upkeep.error_counts import ErrorCounts
 
 
 class Interrupted(Exception):
@@ -48,6 +49,12 @@ class Assembler:
         self._interrupted = interrupted
         self.rows_completed = 0
         self.rows_failed = 0
+        self._errors = ErrorCounts()
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """How often each code stands in the error file."""
+        return self._errors.counts
 
     def run(self, slices: Iterable[SliceRecord]) -> tuple[StoredObject | None, StoredObject | None]:
         """The stored output and error files, None for one without lines.
@@ -72,13 +79,18 @@ class Assembler:
         if not part.has_results:
             self._explain(part, errors)
             return
-        self._copy(part.output_key, part.output_sha256, part.output_bytes, output)
-        self._copy(part.errors_key, part.errors_sha256, part.errors_bytes, errors)
+
+        def write_error(data: bytes) -> None:
+            errors.write(data)
+            self._errors.feed(data)
+
+        self._copy(part.output_key, part.output_sha256, part.output_bytes, output.write)
+        self._copy(part.errors_key, part.errors_sha256, part.errors_bytes, write_error)
         self.rows_completed += part.rows_completed
         self.rows_failed += part.rows_failed
 
     def _copy(
-        self, key: str | None, sha256: str | None, size: int | None, into: LazyWriter
+        self, key: str | None, sha256: str | None, size: int | None, write: Callable[[bytes], None]
     ) -> None:
         if key is None:
             return
@@ -88,7 +100,7 @@ class Assembler:
                 raise Interrupted
             digest.update(chunk)
             copied += len(chunk)
-            into.write(chunk)
+            write(chunk)
         if copied != size or digest.hexdigest() != sha256:
             raise DamagedObject("the store returned other bytes than a slice had written")
 
@@ -109,3 +121,5 @@ class Assembler:
         for row in rows:
             errors.write(error_line(claim.job_id, row.line, row.custom_id, error))
         self.rows_failed += len(rows)
+        if rows:
+            self._errors.add(error.code, len(rows))

@@ -1,5 +1,6 @@
 """Shards of the upkeep pool: validating and assembling batches, unfolding rows that are graphs,
-packing what they made, judging the data of fine-tunings. On threads of this process."""
+packing what they made, judging the data of fine-tunings, importing models. On threads of this
+process."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared import lifecycle
+from shared.db.aliases import held_aliases
 from shared.db.models import Model, list_models
 from shared.db.session import autocommit
 from shared.db.shards import slices_of
@@ -31,6 +33,8 @@ from worker.tuning.data.limits import DataLimits
 from worker.upkeep.assembly import Assembler, Interrupted
 from worker.upkeep.bundle import make_bundle
 from worker.upkeep.chore import Chore, ChoreEnds
+from worker.upkeep.imports.chore import IMPORT, ModelImports
+from worker.upkeep.sweeps import Sweeps
 from worker.upkeep.tuning_data import TuningData
 from worker.upkeep.unfolding import collect, unfold
 from worker.upkeep.validation import BatchValidator
@@ -72,6 +76,7 @@ class UpkeepChores:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chore")
         self._chores: dict[Held, Chore] = {}
         self._ends = ChoreEnds(database, session, ringer)
+        self._sweeps = Sweeps(database, store, self._ends, ringer)
         self._tuning_data = TuningData(
             database,
             store,
@@ -80,6 +85,8 @@ class UpkeepChores:
             limits=DataLimits(line_bytes=max_line_bytes, rows=max_rows, reported=max_reported),
             scratch=scratch,
         )
+
+        self._imports = ModelImports(database, store, self._ends, scratch=scratch)
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
@@ -120,12 +127,16 @@ class UpkeepChores:
             match claim.stage:
                 case Stage.VALIDATE if claim.kind == FINE_TUNE:
                     self._tuning_data.run(chore)
+                case Stage.VALIDATE if claim.kind == IMPORT:
+                    self._imports.run(chore)
                 case Stage.VALIDATE:
                     self._validate(chore)
                 case Stage.GENERATE:
                     self._unfold_or_collect(chore)
                 case Stage.STEP:
                     self._bundle(chore)
+                case Stage.SWEEP:
+                    self._sweeps.run(chore)
                 case Stage.ASSEMBLE:
                     self._assemble(chore)
                 case _:
@@ -148,10 +159,11 @@ class UpkeepChores:
 
     def _validate(self, chore: Chore) -> None:
         claim = chore.claim
-        models = self._models(claim.tenant_id)
+        aliases, models = self._aliases(claim.tenant_id), self._models(claim.tenant_id)
         verdict = BatchValidator(
             endpoint=claim.endpoint,
             models=models,
+            aliases=aliases,
             max_rows=self._max_rows,
             max_line_bytes=self._max_line_bytes,
             max_reported=self._max_reported,
@@ -171,7 +183,11 @@ class UpkeepChores:
         self._ends.commit(
             chore,
             lambda connection: lifecycle.finish_validation(
-                connection, chore.session_id, claim.held, slices=verdict.slices
+                connection,
+                chore.session_id,
+                claim.held,
+                slices=verdict.slices,
+                models=verdict.models,
             ),
         )
         log.info("batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices))
@@ -183,6 +199,10 @@ class UpkeepChores:
             if chore.interrupted.is_set():
                 raise Interrupted
             yield chunk
+
+    def _aliases(self, tenant_id: str) -> dict[str, str]:
+        with autocommit(self._database) as connection:
+            return held_aliases(connection, tenant_id)
 
     def _models(self, tenant_id: str) -> dict[str, Model]:
         with autocommit(self._database) as connection:
@@ -264,6 +284,7 @@ class UpkeepChores:
                 errors=_new_file(claim, "errors", errors),
                 rows_completed=assembler.rows_completed,
                 rows_failed=assembler.rows_failed,
+                error_counts=assembler.error_counts,
                 keep_seconds=keep,
             ),
         )

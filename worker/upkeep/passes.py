@@ -18,6 +18,7 @@ from shared.errors import PressrunError
 from shared.pools import UPKEEP
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.reaper import Reaper
+from worker.upkeep.sweeps_pass import SweepPass
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Passes:
         self._cleaner = cleaner
         self._window = window
         self._pause_seconds = pause_seconds
+        self._sweeps = SweepPass(database, ringer)
         self._closing = threading.Event()
         self._next_clean = 0.0
         self._thread = threading.Thread(target=self._loop, name="passes", daemon=True)
@@ -59,6 +61,7 @@ class Passes:
         self._try("dispatch", self._dispatch)
         self._try("stop", self._stop_due)
         self._try("reap", self._reap)
+        self._try("sweeps", self._sweeps.run)
         if time.monotonic() >= self._next_clean:
             self._next_clean = time.monotonic() + CLEAN_SECONDS
             self._try("clean", self._cleaner.run)

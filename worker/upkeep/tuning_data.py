@@ -15,9 +15,10 @@ from shared.db.models import get_model
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.ids import new_file_id
-from shared.lifecycle import NewFile
-from shared.pools import TRAIN
+from shared.lifecycle import NewFile, NewSweep
+from shared.pools import TRAIN, UPKEEP
 from shared.specs.fine_tuning import FineTuningSpec
+from shared.specs.sweeps import Sweep
 from shared.storage.base import Store
 from worker.outputs import attempt_prefix
 from worker.tuning.data.card import FILENAME, MEDIA_TYPE, dataset_card
@@ -27,6 +28,7 @@ from worker.tuning.data.examined import Examined
 from worker.tuning.data.limits import DataLimits
 from worker.tuning.data.source import Source
 from worker.upkeep.chore import Chore, ChoreEnds
+from worker.upkeep.sweeps_estimate import estimate_sweep
 
 log = structlog.get_logger()
 
@@ -140,22 +142,25 @@ class TuningData:
                 return lifecycle.finish_dry_run(
                     connection, chore.session_id, held, estimate=found, card=card
                 )
+            sweep = None if spec.sweep is None else _searched(spec.sweep)
             return lifecycle.open_training(
-                connection, chore.session_id, held, found=found, card=card
+                connection, chore.session_id, held, found=found, card=card, sweep=sweep
             )
 
         self._ends.commit(chore, commit)
         if not spec.dry_run:
-            self._ringer.ring(TRAIN)
+            self._ringer.ring(TRAIN if spec.sweep is None else UPKEEP)
 
     def _estimate(self, tenant_id: str, spec: FineTuningSpec, examined: Examined) -> dict[str, Any]:
         with autocommit(self._database) as connection:
             model = get_model(connection, tenant_id, spec.model)
-        if model is None:
-            return estimate(spec, examined, None)
-        parameters = model.settings.get("parameters")
+        settings = {} if model is None else model.settings
+        parameters = settings.get("parameters")
         known = isinstance(parameters, int) and not isinstance(parameters, bool) and parameters > 0
-        return estimate(spec, examined, parameters if known else None, model.settings)
+        size = parameters if known else None
+        if spec.sweep is not None:
+            return estimate_sweep(spec, spec.sweep, examined, size, settings)
+        return estimate(spec, examined, size, settings)
 
     def _store_card(
         self,
@@ -169,3 +174,9 @@ class TuningData:
         key = attempt_prefix(claim.tenant_id, claim.job_id, PART, claim.epoch) + FILENAME
         stored = self._store.put_bytes(key, card.encode(), media_type=MEDIA_TYPE)
         return NewFile(new_file_id(), FILENAME, stored)
+
+
+def _searched(sweep: Sweep) -> NewSweep:
+    return NewSweep(
+        sweep.trials, sweep.metric, minimize=sweep.direction == "minimize", pruning=sweep.pruning
+    )

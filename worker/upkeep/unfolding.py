@@ -18,7 +18,7 @@ from shared.storage.base import Store
 from worker.outputs import RowError, error_line, response_line, stopped_error, store_lines
 from worker.rows import RowInput
 from worker.upkeep.assembly import Interrupted
-from worker.upkeep.offers import offers_from
+from worker.upkeep.offers import Names
 
 Planner = Callable[[str, InferenceSpec, Offers, str], Sequence[Step]]
 """(endpoint, spec, offers, row id) → steps."""
@@ -40,7 +40,7 @@ def unfold(
 
     Raises Interrupted.
     """
-    offers = offers_from(models)
+    offers = Names(models, claim.models())
     graphs = []
     for row in rows:
         if interrupted():

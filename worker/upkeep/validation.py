@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
 from worker.rows import InputLine, decode_line, model_of
 from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds, result_weight
 from worker.upkeep.lines import Line, read_lines
-from worker.upkeep.offers import offers_from
+from worker.upkeep.offers import Names
 from worker.upkeep.unfolding import Planner, plan_row
 
 BOM = b"\xef\xbb\xbf"
@@ -39,6 +40,8 @@ class Verdict:
         self.errors: list[BadLine] = []
         self.bad_lines = 0
         self.rows = 0
+        self.models: dict[str, str] = {}
+        """The models that hold the aliases which rows name, by alias."""
 
     @property
     def pools(self) -> list[str]:
@@ -71,7 +74,8 @@ class BatchValidator:
 
     ``chunks`` opens the file from its start; it is opened a second time only to name duplicates,
     which 8 bytes a row of hashes are enough to notice. ``endpoint`` may be ``ANY_ENDPOINT``: each
-    row's ``url`` decides then. ``models`` are all that the tenant may name, by name.
+    row's ``url`` decides then. ``models`` are all that the tenant may name, by name, and
+    ``aliases`` who holds them at this moment: every row means the same by one.
     """
 
     def __init__(
@@ -79,15 +83,15 @@ class BatchValidator:
         *,
         endpoint: str,
         models: dict[str, Model],
+        aliases: Mapping[str, str] = MappingProxyType({}),
         max_rows: int,
         max_line_bytes: int,
         max_reported: int,
         planner: Planner = plan_row,
     ) -> None:
         self._planner = planner
-        self._offers = offers_from(models)
+        self._names = Names(models, aliases)
         self._endpoint = endpoint
-        self._models = models
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
         self._cutters = PoolCutters()
@@ -112,6 +116,7 @@ class BatchValidator:
         self._name_duplicates(chunks)
         if verdict.bad_lines == 0:
             verdict.slices = in_order([*verdict.slices, *self._cutters.rest()])
+            verdict.models = self._names.asked
         verdict.errors.sort(key=lambda error: error.line or 0)
         return verdict
 
@@ -151,9 +156,9 @@ class BatchValidator:
 
     def _destination(self, url: str, spec: InferenceSpec, line: int) -> Destination:
         """Raises _Refused, and PressrunErrors for a graph that can't be planned."""
-        model = self._models.get(spec.model)
+        model = self._names.find(spec.model)
         if is_planned(url, model.engine if model else ""):
-            steps = self._planner(url, spec, self._offers, str(line))
+            steps = self._planner(url, spec, self._names, str(line))
             return Destination(UPKEEP, GRAPH_SECONDS, len(steps))
         if model is None or url not in model.endpoints:
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {url}", "model")

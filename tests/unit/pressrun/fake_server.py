@@ -35,15 +35,22 @@ class FakeServer:
 
     batches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     jobs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    streams: list[str] = field(default_factory=list)
+    """What successive event streams of any job say; after the last there are none."""
     campaigns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tunings: list[dict[str, Any]] = field(default_factory=list)
     """States of the one fine-tuning job that there is."""
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    """Of that job, when it is a sweep."""
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     """Of the one job that has any; their bytes are in ``files``."""
     files: dict[str, bytes] = field(default_factory=dict)
     tenants: list[dict[str, Any]] = field(default_factory=list)
     keys: list[dict[str, Any]] = field(default_factory=list)
     models: list[dict[str, Any]] = field(default_factory=list)
+    aliases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moves: list[dict[str, Any]] = field(default_factory=list)
+    """The history of any alias."""
     failures: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
     """(path prefix, status, headers) to answer once each, in order, before anything else."""
     truncations: int = 0
@@ -96,6 +103,36 @@ def campaign(status: str, **fields: Any) -> dict[str, Any]:
         "steps": {"total": 9, "completed": 4, "failed": 0},
         "created_at": 1_700_000_000,
         "error": None,
+        **fields,
+    }
+
+
+def alias(name: str, model: str | None, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model_alias",
+        "name": name,
+        "model": model,
+        "version": 0 if model is None else 1,
+        "gate_job_id": None,
+        "created_at": 1_700_000_000,
+        "moved_at": None if model is None else 1_700_000_000,
+        **fields,
+    }
+
+
+def move(to_model: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "1",
+        "object": "model_alias.move",
+        "version": 1,
+        "from_model": None,
+        "to_model": to_model,
+        "by": "hand",
+        "outcome": "moved",
+        "job_id": None,
+        "evaluation": None,
+        "created_at": 1_700_000_000,
         **fields,
     }
 
@@ -154,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._handle("POST")
+
+    def do_PUT(self) -> None:
+        self._handle("PUT")
 
     def do_DELETE(self) -> None:
         self._handle("DELETE")
@@ -251,6 +291,22 @@ def _cancel(handler: _Handler, state: FakeServer, seen: Seen, kind: str, name: s
     handler.answer(known[name][-1])
 
 
+def _stream(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    if not state.streams:
+        return handler._error(429, "too_many_requests")
+    data = state.streams.pop(0).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
+    return None
+
+
+def _put(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    handler.answer({**state.jobs["job_1"][0], "client_id": name})
+
+
 def _artifacts(handler: _Handler, state: FakeServer, seen: Seen) -> None:
     roles = seen.query.get("role")
     handler.answer(_page([one for one in state.artifacts if not roles or one["role"] in roles]))
@@ -266,7 +322,7 @@ def _tuning(handler: _Handler, state: FakeServer, seen: Seen, *_: str) -> None:
 
 
 def _tunings(handler: _Handler, state: FakeServer, seen: Seen) -> None:
-    handler.answer(_page(state.tunings[:1]))
+    handler.answer(_page(state.trials if "parent" in seen.query else state.tunings[:1]))
 
 
 def _tuning_events(handler: _Handler, state: FakeServer, seen: Seen) -> None:
@@ -280,6 +336,26 @@ def _tuning_checkpoints(handler: _Handler, state: FakeServer, seen: Seen) -> Non
     name = "ft:writer:t::1:ckpt-step-2"
     found = {"step_number": 2, "metrics": {"valid_loss": 0.5}, "best": True}
     handler.answer(_page([{**found, "fine_tuned_model_checkpoint": name}]))
+
+
+def _aliases(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    if seen.method == "GET":
+        return handler.answer(_page([*state.aliases.values()]))
+    made = state.aliases[seen.body["name"]] = alias(seen.body["name"], seen.body["model"])
+    return handler.answer(made, 201)
+
+
+def _alias(handler: _Handler, state: FakeServer, seen: Seen, name: str, verb: str | None) -> None:
+    if name not in state.aliases:
+        return handler._error(404, "not_found")
+    if verb == "history":
+        return handler.answer(_page(state.moves))
+    found = state.aliases[name]
+    if seen.method == "GET":
+        return handler.answer(found)
+    if seen.body.get("gate"):
+        return handler.answer(found | {"gate_job_id": "job_1"}, 202)
+    return handler.answer(found | {"model": seen.body.get("model", "before"), "version": 2})
 
 
 def _upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
@@ -326,6 +402,8 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/v1/(?:files|artifacts)/([^/]+)", _file),
     ("GET", "/v1/(?:files|artifacts)/([^/]+)/content", _content),
     ("GET", "/v1/jobs/[^/]+/artifacts", _artifacts),
+    ("GET", "/v1/jobs/([^/]+)/events", _stream),
+    ("PUT", "/v1/jobs/([^/]+)", _put),
     ("GET", "/v1/campaigns/[^/]+/steps", _steps),
     ("GET", "/v1/downloads/(.+)", _download),
     ("POST", "/v1/fine_tuning/jobs", _tuning),
@@ -334,6 +412,10 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/fine_tuning/jobs/[^/]+/(?:cancel|pause|resume)", _tuning),
     ("GET", "/v1/fine_tuning/jobs/[^/]+/events", _tuning_events),
     ("GET", "/v1/fine_tuning/jobs/[^/]+/checkpoints", _tuning_checkpoints),
+    ("POST", "/v1/model_aliases", _aliases),
+    ("GET", "/v1/model_aliases", _aliases),
+    ("GET", "/v1/model_aliases/([^/]+)(?:/(history))?", _alias),
+    ("POST", "/v1/model_aliases/([^/]+)(?:/(rollback))?", _alias),
     ("POST", "/v1/(batches|jobs|campaigns)", _create),
     ("GET", "/v1/(batches|jobs|campaigns|models|admin/tenants)", _list),
     ("GET", "/v1/(batches|jobs|campaigns)/([^/]+)", _one),

@@ -111,3 +111,87 @@ def test_a_file_that_is_not_there_is_wrong_usage(training: FakeServer, run: Run)
     ended = run("tune", "create", "nothing.jsonl", "--model", "writer")
     assert ended.code == ExitCode.USAGE
     assert not training.requests("POST", JOBS)
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+SPACE = {"learning_rate": {"min": 1e-5, "max": 1e-2, "log": True}}
+SWEEP = {
+    "trials": 3,
+    "metric": "valid_loss",
+    "finished": 1,
+    "pruned": 1,
+    "failed": 0,
+    "best": {"job": "ftjob-b", "number": 2, "params": {"learning_rate": 0.002}, "value": 0.25},
+}
+
+
+def trial(number: int, job_id: str, value: float | None, *, pruned: bool) -> dict[str, object]:
+    shown = {
+        "number": number,
+        "params": {"learning_rate": number / 1000},
+        "value": value,
+        "pruned": pruned,
+    }
+    status = "cancelled" if pruned else "succeeded"
+    return tuning(status, sweep=shown, parent_id="ftjob-1") | {"id": job_id}
+
+
+def test_a_sweep_is_read_from_a_file(training: FakeServer, run: Run) -> None:
+    Path("sweep.json").write_text(json.dumps({"trials": 20, "space": SPACE, "parallel": 2}))
+    ended = run(
+        *("tune", "create", "rows.jsonl", "--model", "writer"),
+        *("--sweep", "sweep.json", "--trials", "6"),
+    )
+    assert ended.code == ExitCode.OK, ended.err
+    [sent] = training.requests("POST", JOBS)
+    assert sent.body["sweep"] == {"trials": 6, "space": SPACE, "parallel": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "why"),
+    [
+        (None, ("--sweep", "sweep.json"), "there is no file sweep.json"),
+        ("{", ("--sweep", "sweep.json"), "sweep.json is not JSON"),
+        ("[]", ("--sweep", "sweep.json"), "sweep.json must hold an object"),
+        ("{}", ("--trials", "3"), "--trials goes with --sweep"),
+    ],
+)
+def test_a_sweep_that_is_none_is_wrong_usage(
+    training: FakeServer, run: Run, content: str | None, options: tuple[str, ...], why: str
+) -> None:
+    if content is not None:
+        Path("sweep.json").write_text(content)
+    ended = run("tune", "create", "rows.jsonl", "--model", "writer", *options)
+    assert (ended.code, why in ended.err) == (ExitCode.USAGE, True)
+    assert not training.requests("POST", JOBS)
+
+
+def test_showing_a_sweep_prints_its_trials(training: FakeServer, run: Run) -> None:
+    training.tunings = [tuning("running", sweep=SWEEP)]
+    training.trials = [
+        trial(2, "ftjob-b", 0.25, pruned=False),
+        trial(1, "ftjob-a", None, pruned=True),
+    ]
+    shown = run("tune", "show", "ftjob-1").out
+    assert "2 of 3 (1 finished, 1 pruned, 0 failed)" in shown
+    assert "valid_loss=0.25, trial 2" in shown
+    first, second = (line.split() for line in shown.splitlines()[-2:])
+    assert first == ["1", "pruned", "-", "0.001", "ftjob-a"]
+    assert second == ["2", "succeeded,", "best", "0.25", "0.002", "ftjob-b"]
+    [asked] = training.requests("GET", JOBS)
+    assert asked.query["parent"] == ["ftjob-1"]
+
+
+def test_watching_a_sweep_counts_trials() -> None:
+    running = tuning("running", sweep=SWEEP)
+    assert plain_line(snapshot_of(running), 10.0) == (
+        "running: 2/3 trials, best valid_loss 0.25, 10 s"
+    )
+
+
+def test_a_trial_says_whose_it_is(training: FakeServer, run: Run) -> None:
+    training.tunings = [trial(2, "ftjob-b", 0.25, pruned=False)]
+    shown = run("tune", "get", "ftjob-b").out
+    assert "2 of ftjob-1" in shown
+    assert not training.requests("GET", JOBS)

@@ -67,3 +67,9 @@ def test_a_bad_file_is_refused_with_the_place(text: str, says: str, catalog: Pat
 def test_a_missing_file_is_refused(catalog: Path) -> None:
     with pytest.raises(CatalogError, match=r"models\.toml"):
         read_catalog(catalog)
+
+
+def test_names_of_aliases_are_left_to_tenants(catalog: Path) -> None:
+    catalog.write_text('[[models]]\nid = "writer@production"\nengine = "fake"\n')
+    with pytest.raises(CatalogError, match="writer@production"):
+        read_catalog(catalog)

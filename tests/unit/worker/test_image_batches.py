@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.engines.images.batches import AUTO_IMAGES, Group, Room, next_microbatch
+from worker.engines.images.batches import AUTO_IMAGES, Group, Room, next_microbatch, shares
 from worker.engines.images.pipelines import Task
 from worker.engines.images.previews import preview_steps
 
@@ -69,6 +69,22 @@ def test_room_goes_by_pixels_unless_the_catalog_says_a_number() -> None:
     room = Room(None)
     assert [room.images(side * side) for side in (64, 512, 1024, 4096)] == [AUTO_IMAGES, 16, 4, 1]
     assert [Room(6).images(side * side) for side in (64, 1024, 4096)] == [6, 6, 6]
+
+
+def test_every_lane_has_room_until_the_pixels_are_too_many() -> None:
+    room = Room(None, lanes=2)
+    sides = (64, 512, 1024, 4096)
+    assert [room.images(side * side) for side in sides] == [2 * AUTO_IMAGES, 16, 4, 1]
+    assert Room(6, lanes=2).images(64) == 6
+
+
+@pytest.mark.parametrize(
+    ("count", "lanes", "parts"),
+    [(1, 4, "a"), (2, 4, "a b"), (7, 3, "abc de fg"), (6, 2, "abc def"), (3, 1, "abc")],
+)
+def test_lanes_have_about_the_same_to_do(count: int, lanes: int, parts: str) -> None:
+    images = [Item(name) for name in "abcdefg"[:count]]
+    assert " ".join(names(list(part)) for part in shares(images, lanes)) == parts
 
 
 @pytest.mark.parametrize("microbatch", [None, 16])

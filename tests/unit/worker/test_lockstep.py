@@ -113,3 +113,39 @@ def test_work_that_never_began_is_simply_forgotten() -> None:
     lockstep.begin(lambda pause: 9)
     assert lockstep.advance() == Finished(9)
     assert seen == []
+
+
+def test_a_call_goes_through_the_same_thread_in_one_go() -> None:
+    lockstep: LockStep[int] = LockStep("test")
+    assert lockstep.call(lambda: threading.current_thread().name) == "test"
+    with pytest.raises(ZeroDivisionError):
+        lockstep.call(lambda: 1 // 0)
+    lockstep.begin(lambda pause: threading.get_ident())
+    assert lockstep.advance() == Finished(lockstep.call(threading.get_ident))
+
+
+def test_nothing_is_called_while_work_is_held() -> None:
+    lockstep: LockStep[int] = LockStep("test")
+    lockstep.begin(counting([]))
+    lockstep.advance()
+    with pytest.raises(RuntimeError):
+        lockstep.call(lambda: 1)
+    lockstep.abandon()
+
+
+def test_two_pieces_of_work_run_at_the_same_time_when_both_are_let_go() -> None:
+    meeting = threading.Barrier(2)
+
+    def work(pause: Pause) -> int:
+        meeting.wait(timeout=60)  # breaks unless the other is there too
+        pause()
+        return meeting.wait(timeout=60)
+
+    both: list[LockStep[int]] = [LockStep("a"), LockStep("b")]
+    for each in both:
+        each.begin(work)
+    for _ in range(2):
+        for each in both:
+            each.let_go()
+        came = [each.wait() for each in both]
+    assert {each.value for each in came if each is not None} == {0, 1}

@@ -73,7 +73,7 @@ class Composer:
         finished = False
         try:
             yield from production.render(footage)
-            files = footage.finish(production.provenance())
+            files = footage.finish(production.provenance(self.load.model))
             files += production.captions(spool, row.id, files[0])
             finished = True
         finally:

@@ -115,11 +115,12 @@ class Production:
         letters = " ".join(sorted(self._fonts.unwritable)[:40])
         return [f"left out, since no font here has them: {letters}"]
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self, model: str) -> dict[str, Any]:
+        """How the video was made; a row may call its ``model`` by an alias."""
         spec = self._spec
         return {
             "engine": "composer",
-            "model": spec.model,
+            "model": model,
             "style": spec.style,
             "transition": spec.transition,
             "scenes": len(spec.scenes),

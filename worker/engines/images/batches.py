@@ -15,6 +15,7 @@ from worker.engines.inflight import Headroom, Limits
 AUTO_PIXELS = 4 * 2**20
 """Of a microbatch together, where the catalog names no number of images."""
 AUTO_IMAGES = 32
+"""Of one lane's part of it, likewise."""
 _NO_LIMIT = 2**62
 
 
@@ -61,12 +62,24 @@ def next_microbatch(waiting: Sequence[Image], most: Callable[[Group], int]) -> l
     return [image for image in waiting if image.group == group][: most(group)]
 
 
+def shares(images: Sequence[Image], lanes: int) -> list[Sequence[Image]]:
+    """The images, at least one, in at most ``lanes`` parts of about the same length, in order."""
+    size, longer = divmod(len(images), min(lanes, len(images)))
+    parts: list[Sequence[Image]] = []
+    taken = 0
+    while taken < len(images):
+        end = taken + size + (len(parts) < longer)
+        parts.append(images[taken:end])
+        taken = end
+    return parts
+
+
 class Room:
     """How many images fit a microbatch; halved by each out-of-memory, regrown in calm."""
 
-    def __init__(self, microbatch: int | None) -> None:
+    def __init__(self, microbatch: int | None, lanes: int = 1) -> None:
         """``microbatch`` is the catalog's number of images; None for a number by their size."""
-        self._images = microbatch or AUTO_IMAGES
+        self._images = microbatch or AUTO_IMAGES * lanes
         pixels = AUTO_PIXELS if microbatch is None else _NO_LIMIT
         self._headroom = Headroom(Limits(pixels, _NO_LIMIT, _NO_LIMIT, 1))
 

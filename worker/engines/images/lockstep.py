@@ -3,6 +3,10 @@
 A diffusion pipeline is one call with a loop inside, and an engine must do one step at a time. So
 the call runs in a helper thread, which is held at the end of each step until the next one is
 asked for: never do both sides run at once, and nothing needs a lock.
+
+Everything else that an engine computes goes through such a thread too (``call``). OpenMP keeps a
+pool of threads for each thread that computes, and GNU's lets them sleep between two operations, not
+spin, once all pools together are larger than the machine: a small model then takes twice as long.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 Pause = Callable[[], None]
 """Called by the work where it may be held; raises Abandoned when it must end."""
@@ -44,26 +49,40 @@ class LockStep(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._orders: SimpleQueue[Callable[[Pause], T] | bool] = SimpleQueue()
+        self._orders: SimpleQueue[Callable[[Pause], Any] | bool] = SimpleQueue()
         """Work to begin; then whether to go on (True) or to end (False)."""
-        self._news: SimpleQueue[Finished[T] | _Raised | None] = SimpleQueue()
+        self._news: SimpleQueue[Finished[Any] | _Raised | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._next: Callable[[Pause], T] | bool = True
         self._engaged = False
 
     def begin(self, work: Callable[[Pause], T]) -> None:
         """Takes the next piece of work; it runs with the first ``advance``."""
-        if self._engaged:
-            raise RuntimeError("the last piece of work has not ended")
-        self._engaged, self._next = True, work
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        self._engage()
+        self._next = work
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """What ``work`` returns or raises; it is done in the thread, in one go."""
+        self._engage()
+        news = self._answer(lambda pause: work())
+        if isinstance(news, Finished):
+            result: Result = news.value
+            return result
+        raise news.error if news is not None else RuntimeError("it was given no way to pause")
 
     def advance(self) -> Finished[T] | None:
         """Lets the work run to its next pause (None) or its end; raises what it raised."""
-        news = self._answer(self._next)
-        self._next = True
+        self.let_go()
+        return self.wait()
+
+    def let_go(self) -> None:
+        """The first half of ``advance``: the work runs while the caller does something else."""
+        order, self._next = self._next, True
+        self._orders.put(order)
+
+    def wait(self) -> Finished[T] | None:
+        """The second half of ``advance``."""
+        news = self._hear()
         if isinstance(news, _Raised):
             raise news.error
         return news
@@ -78,8 +97,19 @@ class LockStep(Generic[T]):
         while self._engaged:
             self._answer(False)
 
-    def _answer(self, order: Callable[[Pause], T] | bool) -> Finished[T] | _Raised | None:
+    def _engage(self) -> None:
+        if self._engaged:
+            raise RuntimeError("the last piece of work has not ended")
+        self._engaged = True
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _answer(self, order: Callable[[Pause], Any] | bool) -> Finished[Any] | _Raised | None:
         self._orders.put(order)
+        return self._hear()
+
+    def _hear(self) -> Finished[Any] | _Raised | None:
         news = self._news.get()
         self._engaged = news is None
         return news
@@ -91,7 +121,7 @@ class LockStep(Generic[T]):
                 self._news.put(self._outcome(work))
             del work
 
-    def _outcome(self, work: Callable[[Pause], T]) -> Finished[T] | _Raised:
+    def _outcome(self, work: Callable[[Pause], Any]) -> Finished[Any] | _Raised:
         try:
             return Finished(work(self._pause))
         except BaseException as error:  # carried over to the thread that waits

@@ -13,6 +13,7 @@ from shared.ids import artifact_id
 from worker.engines.images.rows import ImageRow, MadeImage, WantedImage, provenance_of
 from worker.engines.pictures import (
     EXTENSIONS,
+    THUMBNAIL_SIDE,
     encode_picture,
     thumbnail,
     write_encoded,
@@ -55,8 +56,9 @@ class Studio:
         }
         return cls(load.model, load.spool, load.public_url, origin, digests)
 
-    def finish(self, image: WantedImage, picture: Image, *, withheld: bool) -> None:
-        """Writes the picture and its thumbnail."""
+    def finish(self, image: WantedImage, picture: Image, withheld: bool) -> None:
+        """Writes the picture, and a thumbnail unless it is that small itself. Threads may do this
+        for several images at a time."""
         row, name = image.row, file_name(image)
         if row.mask is not None and row.source is not None:
             picture = _only_where(row.mask, picture, row.source)
@@ -71,9 +73,11 @@ class Studio:
             format=spec.output_format,
             provenance=self._provenance(image),
         )
-        small = thumbnail(picture, spool=self.spool, row=row.id, of=name)
+        files = [main]
+        if max(picture.size) > THUMBNAIL_SIDE:
+            files.append(thumbnail(picture, spool=self.spool, row=row.id, of=name))
         kept = encoded if spec.response_format == "b64_json" else None
-        image.made = MadeImage(kept, [main, small], withheld)
+        image.made = MadeImage(kept, files, withheld)
 
     def preview(self, image: WantedImage, picture: Image) -> None:
         """Writes a picture of an image that is still being made."""

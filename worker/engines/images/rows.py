@@ -28,7 +28,7 @@ class MadeImage:
     encoded: bytes | None
     """Kept only for a row that asked for base64."""
     files: list[OutputFile]
-    """The image and its thumbnail."""
+    """The image, and its thumbnail where it has one."""
     withheld: bool = False
     """The model's own safety checker painted it over."""
 

@@ -61,7 +61,11 @@ class ImageSettings(EngineSettings):
     max_n: int = Field(default=10, ge=1)
     """Images of one request."""
     microbatch: int | None = Field(default=None, ge=1, le=256)
-    """Most images in one forward pass; as many as have four megapixels together, at most 32."""
+    """Most images at a time, over all lanes; as many as have four megapixels together, at most 32
+    a lane."""
+    lanes: int | None = Field(default=None, ge=1, le=64)
+    """Threads that draw parts of a microbatch side by side; on a CPU one for each thread that
+    computes, at most 4, elsewhere 1."""
     offload: Literal["none", "model", "sequential", "auto"] = "auto"
     """Keep components in main memory while a GPU doesn't need them; ``auto`` goes by what fits."""
     vae_slicing: bool | None = None

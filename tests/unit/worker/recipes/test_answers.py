@@ -44,6 +44,29 @@ def test_prompts_that_are_too_long_are_left_out(positions: int, max_length: int 
     assert notes == ["1 held-out prompts are too long to be answered"]
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"), [(3, [64, 64, 2]), (1000, [13] * 10)], ids=["rows", "positions"]
+)
+def test_as_many_at_once_as_fit(words: int, parts: list[int]) -> None:
+    calls: list[int] = []
+
+    class Counting(EchoModel):
+        def generate(self, input_ids: Any, max_new_tokens: int, **more: Any) -> Any:
+            calls.append(len(input_ids))
+            return super().generate(input_ids, max_new_tokens, **more)
+
+    context: Any = SimpleNamespace(
+        plan=SimpleNamespace(generate=130),
+        hyperparameters=SimpleNamespace(max_length=None),
+        device="cpu",
+        autocast=nullcontext,
+    )
+    rows = [{"prompt": "fox " * words, "completion": "jumps"}] * 130
+    answers = Answers(context, Counting(4096), Encoder(tokenizer()), rows)
+    assert len(answers.ask()) == 130
+    assert calls == parts
+
+
 def test_words_of_tenants_are_no_markup() -> None:
     assert quoted("a\n# <b>`c``d`") == "``` a # <b>`c``d` ```"
     assert quoted("x" * 500).endswith("… `")

@@ -1,0 +1,186 @@
+"""From a body or a form to an import: checked against the tenant's files and models, and queued."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from flask import request
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from api import parsing
+from api.media_forms import form_body
+from api.multipart import FilePart, Form, read_form
+from api.services import Services
+from api.submitting import Once, once_for
+from shared import lifecycle
+from shared.db.aliases import hold_named
+from shared.db.files import hold_file, insert_file
+from shared.errors import InvalidRequest, ModelNotFound, NotFound, PressrunError
+from shared.ids import new_file_id, new_import_id
+from shared.pools import UPKEEP
+from shared.specs.imports import ENDPOINT, ImportSpec
+from shared.storage.base import StoredObject
+
+SUBMIT_ROUTE = f"POST {ENDPOINT}"
+PURPOSE = "model"
+PURPOSES = frozenset({PURPOSE, "assistants"})
+FILE_SECONDS = 7 * 86_400
+"""A ZIP that came with the call itself is kept so long: the model has files of its own."""
+MEDIA_TYPE = "application/zip"
+_CHUNK_BYTES = 2**20
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A call that was read; nothing of it is kept yet."""
+
+    document: dict[str, Any]
+    once: Once
+    upload: FilePart | None = None
+    """The ZIP, where it came with the call; on disk until the block that read it ends."""
+
+
+@contextmanager
+def read_import(services: Services) -> Iterator[ImportRequest]:
+    """The call's body. Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest, or what
+    receiving an upload does."""
+    settings, key = services.settings, parsing.idempotency_key(request)
+    if request.mimetype != "multipart/form-data":
+        document = parsing.json_body(request, max_bytes=settings.max_body_bytes)
+        if not isinstance(document, dict):
+            raise InvalidRequest("the body must be a JSON object")
+        yield ImportRequest(document, once_for(SUBMIT_ROUTE, key, document))
+        return
+    with read_form(
+        request, scratch_dir=settings.scratch_dir, max_bytes=settings.max_file_bytes
+    ) as form:
+        yield _from_form(form, key)
+
+
+def _from_form(form: Form, key: str | None) -> ImportRequest:
+    document = form_body(ImportSpec, form.fields)
+    if len(form.files) != 1 or form.files[0].name != "file" or "file" in document:
+        raise InvalidRequest("'file' is required, once, and is the only file", param="file")
+    upload = form.files[0]
+    known = None if key is None else {"fields": document, "sha256": _sha256(upload)}
+    return ImportRequest(document, once_for(SUBMIT_ROUTE, key, known), upload)
+
+
+def _sha256(part: FilePart) -> str:
+    digest = hashlib.sha256()
+    with part.path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def submit_import(services: Services, tenant_id: str, asked: ImportRequest) -> str:
+    """Queues the import, unless its key made one already; returns the job's id.
+
+    Raises IdempotencyMismatch, InvalidRequest, ModelNotFound, NotFound for a file, and as the store
+    does.
+    """
+    first = asked.once.first_use(services, tenant_id)
+    if first is not None:
+        return first
+    file_id = new_file_id()
+    document = asked.document if asked.upload is None else asked.document | {"file": file_id}
+    spec = parsing.validate(ImportSpec, document)
+    _check_text(spec)
+    job_id = new_import_id()
+    key = _key(tenant_id, file_id)
+    stored = asked.upload and services.store.put_file(key, asked.upload.path, media_type=MEDIA_TYPE)
+    try:
+        with services.transaction() as connection:
+            if asked.upload is not None and stored:
+                _keep(connection, tenant_id, file_id, asked.upload, stored)
+            _queue(connection, services, tenant_id, job_id=job_id, spec=spec, once=asked.once)
+    except (IntegrityError, PressrunError) as error:
+        if stored:
+            _forget(services, key)
+        if isinstance(error, PressrunError):
+            raise
+        # Somebody with the same key was quicker; the database has let us wait for them.
+        first = asked.once.first_use(services, tenant_id)
+        if first is None:
+            raise
+        return first
+    services.bell.ring(UPKEEP)
+    return job_id
+
+
+def _key(tenant_id: str, file_id: str) -> str:
+    return f"t/{tenant_id}/f/{file_id}"
+
+
+def _check_text(spec: ImportSpec) -> None:
+    """Postgres takes no NUL."""
+    if any("\0" in text for pair in (spec.metadata or {}).items() for text in pair):
+        raise InvalidRequest("'metadata' must be text", param="metadata")
+
+
+def _keep(
+    connection: Connection, tenant_id: str, file_id: str, upload: FilePart, stored: StoredObject
+) -> None:
+    insert_file(
+        connection,
+        file_id=file_id,
+        tenant_id=tenant_id,
+        filename=upload.filename,
+        purpose=PURPOSE,
+        bytes=stored.bytes,
+        sha256=stored.sha256,
+        storage_key=stored.key,
+        expires_in_seconds=FILE_SECONDS,
+    )
+
+
+def _forget(services: Services, key: str) -> None:
+    """The ZIP of a call that was refused after all."""
+    try:
+        services.store.delete(key)
+    except PressrunError as error:
+        log.warning("upload_left_behind", key=key, code=error.code)
+
+
+def _queue(
+    connection: Connection,
+    services: Services,
+    tenant_id: str,
+    *,
+    job_id: str,
+    spec: ImportSpec,
+    once: Once,
+) -> None:
+    file = hold_file(connection, tenant_id, spec.file) if parsing.is_id(spec.file) else None
+    if file is None:
+        raise NotFound("there is no such file", param="file")
+    if file.purpose not in PURPOSES:
+        known = " or ".join(sorted(f"'{purpose}'" for purpose in PURPOSES))
+        raise InvalidRequest(f"the file's purpose is '{file.purpose}', not {known}", param="file")
+    base = None
+    if spec.base_model is not None:
+        known_name = spec.base_model.isprintable()
+        base = hold_named(connection, tenant_id, spec.base_model) if known_name else None
+        if base is None:
+            raise ModelNotFound("there is no such model", param="base_model")
+        spec = spec.model_copy(update={"base_model": base.id})
+    lifecycle.submit_import(
+        connection,
+        job_id=job_id,
+        tenant_id=tenant_id,
+        file_id=spec.file,
+        base_model=spec.base_model,
+        spec=spec.model_dump_json(exclude_unset=True),
+        metadata=spec.metadata,
+        window=services.settings.ready_window,
+        idempotency=once.for_submit(),
+    )

@@ -1,0 +1,1 @@
+"""The sandbox that looks at imported models with torch, which upkeep itself never loads."""
