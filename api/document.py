@@ -106,7 +106,7 @@ def _request_body(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
 
 def _responses(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
     answers: dict[str, Any] = {
-        str(status): {"description": answer} if isinstance(answer, str) else answer
+        str(status): {"description": answer} if isinstance(answer, str) else answer.resolve()
         for status, answer in route.answers.items()
     }
     answered = answers.get("200")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from flask import Request, Response
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api import parsing, rendering
 from api.rendering import Object
@@ -127,17 +128,15 @@ def _lines(
     while time.monotonic() < ends_at:
         try:
             found = look(after, version)
+        except PoolTimeout:  # a stream can wait for others to be served
+            continue
         except SQLAlchemyError:  # the client comes back, and is told what is wrong
             return
         version = found.version
-        if found.state is not None:
-            yield f"event: job\ndata: {rendering.compact(found.state)}\n\n"
-        for row in found.rows:
-            after = row.id
-            shown = render(row)
-            yield f"id: {shown['id']}\ndata: {rendering.compact(shown)}\n\n"
-        if found.state is not None or found.rows:
+        for message in _messages(found, render):
             told_at = time.monotonic()
+            yield message
+        after = found.rows[-1].id if found.rows else after
         if not found.complete:
             time.sleep(0.0 if found.rows else SETTLING_SECONDS)
             continue
@@ -150,3 +149,11 @@ def _lines(
         quiet = min(told_at + pace.heartbeat, ends_at) - time.monotonic()
         if not wait(after, version, max(0.0, quiet)):
             return
+
+
+def _messages(found: Look, render: Callable[[EventRow], Object]) -> Iterator[str]:
+    if found.state is not None:
+        yield f"event: job\ndata: {rendering.compact(found.state)}\n\n"
+    for row in found.rows:
+        shown = render(row)
+        yield f"id: {shown['id']}\ndata: {rendering.compact(shown)}\n\n"

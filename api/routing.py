@@ -14,13 +14,14 @@ from flask import Flask, Response, request
 from pydantic import BaseModel
 
 from api.services import Services
+from api.shapes import Shape
 from shared.errors import PressrunError
 
 Access = Literal["tenant", "admin", "open"]
 Method = Literal["get", "post", "put", "delete"]
 View = Callable[..., Response]
 Schema = dict[str, Any]
-Answer = type[BaseModel] | str
+Answer = Shape | str
 """A JSON shape, or what an answer without one is."""
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from flask import Response, request
 
 from api import parsing, rendering
-from api.admin_objects import Key, KeyList, NewKey, Tenant, TenantList
 from api.auth import hash_key, new_key, visible_prefix
 from api.requests import KeyRequest, TenantRequest
 from api.routes.replies import json_reply
 from api.routing import AFTER, LIMIT, RouteTable
 from api.services import Services
+from api.shapes import Key, KeyList, NewKey, Tenant, TenantList
 from shared.db import api_keys, tenants
 from shared.errors import NotFound
 from shared.ids import new_key_id, new_tenant_id

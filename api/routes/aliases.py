@@ -8,17 +8,17 @@ from flask import Response, request
 from sqlalchemy import Connection
 
 from api import alias_rendering, parsing, rendering
-from api.alias_objects import (
-    DeletedModelAlias,
-    ModelAlias,
-    ModelAliasList,
-    ModelAliasMoveList,
-)
 from api.alias_requests import expected_of, submit_gate
 from api.rendering import Object
 from api.routes.replies import json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
+from api.shapes import (
+    DeletedModelAlias,
+    ModelAlias,
+    ModelAliasList,
+    ModelAliasMoveList,
+)
 from api.submitting import once_for
 from shared.db.aliases import AliasRow, get_alias, list_aliases, list_moves
 from shared.errors import (

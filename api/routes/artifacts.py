@@ -8,10 +8,10 @@ from flask import Response, request
 
 from api import media_rendering, parsing, rendering
 from api.links import download_url
-from api.media_objects import Artifact, ArtifactList, StepList
 from api.routes.replies import json_reply, own_job_id
 from api.routing import AFTER, LIMIT, RouteTable, query
 from api.services import Services
+from api.shapes import Artifact, ArtifactList, StepList
 from shared.db.artifacts import ArtifactRow, get_artifact, list_artifacts
 from shared.db.jobs import get_job
 from shared.db.steps import list_steps

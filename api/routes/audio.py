@@ -10,11 +10,11 @@ from werkzeug.http import dump_options_header
 from api import media_rendering, parsing, rendering
 from api.direct import JOB_HEADER, Finished, call
 from api.links import filename_of
-from api.media_objects import VoiceList
 from api.routes.inference import DIRECT_ERRORS
 from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, RouteTable, query
 from api.services import Services
+from api.shapes import VoiceList
 from api.submitting import once_for, prepare
 from shared.db.artifacts import get_artifact
 from shared.errors import InvalidRequest, ModelNotFound, NotFound, StorageUnavailable

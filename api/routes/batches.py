@@ -8,11 +8,11 @@ from sqlalchemy.exc import IntegrityError
 
 from api import batch_rendering, parsing, rendering
 from api.limits import DEFAULT_PRIORITY
-from api.objects import Batch, BatchList
 from api.requests import BatchRequest
 from api.routes.replies import cancel_job, first_use, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable
 from api.services import Services
+from api.shapes import Batch, BatchList
 from api.webhook_requests import job_webhook
 from shared import lifecycle
 from shared.db.files import hold_file

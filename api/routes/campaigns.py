@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 
 from api import media_rendering, parsing, rendering
 from api.links import download_url, signed_urls
-from api.media_objects import Campaign, CampaignList, StepList
 from api.media_requests import read_media_request
 from api.rendering import Object
 from api.routes.artifacts import LINE, redirect_to_variant, steps_page
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, MULTIPART, RouteTable, query
 from api.services import Services
+from api.shapes import Campaign, CampaignList, StepList
 from api.submitting import CAMPAIGNS, submit_once
 from api.webhook_requests import CampaignRequest
 from shared.db.artifacts import find_artifacts

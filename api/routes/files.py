@@ -7,11 +7,11 @@ from flask import Response, request
 
 from api import parsing, rendering
 from api.limits import BATCH_FILE_SECONDS
-from api.objects import Deleted, File, FileList
 from api.requests import FileForm
 from api.routes.replies import json_reply
 from api.routing import AFTER, MULTIPART, RouteTable, query
 from api.services import Services
+from api.shapes import Deleted, File, FileList
 from api.uploads import Upload, read_upload
 from shared.db import files
 from shared.errors import Conflict, InvalidRequest, NotFound, StorageFull, StorageUnavailable

@@ -8,11 +8,11 @@ from flask import Response, request
 from sqlalchemy import Connection
 
 from api import fine_tuning_rendering, parsing, rendering
-from api.fine_tuning_objects import FineTuningJob, FineTuningJobList
 from api.rendering import Object
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
+from api.shapes import FineTuningJob, FineTuningJobList
 from api.submitting import once_for
 from api.tuning_requests import read_tuning, submit_tuning
 from api.webhook_requests import FineTuningRequest
@@ -54,7 +54,8 @@ routes = RouteTable("Fine-tuning", "Models made of other models, and of a tenant
     ),
 )
 def create_fine_tuning_job(services: Services, tenant_id: str) -> Response:
-    """Starts a fine-tuning job; its data are judged first. With `dry_run`, nothing more."""
+    """Starts a fine-tuning job; its data are judged first. With `dry_run`, nothing more; with
+    `sweep`, many trainings follow, each a job of its own."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     once = once_for(SUBMIT_ROUTE, parsing.idempotency_key(request), document)
     job_id = submit_tuning(services, tenant_id, once, lambda: read_tuning(document))

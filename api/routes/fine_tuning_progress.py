@@ -8,15 +8,15 @@ from flask import Response, request
 
 from api import fine_tuning_rendering, parsing, rendering
 from api.event_stream import CONTENT_TYPE, Pace, stream_events
-from api.fine_tuning_objects import (
-    FineTuningCheckpointList,
-    FineTuningEventList,
-    FineTuningMetricsList,
-)
 from api.routes.fine_tuning import JOBS, find_tuning
 from api.routes.replies import json_reply
 from api.routing import RouteTable, header, query
 from api.services import Services
+from api.shapes import (
+    FineTuningCheckpointList,
+    FineTuningEventList,
+    FineTuningMetricsList,
+)
 from shared.db.checkpoints import list_checkpoints
 from shared.db.tuning import list_metrics, newest_events
 from shared.errors import InvalidRequest, TooManyRequests

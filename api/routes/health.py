@@ -7,10 +7,10 @@ from flask import Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.objects import Health, Readiness
 from api.routes.replies import json_reply
 from api.routing import RouteTable
 from api.services import Services
+from api.shapes import Health, Readiness
 
 routes = RouteTable("Health", "Whether this process, and what it needs, is well")
 

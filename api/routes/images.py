@@ -8,13 +8,13 @@ from flask import Response
 
 from api.direct import JOB_HEADER, call
 from api.links import refresh
-from api.media_objects import Images
 from api.media_requests import read_media_request
 from api.rendering import Object
 from api.routes.inference import DIRECT_ERRORS
 from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, MULTIPART, RouteTable
 from api.services import Services
+from api.shapes import Images
 from shared.errors import MediaTooLarge, StorageFull, StorageUnavailable, UnsupportedMedia
 from shared.specs import ImageEditSpec, ImageGenerationSpec, ImageVariationSpec
 

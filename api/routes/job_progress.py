@@ -12,15 +12,14 @@ from api import job_rendering, parsing, rendering
 from api.direct import status_of
 from api.errors import problem
 from api.event_stream import SETTLING_SECONDS, Pace, stream_events, wants_stream
-from api.job_objects import JobPoll, JobResult
 from api.limits import MAX_VERSION
 from api.links import with_fresh_links
-from api.objects import EventList, Job
 from api.rendering import Object
 from api.requests import PollRequest
 from api.routes.replies import json_reply, own_job_id
 from api.routing import RouteTable, header, query
 from api.services import Services
+from api.shapes import EventList, Job, JobPoll, JobResult
 from api.showing import find_job, find_standing, show, unchanged
 from shared.db.events import EventRow, list_events
 from shared.db.jobs import JobRow, get_job

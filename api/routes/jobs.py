@@ -11,15 +11,14 @@ from sqlalchemy.exc import IntegrityError
 
 from api import job_rendering, parsing, rendering
 from api.deadlines import CANCEL_AFTER, deadline_seconds
-from api.job_objects import JobOrEstimate
 from api.links import with_fresh_links
 from api.media_inputs import check_data_urls
-from api.objects import Job, JobList
 from api.preferring import preference
 from api.requests import JobRequest
 from api.routes.replies import cancel_job, json_reply, own_job_id
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
+from api.shapes import Job, JobList, JobOrEstimate
 from api.showing import find_job, show
 from api.submitting import Submission, once_for, prepare, submit, submit_once
 from api.webhook_requests import job_webhook

@@ -6,12 +6,12 @@ from flask import Response, request
 from sqlalchemy import Connection
 
 from api import import_rendering, parsing, rendering
-from api.import_objects import ModelImport, ModelImportList
 from api.import_requests import read_import, submit_import
 from api.rendering import Object
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, MULTIPART, RouteTable, query
 from api.services import Services
+from api.shapes import ModelImport, ModelImportList
 from shared.db.imports import Import, imports_of
 from shared.db.jobs import JobRow, get_job, list_jobs
 from shared.errors import (

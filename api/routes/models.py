@@ -6,10 +6,10 @@ from flask import Response
 from sqlalchemy import Connection
 
 from api import alias_rendering, fine_tuning_rendering, rendering
-from api.model_objects import DeletedModel, Model, ModelList
 from api.routes.replies import json_reply
 from api.routing import RouteTable
 from api.services import Services
+from api.shapes import DeletedModel, Model, ModelList
 from shared.db import aliases, models
 from shared.errors import Conflict, Forbidden, ModelNotFound
 

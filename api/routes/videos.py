@@ -7,13 +7,13 @@ from flask import Response, request
 from sqlalchemy import Connection
 
 from api import media_rendering, parsing, rendering
-from api.media_objects import DeletedVideo, Video, VideoList
 from api.media_requests import read_media_request
 from api.rendering import Object
 from api.routes.artifacts import redirect_to_variant
 from api.routes.replies import json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, MULTIPART, RouteTable, query
 from api.services import Services
+from api.shapes import DeletedVideo, Video, VideoList
 from api.submitting import COMPOSITIONS, VIDEOS, submit_once
 from shared.db.artifacts import delete_artifacts
 from shared.db.briefs import Brief, briefs_of, delete_job

@@ -12,7 +12,7 @@ from api.routes.replies import json_reply
 from api.routes.webhooks import ENDPOINT, find_endpoint
 from api.routing import AFTER, LIMIT, RouteTable, query
 from api.services import Services
-from api.webhook_objects import (
+from api.shapes import (
     Replayed,
     WebhookDelivery,
     WebhookDeliveryList,
@@ -47,10 +47,10 @@ JOB = query("job_id", "Only deliveries about this job", type="string")
 )
 def test_webhook_endpoint(services: Services, tenant_id: str, webhook_endpoint_id: str) -> Response:
     """Sends a sample, once, and tells what the endpoint answered."""
-    endpoint = find_endpoint(services, tenant_id, webhook_endpoint_id)
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(TestRequest, document)
     [kind] = require_types([asked.event_type], "event_type")
+    endpoint = find_endpoint(services, tenant_id, webhook_endpoint_id)
     row = send_sample(services, tenant_id, endpoint.id, kind)
     if row.status_code is None:
         raise ReceiverUnreachable(f"the endpoint could not be asked: {row.error_code}")
@@ -166,9 +166,9 @@ def replay_endpoint_deliveries(
     services: Services, tenant_id: str, webhook_endpoint_id: str
 ) -> Response:
     """Sends again what was made for an endpoint since a time: all that has ended, or ended so."""
-    endpoint = find_endpoint(services, tenant_id, webhook_endpoint_id)
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(ReplayRequest, document)
+    endpoint = find_endpoint(services, tenant_id, webhook_endpoint_id)
     if endpoint.disabled_at is not None:
         raise Conflict("the webhook endpoint is disabled")
     with services.transaction() as connection:

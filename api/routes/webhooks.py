@@ -8,7 +8,7 @@ from api import parsing, rendering, webhook_rendering
 from api.routes.replies import json_reply
 from api.routing import AFTER, LIMIT, RouteTable
 from api.services import Services
-from api.webhook_objects import (
+from api.shapes import (
     DeletedWebhookEndpoint,
     SigningSecret,
     SigningSecretShown,
@@ -92,9 +92,9 @@ def update_webhook_endpoint(
 ) -> Response:
     """Changes what is given. What waits is sent to the new URL; `"enabled": false` ends what
     waits, and it can be replayed later."""
-    parsing.one_id(webhook_endpoint_id, "webhook endpoint")
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(EndpointUpdate, document)
+    parsing.one_id(webhook_endpoint_id, "webhook endpoint")
     types = asked.event_types
     if asked.name is not None:
         parsing.plain_text(asked.name, "name")
@@ -142,8 +142,8 @@ def delete_webhook_endpoint(
 def rotate_webhook_secret(services: Services, tenant_id: str, webhook_endpoint_id: str) -> Response:
     """A new secret, shown this once. The old one signs beside it for a day if it is kept; otherwise
     it ends now."""
-    parsing.one_id(webhook_endpoint_id, "webhook endpoint")
     keep, secret = _keep_old(services), new_secret()
+    parsing.one_id(webhook_endpoint_id, "webhook endpoint")
     with services.transaction() as connection:
         row = webhooks.rotate_endpoint_secret(
             connection, tenant_id, webhook_endpoint_id, secret=secret, keep_old=keep
