@@ -23,10 +23,12 @@ class JobPoll(Shape):
     missing: Annotated[list[str], Field(description="There are no such jobs, as they were named")]
 
 
-class JobResult(RootModel[dict[str, Any]]):
+class JobResult(RootModel[Any]):
     """The response body of the job's endpoint."""
 
     model_config = ConfigDict(defer_build=True)
+
+    root: dict[str, Any]
 
 
 class CostEstimate(Shape):
@@ -67,7 +69,10 @@ class JobEstimate(Shape):
     ]
 
 
-class JobOrEstimate(RootModel[Job | JobEstimate]):
+class JobOrEstimate(RootModel[Any]):
     """The job that was there already, or is done; with `dry_run`, what it would take."""
 
+    # With its members as the type's parameter, all their schemas would be built by the import.
     model_config = ConfigDict(defer_build=True)
+
+    root: Job | JobEstimate

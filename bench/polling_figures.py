@@ -22,6 +22,7 @@ PLACES = 680
 """Of which one tenant may have three quarters: a few more than there are streams."""
 POLLING_CONNECTIONS = 4
 OPEN_SECONDS = 300.0
+OPENED_AT_ONCE = 50
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -137,6 +138,14 @@ class _Listeners:
     def start(self) -> None:
         self._thread.start()
 
+    def wait_for(self, count: int) -> None:
+        """Returns once so many have told how their job is."""
+        wait_until(
+            lambda: self.listening >= count or self.lost > 0,
+            OPEN_SECONDS,
+            lambda: f"{self.listening} of {count} streams are open",
+        )
+
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
@@ -167,16 +176,13 @@ class _Listeners:
 def _streams(plant: Plant, jobs: list[str]) -> Iterator[_Listeners]:
     """A stream of each job, once all of them have told how it is."""
     listeners = _Listeners(plant.port)
-    for job_id in jobs:
-        headers = {"Authorization": f"Bearer {plant.api_key}", "Accept": "text/event-stream"}
-        listeners.add(Request("GET", f"/v1/jobs/{job_id}/events", headers).text())
     listeners.start()
     try:
-        wait_until(
-            lambda: listeners.listening == len(jobs) or listeners.lost > 0,
-            OPEN_SECONDS,
-            lambda: f"{listeners.listening} of {len(jobs)} streams are open",
-        )
+        for number, job_id in enumerate(jobs, 1):
+            headers = {"Authorization": f"Bearer {plant.api_key}", "Accept": "text/event-stream"}
+            listeners.add(Request("GET", f"/v1/jobs/{job_id}/events", headers).text())
+            if number % OPENED_AT_ONCE == 0:
+                listeners.wait_for(number)
         yield listeners
     finally:
         listeners.close()

@@ -27,7 +27,7 @@ from bench.beside import serve
 from worker.recipes.picture_adapters import WEIGHTS
 from worker.tuning.messages import TRAIN_DATA, VALIDATION_DATA
 
-LEARNT, HELD_OUT, UNSEEN = 160, 16, 32
+LEARNT, HELD_OUT, UNSEEN = 320, 16, 32
 """Names: trained on, for the validation loss, and for the judgement."""
 STEPS, GUIDANCE, SEED = 20, 4.0, 11
 VIOLET, PINK, PAPER = (60, 40, 120), (240, 90, 150), 255

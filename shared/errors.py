@@ -66,6 +66,12 @@ class ModelNotOptimizable(InvalidRequest):
     code = "model_not_optimizable"
 
 
+class ChecksumMismatch(InvalidRequest):
+    """The bytes that arrived are not those that the caller meant."""
+
+    code = "checksum_mismatch"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """Prompt and requested output do not fit the model's context."""
 

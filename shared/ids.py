@@ -62,6 +62,18 @@ def new_file_id() -> str:
     return new_id("file-")
 
 
+def new_upload_id() -> str:
+    return new_id("upload_")
+
+
+def new_part_id() -> str:
+    return new_id("part_")
+
+
+def new_join_id() -> str:
+    return new_id("join_")
+
+
 def new_alias_id() -> str:
     return new_id("alias_")
 

@@ -22,7 +22,9 @@ from shared.db.columns import metadata, moment, now, total
 from shared.db.tables_jobs import artifacts, events, jobs, ready_seq, sessions, shards, steps
 from shared.db.tables_model_jobs import job_models
 from shared.db.tables_models import model_alias_moves, model_aliases
+from shared.db.tables_streams import deltas
 from shared.db.tables_tuning import checkpoints, sweeps, training_metrics, trials
+from shared.db.tables_uploads import upload_parts, uploads
 from shared.db.tables_webhooks import (
     job_webhooks,
     webhook_circuits,
@@ -35,6 +37,7 @@ __all__ = [
     "api_keys",
     "artifacts",
     "checkpoints",
+    "deltas",
     "events",
     "files",
     "idempotency_keys",
@@ -53,6 +56,8 @@ __all__ = [
     "tenants",
     "training_metrics",
     "trials",
+    "upload_parts",
+    "uploads",
     "usage",
     "webhook_circuits",
     "webhook_deliveries",

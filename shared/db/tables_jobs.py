@@ -38,13 +38,19 @@ jobs = Table(
     Column("state", Text, nullable=False),
     Column("stage", Text, nullable=False),
     Column("endpoint", Text, nullable=False),
-    Column("model", Text, comment="null for a batch: its rows name theirs"),
+    Column(
+        "model", Text, comment="of a batch: the one that all of its rows name, once validated"
+    ),
     # JSON, not JSONB: prompts and outputs may hold \u0000, which JSONB refuses.
     Column("spec", JSON, nullable=False),
     Column("metadata", JSON),
     Column("priority", Integer, nullable=False, server_default=text("0")),
     Column("input_file_id", ForeignKey("files.id")),
-    Column("validation_file_id", ForeignKey("files.id"), comment="of a fine-tuning job"),
+    Column(
+        "validation_file_id",
+        ForeignKey("files.id"),
+        comment="of a fine-tuning job; of a batch of another one's rows: the file that says which",
+    ),
     Column("output_file_id", ForeignKey("files.id")),
     Column("error_file_id", ForeignKey("files.id")),
     Column("result", JSON, comment="the endpoint's response body of a single generation"),

@@ -56,6 +56,7 @@ from shared.lifecycle.stages import (
 )
 from shared.lifecycle.steps import Graph, finish_step, unfold_slice
 from shared.lifecycle.stop import expire_overdue, request_stop, stop_trials, sweep_stopped
+from shared.lifecycle.streams import NewDelta, add_deltas
 from shared.lifecycle.submit import (
     ClientId,
     Idempotency,
@@ -84,6 +85,14 @@ from shared.lifecycle.tuning import (
     submit_fine_tune,
 )
 from shared.lifecycle.tuning_events import add_note
+from shared.lifecycle.uploads import (
+    add_part,
+    cancel_upload,
+    create_upload,
+    finish_join,
+    refuse_join,
+    submit_join,
+)
 from shared.lifecycle.webhooks import (
     JobWebhook,
     add_test_delivery,
@@ -106,6 +115,7 @@ __all__ = [
     "ModelMeasured",
     "NewArtifact",
     "NewCheckpoint",
+    "NewDelta",
     "NewFile",
     "NewGeneration",
     "NewModel",
@@ -122,15 +132,19 @@ __all__ = [
     "UsageLine",
     "Watched",
     "add_checkpoint",
+    "add_deltas",
     "add_note",
+    "add_part",
     "add_preview",
     "add_test_delivery",
     "add_trials",
     "attach_webhook",
     "cancel_deliveries",
+    "cancel_upload",
     "claim",
     "close_session",
     "collect_trials",
+    "create_upload",
     "declare_dead",
     "dispatch",
     "drain_session",
@@ -143,6 +157,7 @@ __all__ = [
     "finish_evaluation",
     "finish_generations",
     "finish_import",
+    "finish_join",
     "finish_optimization",
     "finish_slice",
     "finish_step",
@@ -155,6 +170,7 @@ __all__ = [
     "pause_trials",
     "prune_trial",
     "recover_lost",
+    "refuse_join",
     "reject_batch",
     "reject_import",
     "reject_training",
@@ -174,6 +190,7 @@ __all__ = [
     "submit_generation",
     "submit_generations",
     "submit_import",
+    "submit_join",
     "submit_optimization",
     "submit_plan",
     "sweep_stopped",

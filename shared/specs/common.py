@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,6 +45,15 @@ class InferenceSpec(BaseModel):
         return ()
 
 
+class StreamOptions(BaseModel):
+    """What a stream tells beside the text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+    include_usage: bool = False
+    """Whether a chunk with the counted tokens comes last."""
+
+
 class GenerationSpec(InferenceSpec):
     """Sampling parameters of chat completions and completions."""
 
@@ -56,7 +65,9 @@ class GenerationSpec(InferenceSpec):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    stream: Literal[False] = False
+    stream: bool = False
+    """Of a direct call: its text is told as it is generated. Refused everywhere else."""
+    stream_options: StreamOptions | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from shared.errors import (
 from shared.specs.campaigns import CampaignSpec
 from shared.specs.chat import ChatCompletionSpec
 from shared.specs.classifications import ClassificationSpec
-from shared.specs.common import InferenceSpec
+from shared.specs.common import GenerationSpec, InferenceSpec
 from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
 from shared.specs.images import ImageEditSpec, ImageGenerationSpec, ImageVariationSpec
@@ -51,22 +51,40 @@ def spec_for(endpoint: str) -> type[InferenceSpec]:
         raise UnsupportedEndpoint(f"endpoint must be one of {served}", param="endpoint") from None
 
 
-def parse_body(endpoint: str, body: Any) -> InferenceSpec:
-    """Validates a decoded body. Raises InvalidRequest or a subclass with ``param`` set."""
+def parse_body(endpoint: str, body: Any, *, streams: bool = False) -> InferenceSpec:
+    """Validates a decoded body. Raises InvalidRequest or a subclass with ``param`` set.
+
+    ``streams`` says that ``stream: true`` is understood here: somebody reads along.
+    """
     spec = spec_for(endpoint)
     try:
-        return spec.model_validate(body)
+        parsed = spec.model_validate(body)
     except ValidationError as error:
         raise _to_domain_error(error) from None
+    _check_stream(parsed, streams)
+    return parsed
 
 
-def parse_body_json(endpoint: str, body: bytes) -> InferenceSpec:
+def parse_body_json(endpoint: str, body: bytes, *, streams: bool = False) -> InferenceSpec:
     """Like ``parse_body`` for undecoded JSON; the quicker way for batch rows."""
     spec = spec_for(endpoint)
     try:
-        return spec.model_validate_json(body)
+        parsed = spec.model_validate_json(body)
     except ValidationError as error:
         raise _to_domain_error(error) from None
+    _check_stream(parsed, streams)
+    return parsed
+
+
+def _check_stream(spec: InferenceSpec, allowed: bool) -> None:
+    if not isinstance(spec, GenerationSpec):
+        return
+    if spec.stream and not allowed:
+        raise StreamingUnsupported(
+            "only a direct call can stream: leave 'stream' out", param="stream"
+        )
+    if spec.stream_options is not None and not spec.stream:
+        raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
 
 
 def _to_domain_error(error: ValidationError) -> InvalidRequest:
@@ -75,8 +93,6 @@ def _to_domain_error(error: ValidationError) -> InvalidRequest:
     param = _param(first)
     if first["type"] == "extra_forbidden":
         return UnsupportedParameter(f"'{param}' is not supported", param=param)
-    if param == "stream":
-        return StreamingUnsupported("a job cannot stream: leave 'stream' out", param=param)
     if first["type"] == "missing":
         return InvalidRequest(f"'{param}' is required", param=param)
     message = first["msg"].removeprefix("Value error, ")

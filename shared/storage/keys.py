@@ -43,6 +43,24 @@ def check_range(start: int, end: int | None) -> None:
         raise ValueError(f"not a range of bytes: [{start}, {end})")
 
 
+# --- files in parts -------------------------------------------------------------------------
+
+
+def upload_prefix(tenant_id: str, upload_id: str) -> str:
+    """The folder of everything that an upload has stored, its file included."""
+    return f"t/{tenant_id}/u/{upload_id}/"
+
+
+def parts_prefix(tenant_id: str, upload_id: str) -> str:
+    """The folder of an upload's parts."""
+    return f"{upload_prefix(tenant_id, upload_id)}p/"
+
+
+def joined_key(tenant_id: str, upload_id: str, job_id: str, epoch: int) -> str:
+    """The file that one attempt made of an upload's parts."""
+    return f"{upload_prefix(tenant_id, upload_id)}{job_id}-e{epoch}"
+
+
 # --- what trainings make --------------------------------------------------------------------
 # Under the attempt that stored it, like everything else: no two attempts ever write one key.
 

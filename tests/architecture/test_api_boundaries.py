@@ -81,7 +81,7 @@ def test_every_operation_tells_its_answers_and_its_problems(document: dict[str, 
         where = f"{verb} {path}"
         assert operation["summary"], where
         assert any(code.startswith(("2", "3")) for code in operation["responses"]), where
-        assert "422" not in operation["responses"] or verb == "post", where
+        assert "422" not in operation["responses"] or verb in {"post", "put"}, where
         if operation.get("security"):
             assert {"401", "403", "503"} <= set(operation["responses"]), where
         if "{" in path:
@@ -141,6 +141,9 @@ LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs",
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/model_aliases/{alias_name}"): {"model": WRITER},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}"): {"name": "x"},
+    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret"): {},
+    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/replay"): {"since": 0},
+    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/test"): {"event_type": "job.failed"},
 }
 """For addresses of one thing that read a body before they look for it."""
 
@@ -195,6 +198,8 @@ def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict
             continue
         name = "job_id" if "job_id" in names else min(names)
         if name == "model_id":  # the catalog's models are everybody's
+            continue
+        if name == "client_id":  # who puts a job under the same id as others has their own
             continue
         for value in every_job if name == "job_id" else {mine[name]}:
             body = BODIES.get((verb, path))

@@ -260,8 +260,8 @@ def load_quantized(  # noqa: PLR0917 - the caller has all of them at hand
         for name, tensor in load_file(file).items()
     }
     _fill(model, state)
-    if (Path(source) / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(source)
+    if (said := Path(source) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_dict(json.loads(said.read_bytes()))
     model.to(device)
     for module in model.modules():
         if isinstance(module, QuantizedLinear):

@@ -18,9 +18,9 @@ SHOWN = 8
 """Samples in report.md; all are in samples.jsonl."""
 SHOWN_CHARACTERS = 400
 MOST_NEW_TOKENS = 256
-ROWS_AT_ONCE, POSITIONS_AT_ONCE = 64, 16_384
-"""Of one call of ``generate``: a step costs nearly as much for one row as for many, and what is
-remembered of all positions has to fit into memory."""
+POSITIONS_AT_ONCE = 16_384
+"""Of all rows of one call of ``generate``: a step costs little more for many rows than for one, but
+what is remembered of all positions has to fit into memory."""
 _FILE = "answers-{}.json"
 SAMPLES = "samples.jsonl"
 
@@ -75,7 +75,7 @@ class Answers:
         for number in order:
             if room == 0:
                 positions = len(self._questions[number].ids) + MOST_NEW_TOKENS
-                room = max(1, min(ROWS_AT_ONCE, POSITIONS_AT_ONCE // positions))
+                room = max(1, POSITIONS_AT_ONCE // positions)
                 parts.append([])
             parts[-1].append(number)
             room -= 1

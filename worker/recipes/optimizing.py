@@ -10,7 +10,13 @@ from typing import Any
 from worker.recipes.measuring import Measured, measure, read_rows
 from worker.recipes.measuring_models import Asked
 from worker.recipes.measuring_pace import Pace, StoppedEarly
-from worker.recipes.optimizing_looks import Memory, bytes_on_disk, speeds, watched
+from worker.recipes.optimizing_looks import (
+    Memory,
+    answer_once,
+    bytes_on_disk,
+    speeds,
+    watched,
+)
 from worker.recipes.optimizing_methods import make_smaller
 from worker.recipes.optimizing_verdict import as_markdown, notes_on, refusal
 from worker.recipes.report_files import result_files
@@ -79,6 +85,7 @@ class Optimizing:
     def _look(self, subject: Subject) -> Looked:
         with watched() as memory:
             asked = Asked(subject, self._pace.tick)
+            answer_once(asked, subject.engine)
         measured = measure(asked, self._rows, self._plan, self._folder, self._pace.tick)
         return Looked(asked, memory, measured, bytes_on_disk(subject))
 

@@ -51,6 +51,15 @@ def watched() -> Iterator[Memory]:
         found.resident = None if resident is None else max(0, resident - base)
 
 
+def answer_once(asked: Asked, engine: str) -> None:
+    """One short row, so that every weight was looked at: pages of files come when they are read."""
+    if engine == "text":
+        ids = asked.loaded.tokenizer(_PROMPT, return_tensors="pt")["input_ids"]
+        asked(input_ids=ids.to(asked.loaded.device))
+    else:
+        _classify(asked, [_PROMPT])
+
+
 def bytes_on_disk(subject: Subject) -> int:
     """Of the files that are read to serve it, its adapter's included."""
     folders = [_local(subject.source)] + ([Path(subject.adapter)] if subject.adapter else [])

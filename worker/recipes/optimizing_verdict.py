@@ -11,8 +11,8 @@ _MIB = 2**20
 _TITLES = {
     "disk_bytes": "size on disk, MiB",
     "weights_bytes": "weights in memory, MiB",
-    "resident_bytes": "memory once loaded, MiB",
-    "peak_bytes": "most memory while it loads, MiB",
+    "resident_bytes": "memory once it has answered, MiB",
+    "peak_bytes": "most memory until then, MiB",
     "tokens_per_second_alone": "tokens a second, one row",
     "tokens_per_second_together": "tokens a second, 8 rows",
     "rows_per_second": "rows a second",

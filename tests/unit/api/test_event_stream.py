@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.event_stream import DONE, HEARTBEAT, RETRY, Look, Pace, _lines
 from shared.db.events import EventRow
@@ -130,3 +131,15 @@ def test_an_outage_ends_it() -> None:
         raise OperationalError("x", {}, Exception("away"))
 
     assert list(_lines(look, news, told, after=0, pace=LONG)) == [RETRY]
+
+
+def test_a_busy_process_is_waited_for() -> None:
+    found = iter([PoolTimeout(), looked(3, ended=True)])
+
+    def look(after: int, version: int) -> Look:
+        answer = next(found)
+        if isinstance(answer, PoolTimeout):
+            raise answer
+        return answer
+
+    assert list(_lines(look, news, told, after=0, pace=LONG)) == [RETRY, line(3), DONE]

@@ -78,7 +78,7 @@ def test_the_report_says_what_was_done_and_measured(method: dict[str, Any], said
     report = as_markdown("ft:writer", table_of(method), "loss went up")
     assert said in report
     assert "| size on disk, MiB | 2 | 1 | 0.50 |" in report
-    assert "| most memory while it loads, MiB | – | – | – |" in report
+    assert "| most memory until then, MiB | – | – | – |" in report
     assert "| tokens a second, one row | 10 | 15 | 1.50 |" in report
     assert "| loss | 2 | 2.5 | 1.25 |" in report
     assert "| bleu | 0 | 0 | – |" in report

@@ -45,7 +45,7 @@ def test_prompts_that_are_too_long_are_left_out(positions: int, max_length: int 
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"), [(3, [64, 64, 2]), (1000, [13] * 10)], ids=["rows", "positions"]
+    ("words", "parts"), [(3, [62, 62, 6]), (1000, [13] * 10)], ids=["short", "long"]
 )
 def test_as_many_at_once_as_fit(words: int, parts: list[int]) -> None:
     calls: list[int] = []
