@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from api.idempotency import Once
 from api.model_job_requests import check_evaluation, submit_model_job
 from api.services import Services
-from api.submitting import Once
 from shared import lifecycle
 from shared.errors import PressrunError
 from shared.ids import new_evaluation_id

@@ -14,6 +14,7 @@ from api.broker import BrokerProbe
 from api.errors import register_errors
 from api.estimates import Estimator
 from api.group_commit import GroupCommit
+from api.idempotency import register_endings
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
 from api.multipart import sweep_abandoned
 from api.request_ids import ResponseHeaders
@@ -36,6 +37,7 @@ from api.routes import (
     model_imports,
     model_jobs,
     models,
+    uploads,
     videos,
     webhook_deliveries,
     webhooks,
@@ -53,7 +55,7 @@ ROUTE_TABLES = tuple(
     module.routes
     for module in (
         inference, images, audio, videos, campaigns, jobs, job_progress, batches, fine_tuning,
-        fine_tuning_progress, artifacts, files, model_imports, model_jobs, models, aliases,
+        fine_tuning_progress, artifacts, files, uploads, model_imports, model_jobs, models, aliases,
         downloads, webhooks, webhook_deliveries, admin, health,
     )
 )  # fmt: skip
@@ -75,6 +77,7 @@ def create_app(
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = services
     register_errors(app)
+    register_endings(app, services)
     for table in ROUTE_TABLES:
         table.register(app, services)
     app.add_url_rule("/openapi.json", "openapi", _openapi)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from flask import Response, request
 
 from api.errors import STATUS, StillRunning, problem
+from api.idempotency import Once
 from api.services import Services
-from api.submitting import Once, Submission, submit_once
+from api.submitting import Submission, submit_once
 from shared.db.jobs import JobRow, get_job
 from shared.errors import NotFound
 from shared.states import JobState

@@ -44,6 +44,7 @@ STATUS: dict[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
+    "request_under_way": 409,
     "payload_too_large": 413,
     "media_too_large": 413,
     "unsupported_media_type": 415,
@@ -61,6 +62,7 @@ STATUS: dict[str, int] = {
 
 RETRY_AFTER_SECONDS: dict[str, int] = {
     "too_many_requests": 2,
+    "request_under_way": 1,
     "storage_unavailable": 5,
     "database_unavailable": 2,
 }

@@ -11,13 +11,12 @@ from typing import Any
 import structlog
 from flask import request
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api import parsing
+from api.idempotency import Once, once_for, once_of, sha256_of
 from api.media_forms import form_body
 from api.multipart import FilePart, Form, read_form
 from api.services import Services
-from api.submitting import Once, once_for
 from shared import lifecycle
 from shared.db.aliases import hold_named
 from shared.db.files import hold_file, insert_file
@@ -70,16 +69,12 @@ def _from_form(form: Form, key: str | None) -> ImportRequest:
     if len(form.files) != 1 or form.files[0].name != "file" or "file" in document:
         raise InvalidRequest("'file' is required, once, and is the only file", param="file")
     upload = form.files[0]
-    known = None if key is None else {"fields": document, "sha256": _sha256(upload)}
-    return ImportRequest(document, once_for(SUBMIT_ROUTE, key, known), upload)
-
-
-def _sha256(part: FilePart) -> str:
-    digest = hashlib.sha256()
-    with part.path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    once = once_of(
+        SUBMIT_ROUTE,
+        key,
+        lambda: parsing.fingerprint({"fields": document, "sha256": sha256_of(upload.path)}),
+    )
+    return ImportRequest(document, once, upload)
 
 
 def submit_import(services: Services, tenant_id: str, asked: ImportRequest) -> str:
@@ -103,16 +98,10 @@ def submit_import(services: Services, tenant_id: str, asked: ImportRequest) -> s
             if asked.upload is not None and stored:
                 _keep(connection, tenant_id, file_id, asked.upload, stored)
             _queue(connection, services, tenant_id, job_id=job_id, spec=spec, once=asked.once)
-    except (IntegrityError, PressrunError) as error:
+    except PressrunError:
         if stored:
             _forget(services, key)
-        if isinstance(error, PressrunError):
-            raise
-        # Somebody with the same key was quicker; the database has let us wait for them.
-        first = asked.once.first_use(services, tenant_id)
-        if first is None:
-            raise
-        return first
+        raise
     services.bell.ring(UPKEEP)
     return job_id
 

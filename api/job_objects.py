@@ -6,7 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from api.objects import Job, Shape
+from api.objects import Job, Page, Shape, UnixSeconds
+
+
+class Event(Shape):
+    """Something that happened to a job."""
+
+    id: str
+    object: Literal["job.event"]
+    type: str
+    created_at: UnixSeconds
+    data: dict[str, Any]
+
+
+class EventList(Page):
+    """A page of events."""
+
+    data: list[Event]
 
 
 class JobPoll(Shape):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any
 from flask import request
 
 from api import parsing
+from api.idempotency import Once, once_for, once_of, sha256_of
 from api.media_forms import form_body
 from api.media_inputs import MEDIA_MEMBERS, SCENES, Pictures
-from api.multipart import FilePart, Form, read_form
+from api.multipart import Form, read_form
 from api.picture_headers import MAX_PICTURE_BYTES
 from api.services import Services
-from api.submitting import CAMPAIGNS, Once, Submission, prepare
+from api.submitting import CAMPAIGNS, Submission, prepare
 from api.webhook_requests import job_webhook, take_webhook
 from shared.errors import InvalidRequest
 from shared.specs import spec_for
@@ -25,7 +25,6 @@ MAX_UPLOAD_BYTES = 4 * MAX_PICTURE_BYTES
 """Of all pictures in one form."""
 
 _UPLOADED = frozenset({"image", "mask", "input_reference", "portrait", "logo", "pictures"})
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def _from_json(services: Services, endpoint: str, route: str, key: str | None) -
         raise InvalidRequest("the body must be a JSON object")
     pictures = Pictures()
     body = pictures.add_data_urls(document)
-    once = Once(route, key, b"" if key is None else parsing.fingerprint(document))
+    once = once_for(route, key, document)
     return MediaRequest(endpoint, body, pictures, once)
 
 
@@ -100,7 +99,7 @@ def _from_form(form: Form, endpoint: str, route: str, key: str | None) -> MediaR
             body[name] = [reference] if part.name.endswith("[]") else reference
         else:
             body[name] = [*given, reference] if isinstance(given, list) else [given, reference]
-    once = Once(route, key, b"" if key is None else _fingerprint(form))
+    once = once_of(route, key, lambda: _fingerprint(form))
     return MediaRequest(endpoint, pictures.add_data_urls(body), pictures, once)
 
 
@@ -109,13 +108,5 @@ def _shown(name: str) -> str | None:
 
 
 def _fingerprint(form: Form) -> bytes:
-    files = [[part.name, _sha256(part)] for part in form.files]
+    files = [[part.name, sha256_of(part.path)] for part in form.files]
     return parsing.fingerprint([form.fields, files])
-
-
-def _sha256(part: FilePart) -> str:
-    digest = hashlib.sha256()
-    with part.path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

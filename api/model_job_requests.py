@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api import parsing
+from api.idempotency import Once
 from api.services import Services
-from api.submitting import Once
 from shared import lifecycle
 from shared.db.aliases import hold_named
 from shared.db.files import hold_file
@@ -46,15 +45,8 @@ def submit_model_job(services: Services, tenant_id: str, once: Once, queue: Queu
     first = once.first_use(services, tenant_id)
     if first is not None:
         return first
-    try:
-        with services.transaction() as connection:
-            job_id = queue(connection, once.for_submit())
-    except IntegrityError:
-        # Somebody with the same key was quicker; the database has let us wait for them.
-        first = once.first_use(services, tenant_id)
-        if first is None:
-            raise
-        return first
+    with services.transaction() as connection:
+        job_id = queue(connection, once.for_submit())
     services.bell.ring(TRAIN)
     return job_id
 

@@ -132,10 +132,10 @@ def _receive(
 
 def _part(name: str, part: Any) -> FilePart:
     path = Path(part.stream.name)
-    return FilePart(name, _filename(part.filename), path, path.stat().st_size)
+    return FilePart(name, plain_filename(part.filename), path, path.stat().st_size)
 
 
-def _filename(given: str | None) -> str:
+def plain_filename(given: str | None) -> str:
     """The last segment of what the client calls it, without what a terminal would obey."""
     last = _SEPARATORS.split(given or "")[-1]
     encodable = last.encode("utf-8", "replace").decode()

@@ -151,16 +151,6 @@ class Job(Shape):
     timings: Timings
 
 
-class Event(Shape):
-    """Something that happened to a job."""
-
-    id: str
-    object: Literal["job.event"]
-    type: str
-    created_at: UnixSeconds
-    data: dict[str, Any]
-
-
 class File(Shape):
     """An OpenAI file."""
 
@@ -291,12 +281,6 @@ class JobList(Page):
     """A page of jobs."""
 
     data: list[Job]
-
-
-class EventList(Page):
-    """A page of events."""
-
-    data: list[Event]
 
 
 class FileList(Page):

@@ -73,8 +73,8 @@ class PollRequest(RequestBody):
     ] = 0
 
 
-class OutputExpiresAfter(RequestBody):
-    """When the files that a batch makes are deleted."""
+class ExpiresAfter(RequestBody):
+    """How long a file lives."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
@@ -89,7 +89,9 @@ class BatchRequest(RequestBody):
         str, Field(max_length=16, description="Whole minutes, hours or days: `30m`, `24h`, `7d`")
     ]
     metadata: Metadata | None = None
-    output_expires_after: OutputExpiresAfter | None = None
+    output_expires_after: Annotated[
+        ExpiresAfter | None, Field(description="Of the files that the batch makes")
+    ] = None
     webhook: WebhookMember = None
 
 

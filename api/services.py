@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
@@ -15,6 +15,7 @@ from api.caching import RecentCache
 from api.estimates import Estimator
 from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
+from api.under_way import UnderWay
 from api.waiting import Waiter
 from shared.db.aliases import model_named
 from shared.db.models import Model, get_model, list_models
@@ -119,6 +120,7 @@ class Services:
     models: ModelCatalog
     waiter: Waiter
     estimator: Estimator
+    under_way: UnderWay = field(default_factory=UnderWay)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -1,7 +1,7 @@
 """From a validated request to a committed job, whichever route it came by.
 
-``prepare`` reads and checks, ``submit`` commits and rings; ``submit_once`` puts an
-``Idempotency-Key`` around both.
+``prepare`` reads and checks, ``submit`` commits and rings; ``submit_once`` does both unless the
+same request was here before (``api.idempotency``).
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import IntegrityError
-
-from api import parsing, rendering
+from api import rendering
+from api.idempotency import Once, once_for
 from api.limits import DEFAULT_PRIORITY
-from api.routes.replies import first_use
 from api.services import Services
 from shared import ids, lifecycle
 from shared.db.jobs import JobRow
@@ -141,21 +139,25 @@ def submit(
     submission: Submission,
     once: lifecycle.Idempotency | None = None,
 ) -> None:
-    """Commits the job, then rings. Raises sqlalchemy's IntegrityError when the idempotency key is
-    taken."""
+    """Commits the job, then rings. Raises sqlalchemy's IntegrityError when the client id is taken,
+    and RequestUnderWay when the claim on the key was lost."""
     if submission.steps:
         _submit_graph(services, tenant_id, submission, once)
-    elif once is not None:
+    elif once is not None and once.key is not None:
         _submit_row(services, tenant_id, submission, once)
-    elif submission.webhook is not None:
-        _submit_told(services, tenant_id, submission)
     else:
-        services.intake.add(_as_new_generation(tenant_id, submission))
+        new = _as_new_generation(tenant_id, submission, None if once is None else once.request_hash)
+        if submission.webhook is None:
+            services.intake.add(new)
+        else:
+            _submit_told(services, new, submission.webhook)
     for pool in submission.pools:
         services.bell.ring(pool)
 
 
-def _as_new_generation(tenant_id: str, submission: Submission) -> lifecycle.NewGeneration:
+def _as_new_generation(
+    tenant_id: str, submission: Submission, request_hash: bytes | None
+) -> lifecycle.NewGeneration:
     return lifecycle.NewGeneration(
         submission.job_id,
         tenant_id,
@@ -169,14 +171,16 @@ def _as_new_generation(tenant_id: str, submission: Submission) -> lifecycle.NewG
         submission.kind,
         submission.client_id,
         detail=submission.detail,
+        request_hash=request_hash,
     )
 
 
-def _submit_told(services: Services, tenant_id: str, submission: Submission) -> None:
+def _submit_told(
+    services: Services, new: lifecycle.NewGeneration, webhook: lifecycle.JobWebhook
+) -> None:
     with services.transaction() as connection:
-        new = _as_new_generation(tenant_id, submission)
         lifecycle.submit_generations(connection, [new], window=services.settings.ready_window)
-        lifecycle.attach_webhook(connection, submission.job_id, submission.webhook)
+        lifecycle.attach_webhook(connection, new.job_id, webhook)
 
 
 def _submit_row(
@@ -232,48 +236,18 @@ def _submit_graph(
         lifecycle.attach_webhook(connection, submission.job_id, submission.webhook)
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
-    """What an ``Idempotency-Key`` stands for: no key stands for nothing."""
-
-    route: str
-    key: str | None
-    fingerprint: bytes = b""
-
-    def first_use(self, services: Services, tenant_id: str) -> str | None:
-        if self.key is None:
-            return None
-        return first_use(services, tenant_id, self.route, self.key, self.fingerprint)
-
-    def for_submit(self) -> lifecycle.Idempotency | None:
-        if self.key is None:
-            return None
-        return lifecycle.Idempotency(self.route, self.key, self.fingerprint)
-
-
-def once_for(route: str, key: str | None, document: Any) -> Once:
-    """The promise that requests with this ``key`` bring this JSON. Raises InvalidRequest."""
-    return Once(route, key, b"" if key is None else parsing.fingerprint(document))
-
-
 def submit_once(
     services: Services, tenant_id: str, once: Once, make: Callable[[], Submission]
 ) -> tuple[str, Submission | None]:
     """Submits what ``make`` prepares, unless the key made a job already. Returns the job's id, and
     what was submitted by this call.
 
-    Raises IdempotencyMismatch when the key was used with another body, and what ``make`` raises.
+    Raises IdempotencyMismatch when the key was used with another body, RequestUnderWay when it is
+    being used, and what ``make`` raises.
     """
     first = once.first_use(services, tenant_id)
     if first is not None:
         return first, None
     submission = make()
-    try:
-        submit(services, tenant_id, submission, once.for_submit())
-    except IntegrityError:
-        # Somebody with the same key was quicker; the database has let us wait for them.
-        first = once.first_use(services, tenant_id)
-        if first is None:
-            raise
-        return first, None
+    submit(services, tenant_id, submission, once.for_submit())
     return submission.job_id, submission

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api import parsing
+from api.idempotency import Once
 from api.requests import Metadata, RequestBody
 from api.services import Services
-from api.submitting import Once
 from api.webhook_requests import JobWebhookBody, job_webhook, take_webhook
 from shared import lifecycle
 from shared.db.aliases import hold_named
@@ -79,16 +78,9 @@ def submit_tuning(
         return first
     submission = make()
     webhook = job_webhook(services, tenant_id, submission.webhook)
-    try:
-        with services.transaction() as connection:
-            _queue(connection, services, tenant_id, submission, once)
-            lifecycle.attach_webhook(connection, submission.job_id, webhook)
-    except IntegrityError:
-        # Somebody with the same key was quicker; the database has let us wait for them.
-        first = once.first_use(services, tenant_id)
-        if first is None:
-            raise
-        return first
+    with services.transaction() as connection:
+        _queue(connection, services, tenant_id, submission, once)
+        lifecycle.attach_webhook(connection, submission.job_id, webhook)
     services.bell.ring(UPKEEP)
     return submission.job_id
 

@@ -120,6 +120,12 @@ class IdempotencyMismatch(PressrunError):
     code = "idempotency_mismatch"
 
 
+class RequestUnderWay(PressrunError):
+    """The same request is being worked on at this moment; its result is there soon."""
+
+    code = "request_under_way"
+
+
 class Unauthenticated(PressrunError):
     """No key, a malformed key, or one that is unknown, expired or revoked."""
 

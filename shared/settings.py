@@ -186,6 +186,9 @@ class Settings(BaseSettings):
         ),
     ] = 32 * 2**20
     max_file_bytes: Annotated[int, Field(ge=1024, description="Largest uploaded file.")] = 5 * 2**30
+    max_upload_bytes: Annotated[
+        int, Field(ge=1024, description="Largest file that is uploaded in parts.")
+    ] = 8 * 2**30
     max_batch_rows: Annotated[int, Field(ge=1, description="Most rows in one batch.")] = 1_000_000
     max_line_bytes: Annotated[
         int, Field(ge=1024, description="Longest line of a batch input file.")

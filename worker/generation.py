@@ -22,6 +22,7 @@ from worker.room import Room
 from worker.serving import LocalFiles, ModelLookup
 from worker.spool import Spool, remove
 from worker.stopping import Leftovers, Stopping
+from worker.streaming import Streams
 from worker.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -48,6 +49,7 @@ class Generation:
         self._room = Room(engines, self.placement)
         self._spool = spool
         self.reports = Reports(spool, commits)
+        self.streams = Streams()
         self.on_wants_inputs: Callable[[ShardRun], None] = lambda run: None
         """Told of a run whose next rows need inputs that there was no room for before."""
         self._runs: dict[Held, ShardRun] = {}
@@ -146,6 +148,9 @@ class Generation:
                 for row in rows:
                     held = Held(row.shard, row.epoch)
                     self.reports.note(self._runs.get(held), row, child.load.spool)
+            case protocol.Speaking(deltas):
+                for delta in deltas:
+                    self.streams.note(self._runs.get(Held(delta.shard, delta.epoch)), delta)
             case protocol.Cancelled(shard, epoch):
                 self._stopping.end_if_drained(Held(shard, epoch))
             case protocol.Ready(capacity, resident_bytes, detail):
@@ -220,6 +225,7 @@ class Generation:
         run = self._runs.pop(held, None)
         self._stopping.closed(held)
         self.reports.forget(held)
+        self.streams.forget(held)
         if run is not None:
             self._leftovers.add(run)
             self._leftovers.discard()

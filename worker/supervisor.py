@@ -122,6 +122,7 @@ class Supervisor:
             wait([self._mailbox, *self._generation.pipes()], self._patience())  # type: ignore[list-item]
             self._mailbox.run_errands()
             self._generation.receive()
+            self._tell_text_if_due()
             if self._session_lost:
                 self._start_over()
             if self._drain_by is None:
@@ -148,6 +149,8 @@ class Supervisor:
         now = time.monotonic()
         deadlines = [self._next_watch]
         if (due := self._generation.reports.due_at()) is not None:
+            deadlines.append(due)
+        if (due := self._generation.streams.due_at()) is not None:
             deadlines.append(due)
         if self._drain_by is None:
             deadlines.append(max(self._not_before, now) if self._rung else self._next_poll)
@@ -269,6 +272,19 @@ class Supervisor:
                 lifecycle.report_steps(connection, self._session.id, steps)
         except SQLAlchemyError as error:
             log.warning("progress_not_written", error=type(error).__name__)
+
+    def _tell_text_if_due(self) -> None:
+        streams = self._generation.streams
+        if (due := streams.due_at()) is None or time.monotonic() < due:
+            return
+        try:
+            with self._autocommit.connect() as connection:
+                lifecycle.add_deltas(connection, self._session.id, streams.take())
+        except SQLAlchemyError as error:
+            log.warning("text_not_told", error=type(error).__name__)
+            streams.postpone()
+        else:
+            streams.told()
 
     def closed(self, held: Held) -> None:
         """A shard is off the books; callable from any thread."""

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from api import alias_rendering, parsing, rendering
 from api.alias_requests import expected_of, submit_gate
+from api.idempotency import once_for
 from api.rendering import Object
 from api.routes.replies import json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
@@ -19,7 +20,6 @@ from api.shapes import (
     ModelAliasList,
     ModelAliasMoveList,
 )
-from api.submitting import once_for
 from shared.db.aliases import AliasRow, get_alias, list_aliases, list_moves
 from shared.errors import (
     Conflict,

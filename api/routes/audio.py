@@ -9,13 +9,14 @@ from werkzeug.http import dump_options_header
 
 from api import media_rendering, parsing, rendering
 from api.direct import JOB_HEADER, Finished, call
+from api.idempotency import once_for
 from api.links import filename_of
 from api.routes.inference import DIRECT_ERRORS
 from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, RouteTable, query
 from api.services import Services
 from api.shapes import VoiceList
-from api.submitting import once_for, prepare
+from api.submitting import prepare
 from shared.db.artifacts import get_artifact
 from shared.errors import InvalidRequest, ModelNotFound, NotFound, StorageUnavailable
 from shared.specs import SpeechSpec

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flask import Response, request
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api import batch_rendering, parsing, rendering
+from api.idempotency import once_for
 from api.limits import DEFAULT_PRIORITY
 from api.requests import BatchRequest
-from api.routes.replies import cancel_job, first_use, json_reply
+from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable
 from api.services import Services
 from api.shapes import Batch, BatchList
@@ -51,21 +51,11 @@ SUBMIT_ROUTE = "POST /v1/batches"
 def create_batch(services: Services, tenant_id: str) -> Response:
     """Submits an uploaded file of calls. Its lines are checked before any of them runs."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
-    key = parsing.idempotency_key(request)
-    if key is None:
-        return json_reply(_submit(services, tenant_id, _read(document), None))
-    fingerprint = parsing.fingerprint(document)
-    once = lifecycle.Idempotency(SUBMIT_ROUTE, key, fingerprint)
-    first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
-    if first is None:
-        try:
-            return json_reply(_submit(services, tenant_id, _read(document), once))
-        except IntegrityError:
-            # Somebody with the same key was quicker; the database has let us wait for them.
-            first = first_use(services, tenant_id, SUBMIT_ROUTE, key, fingerprint)
-            if first is None:
-                raise
-    return json_reply(_show(services, tenant_id, first))
+    once = once_for(SUBMIT_ROUTE, parsing.idempotency_key(request), document)
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return json_reply(_show(services, tenant_id, first))
+    return json_reply(_submit(services, tenant_id, _read(document), once.for_submit()))
 
 
 def _read(document: object) -> BatchRequest:

@@ -8,12 +8,12 @@ from flask import Response, request
 from sqlalchemy import Connection
 
 from api import fine_tuning_rendering, parsing, rendering
+from api.idempotency import once_for
 from api.rendering import Object
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
 from api.shapes import FineTuningJob, FineTuningJobList
-from api.submitting import once_for
 from api.tuning_requests import read_tuning, submit_tuning
 from api.webhook_requests import FineTuningRequest
 from shared import lifecycle

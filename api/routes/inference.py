@@ -7,11 +7,12 @@ from flask import Response, request
 from api import parsing
 from api.direct import JOB_HEADER, call
 from api.errors import StillRunning
+from api.idempotency import once_for
 from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, RouteTable
 from api.services import Services
 from api.shapes import Classifications, Completion, Embeddings
-from api.submitting import once_for, prepare
+from api.submitting import prepare
 from shared.errors import (
     ContextLengthExceeded,
     IdempotencyMismatch,

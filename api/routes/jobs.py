@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api import job_rendering, parsing, rendering
 from api.deadlines import CANCEL_AFTER, deadline_seconds
+from api.idempotency import once_for
 from api.links import with_fresh_links
 from api.media_inputs import check_data_urls
 from api.preferring import preference
@@ -20,7 +21,7 @@ from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
 from api.shapes import Job, JobList, JobOrEstimate
 from api.showing import find_job, show
-from api.submitting import Submission, once_for, prepare, submit, submit_once
+from api.submitting import Submission, prepare, submit, submit_once
 from api.webhook_requests import job_webhook
 from shared.db.idempotency import find_client_id
 from shared.db.jobs import KIND_PREFIXES, is_our_id, list_jobs

@@ -8,13 +8,13 @@ from typing import Any
 from flask import Response, request
 
 from api import job_rendering, model_job_rendering, parsing, rendering
+from api.idempotency import once_for
 from api.model_job_requests import queue_evaluation, queue_optimization, submit_model_job
 from api.rendering import Object
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
 from api.shapes import Evaluation, EvaluationList, Job
-from api.submitting import once_for
 from shared.db.jobs import get_job, list_jobs
 from shared.db.model_jobs import model_jobs_of
 from shared.errors import (

@@ -1,4 +1,4 @@
-"""What several routes do: answer JSON, find an idempotency key's first use, cancel."""
+"""What several routes do: answer JSON, find a job by any name, cancel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flask import Response
 from api import parsing, rendering
 from api.services import Services
 from shared import lifecycle
-from shared.db.idempotency import find_client_id, find_first_use
+from shared.db.idempotency import find_client_id
 from shared.db.jobs import JobRow, get_job, is_our_id
-from shared.errors import Conflict, IdempotencyMismatch, NotFound
+from shared.errors import Conflict, NotFound
 from shared.pools import UPKEEP
 from shared.states import JobState, StopReason
 
@@ -23,22 +23,6 @@ def json_reply(
     """A JSON response; a str is taken as JSON already."""
     text = body if isinstance(body, str) else rendering.compact(body)
     return Response(text, status, headers, content_type="application/json")
-
-
-def first_use(
-    services: Services, tenant_id: str, route: str, key: str, fingerprint: bytes
-) -> str | None:
-    """The job that this Idempotency-Key made, if any. Raises IdempotencyMismatch when it was used
-    with another body."""
-    with services.autocommit.connect() as connection:
-        first = find_first_use(connection, tenant_id, route=route, key=key)
-    if first is None:
-        return None
-    if first.fingerprint != fingerprint:
-        raise IdempotencyMismatch(
-            "this Idempotency-Key was used with another body", param="Idempotency-Key"
-        )
-    return first.job_id
 
 
 def own_job_id(services: Services, tenant_id: str, name: str) -> str:

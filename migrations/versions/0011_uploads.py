@@ -39,9 +39,7 @@ def upgrade() -> None:
             sa.ForeignKey("jobs.id", ondelete="SET NULL"),
             comment="the last job that was to join the parts",
         ),
-        sa.Column(
-            "join_fingerprint", sa.LargeBinary, comment="SHA-256 of what the job was asked to join"
-        ),
+        sa.Column("join_sha256", sa.Text, comment="of what the job was asked to join"),
         sa.Column("file_id", sa.Text, sa.ForeignKey("files.id"), comment="once completed"),
         sa.Column("cancelled_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True)),

@@ -75,6 +75,11 @@ jobs = Table(
     ),
     Column("client_id", Text, comment="the caller's own id"),
     Column("client_fingerprint", LargeBinary, comment="SHA-256 of the body that was put there"),
+    Column(
+        "request_hash",
+        LargeBinary,
+        comment="of the request that made it, where its client may send that again by itself",
+    ),
     Column("stop_reason", Text, comment="cancelled or expired, once asked to stop"),
     moment("paused_at"),
     moment("cancel_requested_at"),
@@ -94,6 +99,11 @@ jobs = Table(
         "client_id",
         unique=True,
         postgresql_where=text("client_id IS NOT NULL AND deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_jobs_request_hash",
+        "request_hash",
+        postgresql_where=text("request_hash IS NOT NULL"),
     ),
     Index(
         "ix_jobs_input_file_id",

@@ -9,6 +9,7 @@ ends of steps about the rest of their graph (``graphs``).
 from __future__ import annotations
 
 from shared.lifecycle.artifacts import NewArtifact, add_preview
+from shared.lifecycle.batches import finish_estimate, keep_sizes, take_input
 from shared.lifecycle.claim import Claim, claim, dispatch
 from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import (
@@ -59,7 +60,6 @@ from shared.lifecycle.stop import expire_overdue, request_stop, stop_trials, swe
 from shared.lifecycle.streams import NewDelta, add_deltas
 from shared.lifecycle.submit import (
     ClientId,
-    Idempotency,
     NewGeneration,
     submit_batch,
     submit_generation,
@@ -93,6 +93,7 @@ from shared.lifecycle.uploads import (
     refuse_join,
     submit_join,
 )
+from shared.lifecycle.used_keys import Idempotency, remember_object
 from shared.lifecycle.webhooks import (
     JobWebhook,
     add_test_delivery,
@@ -154,6 +155,7 @@ __all__ = [
     "fail_training",
     "finish_assembly",
     "finish_dry_run",
+    "finish_estimate",
     "finish_evaluation",
     "finish_generations",
     "finish_import",
@@ -165,6 +167,7 @@ __all__ = [
     "finish_training",
     "finish_validation",
     "heartbeat",
+    "keep_sizes",
     "open_session",
     "open_training",
     "pause_trials",
@@ -175,6 +178,7 @@ __all__ = [
     "reject_import",
     "reject_training",
     "release",
+    "remember_object",
     "replay_delivery",
     "replay_since",
     "report_progress",
@@ -194,6 +198,7 @@ __all__ = [
     "submit_optimization",
     "submit_plan",
     "sweep_stopped",
+    "take_input",
     "unfold_slice",
     "watch",
 ]

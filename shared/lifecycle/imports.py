@@ -11,10 +11,11 @@ from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
 from shared.lifecycle.stages import BadLine
-from shared.lifecycle.submit import SHARD, Idempotency, remember
+from shared.lifecycle.submit import SHARD
 from shared.lifecycle.tuned_models import NewModel, add_model
 from shared.lifecycle.tuning_close import already, close, digest
 from shared.lifecycle.tuning_events import announce
+from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import UPKEEP
 from shared.specs.imports import ENDPOINT, KIND
 from shared.states import JobState, ShardState, Stage, guard

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.lifecycle.submit import SHARD, Idempotency, remember
+from shared.lifecycle.submit import SHARD
+from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import TRAIN
 from shared.specs.model_jobs import EvaluationSpec, OptimizationSpec
 from shared.states import Stage

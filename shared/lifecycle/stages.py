@@ -62,7 +62,7 @@ SELECT j.id, j.tenant_id, d.pool, 'generate', d.ordinal, 'queued', j.priority, d
 _BEGIN_GENERATING = text("""
 WITH job AS (
     UPDATE jobs SET stage = 'generate', shards_open = :shards, rows_total = :rows,
-           in_progress_at = clock_timestamp(), version = version + 1
+           model = :model, in_progress_at = clock_timestamp(), version = version + 1
      WHERE id = :job RETURNING id, tenant_id)
 INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'batch.in_progress' FROM job
 """)
@@ -115,10 +115,11 @@ def finish_validation(
     *,
     slices: Sequence[Slice],
     models: Mapping[str, str] = MappingProxyType({}),
+    model: str | None = None,
 ) -> bool:
     """Opens a valid batch for generation, each slice in its pool; False means this worker is a
     zombie. ``models`` are those that hold the aliases which its rows name, by alias: from here on
-    they are what the batch's rows mean by these names.
+    they are what the batch's rows mean by these names. ``model`` is the one that all rows name.
 
     Raises ModelNotFound when one of them was deleted since: validate again.
     """
@@ -141,7 +142,7 @@ def finish_validation(
             },
         )
     rows = sum(item.row_count for item in slices)
-    values = {"job": job_id, "shards": len(slices), "rows": rows}
+    values = {"job": job_id, "shards": len(slices), "rows": rows, "model": model}
     connection.execute(_BEGIN_GENERATING, values)
     if models:
         _keep_models(connection, job_id, models)
@@ -199,11 +200,12 @@ def finish_assembly(
     rows_failed: int,
     keep_seconds: float | None,
     error_counts: Mapping[str, int] = MappingProxyType({}),
+    commonest_message: str | None = None,
 ) -> bool:
     """Makes a batch's files visible and ends it; False means this worker is a zombie.
 
     ``keep_seconds`` is how long the new files live, None for ever. ``error_counts`` is how often
-    rows failed with each code.
+    rows failed with each code, ``commonest_message`` what the first one with the commonest said.
     """
     sha256 = "+".join(file.stored.sha256 if file else "" for file in (output, errors))
     job_id = _close_shard(connection, session_id, held, sha256=sha256)
@@ -226,6 +228,7 @@ def finish_assembly(
     if error_counts:
         detail = connection.execute(_READ_DETAIL, {"job": job_id}).scalar_one()
         detail["error_counts"] = dict(error_counts)
+        detail["commonest_message"] = commonest_message
         connection.execute(_WRITE_DETAIL, {"job": job_id, "detail": json.dumps(detail)})
     connection.execute(
         _END_BATCH,

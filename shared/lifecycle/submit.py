@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.steps import add_steps
+from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import UPKEEP
 from shared.states import Stage
 
@@ -41,17 +42,17 @@ WITH new AS (
         CAST(:metadata AS text[]), CAST(:priorities AS int[]),
         CAST(:seconds AS double precision[]), CAST(:kinds AS text[]),
         CAST(:client_ids AS text[]), CAST(:fingerprints AS bytea[]),
-        CAST(:details AS text[])) WITH ORDINALITY
+        CAST(:details AS text[]), CAST(:hashes AS bytea[])) WITH ORDINALITY
       AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, kind,
-            client_id, fingerprint, detail, turn)
+            client_id, fingerprint, detail, request_hash, turn)
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at, client_id,
-                      client_fingerprint, detail)
+                      client_fingerprint, detail, request_hash)
     SELECT id, tenant_id, kind, 'queued', 'generate', endpoint, model, CAST(spec AS json),
            CAST(metadata AS json), priority, 1, 1,
            clock_timestamp() + make_interval(secs => seconds), client_id, fingerprint,
-           CAST(detail AS json)
+           CAST(detail AS json), request_hash
       FROM new
 ), room AS (
     SELECT g.tenant_id, g.pool,
@@ -93,20 +94,6 @@ VALUES (:id, :tenant, :kind, 'queued', 'step', :endpoint, :model, CAST(:spec AS 
         :client_id, :client_fingerprint, CAST(:detail AS json))
 """)
 
-_REMEMBER = text("""
-INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, job_id)
-VALUES (:tenant, :route, :key, :fingerprint, :id)
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A caller's promise that a repeated request is the same one."""
-
-    route: str
-    key: str
-    fingerprint: bytes
-
 
 @dataclass(frozen=True, slots=True)
 class ClientId:
@@ -134,6 +121,8 @@ class NewGeneration:
     client_id: ClientId | None = None
     detail: dict[str, Any] | None = None
     """What is known of it from the start: the aliases that it named, and who held them."""
+    request_hash: bytes | None = None
+    """As in ``Idempotency``."""
 
 
 def submit_generations(
@@ -161,6 +150,7 @@ def submit_generations(
             "client_ids": [item.client_id and item.client_id.value for item in new],
             "fingerprints": [item.client_id and item.client_id.fingerprint for item in new],
             "details": [json.dumps(item.detail or {}) for item in new],
+            "hashes": [item.request_hash for item in new],
             "window": window,
         },
     )
@@ -274,20 +264,3 @@ def submit_batch(
         },
     )
     remember(connection, tenant_id, job_id, idempotency)
-
-
-def remember(
-    connection: Connection, tenant_id: str, job_id: str, idempotency: Idempotency | None
-) -> None:
-    """Keeps what the key was used for; a key that is taken breaks the transaction."""
-    if idempotency is not None:
-        connection.execute(
-            _REMEMBER,
-            {
-                "tenant": tenant_id,
-                "route": idempotency.route,
-                "key": idempotency.key,
-                "fingerprint": idempotency.fingerprint,
-                "id": job_id,
-            },
-        )

@@ -18,7 +18,7 @@ from shared.lifecycle.fence import Held
 from shared.lifecycle.pause import block_paused
 from shared.lifecycle.settle import ClosedShard, end_job
 from shared.lifecycle.stages import BadLine, NewFile
-from shared.lifecycle.submit import SHARD, Idempotency, remember
+from shared.lifecycle.submit import SHARD
 from shared.lifecycle.tuning_close import (
     add_result_file,
     already,
@@ -27,6 +27,7 @@ from shared.lifecycle.tuning_close import (
     succeed,
 )
 from shared.lifecycle.tuning_events import CREATED, VALIDATED, announce
+from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import TRAIN, UPKEEP
 from shared.states import JobState, ShardState, Stage, guard
 

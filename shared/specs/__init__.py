@@ -10,7 +10,9 @@ from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
 from shared.specs.images import ImageEditSpec, ImageGenerationSpec, ImageSpec, ImageVariationSpec
 from shared.specs.media import MediaReference
+from shared.specs.moderations import ModerationSpec
 from shared.specs.parsing import ANY_ENDPOINT, ENDPOINTS, parse_body, parse_body_json, spec_for
+from shared.specs.responses import ResponseSpec
 from shared.specs.speech import SpeechSpec
 from shared.specs.videos import Caption, CompositionSpec, Scene, VideoSpec
 
@@ -33,6 +35,8 @@ __all__ = [
     "ImageVariationSpec",
     "InferenceSpec",
     "MediaReference",
+    "ModerationSpec",
+    "ResponseSpec",
     "Scene",
     "SpeechSpec",
     "VideoSpec",

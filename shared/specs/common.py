@@ -40,6 +40,11 @@ class InferenceSpec(BaseModel):
         """How many texts, vectors or images the call asks for."""
         return 1
 
+    def check_row(self) -> None:
+        """Raises InvalidRequest, or a subclass, for what only a call of its own may ask for, and no
+        row of a batch."""
+        return
+
     def media(self) -> Sequence[MediaReference]:
         """The pictures and sounds that the call brings along."""
         return ()

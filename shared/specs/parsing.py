@@ -20,14 +20,18 @@ from shared.specs.common import GenerationSpec, InferenceSpec
 from shared.specs.completions import CompletionSpec
 from shared.specs.embeddings import EmbeddingSpec
 from shared.specs.images import ImageEditSpec, ImageGenerationSpec, ImageVariationSpec
+from shared.specs.moderations import ModerationSpec
+from shared.specs.responses import ResponseSpec
 from shared.specs.speech import SpeechSpec
 from shared.specs.videos import CompositionSpec, VideoSpec
 
 ENDPOINTS: dict[str, type[InferenceSpec]] = {
     "/v1/chat/completions": ChatCompletionSpec,
     "/v1/completions": CompletionSpec,
+    "/v1/responses": ResponseSpec,
     "/v1/embeddings": EmbeddingSpec,
     "/v1/classifications": ClassificationSpec,
+    "/v1/moderations": ModerationSpec,
     "/v1/images/generations": ImageGenerationSpec,
     "/v1/images/edits": ImageEditSpec,
     "/v1/images/variations": ImageVariationSpec,
@@ -77,6 +81,8 @@ def parse_body_json(endpoint: str, body: bytes, *, streams: bool = False) -> Inf
 
 
 def _check_stream(spec: InferenceSpec, allowed: bool) -> None:
+    if isinstance(spec, ResponseSpec) and spec.stream:
+        raise StreamingUnsupported("responses do not stream yet", param="stream")
     if not isinstance(spec, GenerationSpec):
         return
     if spec.stream and not allowed:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from api import objects
+from api import job_objects, objects
 from shared import lifecycle
 from shared.lifecycle import Claim, GenerationEnd, Held
 from shared.states import ShardState
@@ -81,7 +81,7 @@ def test_a_job_from_submit_to_result(api: ApiCase) -> None:
     assert done["metadata"] == {"a": "ü"}
 
     events = api.get(f"/v1/jobs/{job['id']}/events").json
-    objects.EventList.model_validate(events)
+    job_objects.EventList.model_validate(events)
     assert [event["type"] for event in events["data"]] == ["job.succeeded"]
 
 

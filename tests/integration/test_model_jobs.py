@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pressrun.embedded_postgres_server import EmbeddedPostgres  # noqa: F401 - of the fixtures
 from shared import lifecycle
 from shared.db import retention
 from shared.db.models import needed_by

@@ -261,10 +261,16 @@ def test_each_ending_is_told_once_as_what_it_is(
     assert announce(plant) == (0, 0)
 
 
+SILENT = {"uploads.py"}
+"""The joins of uploads are no jobs that a tenant sees: the upload's own answer tells."""
+
+
 def test_no_statement_ends_a_job_and_keeps_silent() -> None:
     """Kinds of jobs to come, too: what ends one writes its event in the same breath."""
     checked = 0
     for path in sorted(LIFECYCLE.glob("*.py")):
+        if path.name in SILENT:
+            continue
         source = path.read_text()
         for statement in statements(ast.parse(source)):
             if ends_a_job(statement):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from worker.engines.protocol import Row, RowProgress, RowResult
+from worker.engines.protocol import Row, RowDelta, RowProgress, RowResult
 
 OnProgress = Callable[[float, str], None]
 """Told (fraction 0..1, what is going on) while a model loads."""
@@ -68,3 +68,12 @@ class ReportsProgress(Protocol):
     def progress(self) -> list[RowProgress]:
         """What changed since the last call; the host asks after each step, and sends each row's
         first report at once, later ones at most four times a second, previews always."""
+
+
+@runtime_checkable
+class TellsText(Protocol):
+    """An engine whose rows may be read along while they generate."""
+
+    def deltas(self) -> list[RowDelta]:
+        """What rows with ``stream: true`` said since the last call; the host asks after each step
+        and sends all of it, so the engine paces itself."""

@@ -91,7 +91,7 @@ class ContinuousScheduler:
                 choice.prompt.tokens,
                 request_id=name,
                 max_new_tokens=choice.max_new_tokens,
-                streaming=bool(choice.row.stops),
+                streaming=bool(choice.row.stops) or choice.row.streamed,
                 **own,
             )
             if accepted is None:

@@ -5,7 +5,10 @@ function, so that a plain loop around it is what the plant can be compared with.
 
 The last message, prompt or input of a body may hold directives, which script the row's fate:
 
-    [[delay 0.2]]          finishes that many seconds after it was submitted
+    [[delay 0.2]]          finishes that many seconds after it was submitted; with ``stream: true``
+                           its words are told one by one meanwhile
+    [[hold TOKEN]]         finishes when there is a file ``hold-TOKEN`` in ``scratch``; with
+                           ``stream: true`` half of it is told before
     [[sleep-forever]]      never finishes; can be cancelled
     [[error 400 my_code]]  fails as a row
     [[crash]]              the process dies by SIGSEGV
@@ -40,20 +43,16 @@ import msgspec
 from shared.errors import InvalidRequest
 from worker.engines.base import EngineFailed, OnProgress
 from worker.engines.fake_desk import Where, spoiled
-from worker.engines.fake_media import fake_media, media_text, serves_media
+from worker.engines.fake_directives import RowFailed, delay_seconds, directives_of
+from worker.engines.fake_media import fake_media, serves_media
 from worker.engines.fake_progress import Clockwork
-from worker.engines.fake_responses import fake_response, fake_result, last_text
-from worker.engines.protocol import Load, Row, RowProgress, RowResult
+from worker.engines.fake_responses import fake_response, fake_result
+from worker.engines.fake_speech import Speeches
+from worker.engines.protocol import Load, Row, RowDelta, RowProgress, RowResult
 
 __all__ = ["FakeEngine", "FakeSettings", "create", "fake_response", "fake_result"]
 
 LONGEST_NAP_SECONDS = 0.02
-_DIRECTIVE = re.compile(r"\[\[([a-z-]+)((?: [\w.-]+)*)\]\]")
-_NAMES = {
-    "delay", "sleep-forever", "error", "crash", "crash-once", "exit", "hang", "oom", "fatal",
-    "bad-file",
-}  # fmt: skip
-_SECONDS = re.compile(r"\d+(?:\.\d+)?")
 _STATUSES = range(400, 600)
 _SERVER_ERROR = 500
 
@@ -72,7 +71,7 @@ class FakeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A code to fail the load with."""
     default_max_tokens: int | None = None
     scratch: str | None = None
-    """A directory for the markers of ``[[crash-once]]``."""
+    """A directory for the markers of ``[[crash-once]]`` and ``[[hold]]``."""
 
 
 class _Work(NamedTuple):
@@ -85,17 +84,7 @@ class _Work(NamedTuple):
     directives: list[list[str]]
 
 
-class _RowFailed(Exception):
-    """A directive asks for an error, or is wrong itself."""
-
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = status
-
-
-_REFUSALS = (_RowFailed, InvalidRequest, msgspec.MsgspecError, OSError)
+_REFUSALS = (RowFailed, InvalidRequest, msgspec.MsgspecError, OSError)
 
 
 def create(load: Load, progress: OnProgress) -> FakeEngine:
@@ -130,10 +119,12 @@ class FakeEngine:
         self._model = model
         self._where = Where(model, spool, public_url)
         self._clockwork = Clockwork(self._where)
+        self._speeches = Speeches()
         self._settings = settings
         self._clock = clock
         self._nap = nap
         self._work: list[_Work] = []
+        self._held: list[tuple[Path, _Work]] = []
         self._submitted_n = 0
 
     @property
@@ -150,50 +141,89 @@ class FakeEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._work)
+        return bool(self._work or self._held)
 
     @property
     def active_rows(self) -> int:
-        return min(len(self._work), self._settings.rows_per_step)
+        return min(len(self._work) + len(self._held), self._settings.rows_per_step)
 
     @property
     def waiting_rows(self) -> int:
-        return len(self._work) - self.active_rows
+        return len(self._work) + len(self._held) - self.active_rows
 
     def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
         try:
-            directives = _directives(row)
-            seconds = self._settings.seconds_per_row + _delay_seconds(directives)
+            directives = directives_of(row)
+            seconds = self._settings.seconds_per_row + delay_seconds(directives)
+            held_by = self._held_by(directives)
+            if (seconds or held_by) and self._speeches.wanted(row):
+                self._start_speech(shard, epoch, row, 0.0 if held_by else seconds)
         except _REFUSALS as error:
             return _refused(shard, epoch, row.index, error)
         due = self._clock() + seconds if seconds else -math.inf
         self._submitted_n += 1
         if seconds and serves_media(row.endpoint):
             self._clockwork.start(shard, epoch, row, self._clock(), seconds)
-        heapq.heappush(self._work, _Work(due, self._submitted_n, shard, epoch, row, directives))
+        work = _Work(due, self._submitted_n, shard, epoch, row, directives)
+        if held_by is not None:
+            self._held.append((held_by, work))
+        else:
+            heapq.heappush(self._work, work)
         return None
+
+    def _start_speech(self, shard: int, epoch: int, row: Row, seconds: float) -> None:
+        limit = self._settings.default_max_tokens
+        answer = fake_result(row.endpoint, row.body, self._model, limit).body
+        self._speeches.start((shard, epoch, row.index), row, answer, self._clock(), seconds)
+
+    def _held_by(self, directives: list[list[str]]) -> Path | None:
+        """The file that the row waits for."""
+        for directive in directives:
+            if directive[0] == "hold" and len(directive) > 1:
+                return self._marker("hold", directive[1])
+        return None
+
+    def _marker(self, name: str, token: str) -> Path:
+        if self._settings.scratch is None:
+            raise RowFailed("bad_directive", f"[[{name}]] needs the setting 'scratch'")
+        return Path(self._settings.scratch) / f"{name}-{token}"
+
+    def deltas(self) -> list[RowDelta]:
+        return self._speeches.deltas(self._clock())
 
     def progress(self) -> list[RowProgress]:
         return self._clockwork.tick(self._clock())
 
     def cancel(self, shard: int, epoch: int) -> None:
         self._clockwork.stop(shard, epoch)
+        self._speeches.stop(shard, epoch)
+        self._held = [h for h in self._held if (h[1].shard, h[1].epoch) != (shard, epoch)]
         self._work = [w for w in self._work if (w.shard, w.epoch) != (shard, epoch)]
         heapq.heapify(self._work)
 
     def step(self) -> list[RowResult]:
         now = self._clock()
         results: list[RowResult] = []
+        self._release()
         while (
             self._work and self._work[0].due <= now and len(results) < self._settings.rows_per_step
         ):
             results.append(self._run(heapq.heappop(self._work)))
-        if not results and self._work:
-            self._nap(min(LONGEST_NAP_SECONDS, self._work[0].due - now))
+        if not results and self.busy:
+            due_in = self._work[0].due - now if self._work else math.inf
+            self._nap(min(LONGEST_NAP_SECONDS, due_in))
         return results
+
+    def _release(self) -> None:
+        if self._held:
+            free = [held for held in self._held if held[0].exists()]
+            self._held = [held for held in self._held if held not in free]
+            for _, work in free:
+                heapq.heappush(self._work, work)
 
     def _run(self, work: _Work) -> RowResult:
         row = work.row
+        self._speeches.stop(work.shard, work.epoch, row.index)
         try:
             for directive in work.directives:
                 self._obey(directive)
@@ -219,12 +249,12 @@ class FakeEngine:
 
     def _obey(self, directive: list[str]) -> None:
         match directive:
-            case ["delay", _] | ["sleep-forever"]:
+            case ["delay", _] | ["hold", _] | ["sleep-forever"]:
                 pass  # waited for already
             case ["bad-file", _]:
                 pass  # spoiled once it is made
             case ["error", status, code] if status.isdecimal() and int(status) in _STATUSES:
-                raise _RowFailed(code, "the row asked for this error", int(status))
+                raise RowFailed(code, "the row asked for this error", int(status))
             case ["crash"] | ["crash-once", _]:
                 self._crash(*directive[1:])
             case ["exit", code] if code.isdecimal():
@@ -236,38 +266,15 @@ class FakeEngine:
             case ["fatal", code]:
                 raise EngineFailed(code, "the row asked for this failure")
             case [name, *_]:
-                raise _RowFailed("bad_directive", f"wrong arguments for [[{name}]]")
+                raise RowFailed("bad_directive", f"wrong arguments for [[{name}]]")
 
     def _crash(self, token: str | None = None) -> None:
         if token is not None:
-            if self._settings.scratch is None:
-                raise _RowFailed("bad_directive", "[[crash-once]] needs the setting 'scratch'")
             try:
-                (Path(self._settings.scratch) / f"crash-once-{token}").touch(exist_ok=False)
+                self._marker("crash-once", token).touch(exist_ok=False)
             except FileExistsError:
                 return
         os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def _directives(row: Row) -> list[list[str]]:
-    if b"[[" not in row.body:
-        return []  # most rows: not decoded here
-    text = media_text if serves_media(row.endpoint) else last_text
-    found = _DIRECTIVE.findall(text(row.endpoint, row.body))
-    return [[name, *arguments.split()] for name, arguments in found if name in _NAMES]
-
-
-def _delay_seconds(directives: list[list[str]]) -> float:
-    total = 0.0
-    for directive in directives:
-        match directive:
-            case ["delay", seconds] if _SECONDS.fullmatch(seconds):
-                total += float(seconds)
-            case ["delay", *_]:
-                raise _RowFailed("bad_directive", "[[delay]] takes seconds")
-            case ["sleep-forever"]:
-                total = math.inf
-    return total
 
 
 def _refused(shard: int, epoch: int, index: int, error: Exception) -> RowResult:

@@ -76,6 +76,14 @@ def last_text(endpoint: str, body: bytes) -> str:
     return texts[-1] if texts else ""
 
 
+def prompts_of(endpoint: str, body: bytes) -> list[str]:
+    """The prompts that the answer repeats; none where it repeats nothing."""
+    if endpoint != "/v1/completions":
+        return []
+    spec = _completion.decode(body)
+    return _listed(spec.prompt) if spec.echo else []
+
+
 # --- requests: the fields that matter here; validation is the API's work ----------------------
 
 

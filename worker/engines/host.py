@@ -38,7 +38,7 @@ import structlog
 
 from shared.telemetry import configure_logging
 from worker.engines import protocol
-from worker.engines.base import Engine, EngineFailed, OnProgress, ReportsProgress
+from worker.engines.base import Engine, EngineFailed, OnProgress, ReportsProgress, TellsText
 from worker.engines.frames import FRAME_LIMIT_BYTES, frame_bytes, frames_of
 from worker.engines.protocol import FromEngine, Load, RowResult, ToEngine
 from worker.engines.registry import create_engine
@@ -156,6 +156,7 @@ class Host:
 
     def _serve(self, engine: Engine) -> None:
         reporting = engine if isinstance(engine, ReportsProgress) else None
+        telling = engine if isinstance(engine, TellsText) else None
         while True:
             messages = self._inbox.waiting() if engine.busy else [self._inbox.next()]
             for message in messages:
@@ -166,6 +167,8 @@ class Host:
                 results = engine.step()
                 if reporting is not None:
                     self._send_progress(reporting, results)
+                if telling is not None and (told := telling.deltas()):
+                    self._send(protocol.Speaking(told))
                 self._send_results(results)
                 self._beat(engine)
 

@@ -161,6 +161,31 @@ class Progressing(Message, frozen=True):
     rows: list[RowProgress]
 
 
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of one choice's text."""
+
+    choice: int
+    at: int
+    """How many characters of the choice's text come before it."""
+    text: str
+
+
+class RowDelta(msgspec.Struct, frozen=True):
+    """What a row that is read along said lately: a beginning of its result, never more."""
+
+    shard: int
+    epoch: int
+    index: int
+    pieces: list[Piece]
+
+
+class Speaking(Message, frozen=True):
+    """Rows that went on saying something. Only of rows whose body has ``stream: true``; what a row
+    said last may come with its result alone."""
+
+    rows: list[RowDelta]
+
+
 class RowsDone(Message, frozen=True):
     """Rows that finished in the last step, of any shards."""
 
@@ -194,7 +219,7 @@ class Fatal(Message, frozen=True):
 
 
 ToEngine = Load | Submit | Cancel | Unload
-FromEngine = Loading | Ready | RowsDone | Progressing | Cancelled | Beat | Fatal
+FromEngine = Loading | Ready | RowsDone | Progressing | Speaking | Cancelled | Beat | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

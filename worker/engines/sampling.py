@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class Stream:
 def random_seed() -> int:
     """A seed for a row that named none."""
     return secrets.randbits(63)
+
+
+def seed_of(name: str) -> int:
+    """The seed that goes with a name, as good as any."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
 
 
 class Sampled(Protocol):

@@ -17,9 +17,10 @@ from worker.engines.loading import (
     load_model,
     read_settings,
 )
-from worker.engines.protocol import Load, Row, RowResult
+from worker.engines.protocol import Load, Row, RowDelta, RowResult
 from worker.engines.responses import refusal, unusable_adapter
 from worker.engines.scheduling import choose_scheduler, model_class
+from worker.engines.text_deltas import Deltas
 from worker.engines.text_rows import Room, TextRow, read_row
 from worker.engines.text_settings import TextSettings
 from worker.engines.turns import Lane
@@ -49,6 +50,7 @@ class TextEngine:
         self._settings = settings
         self._why = why
         self._rows: set[TextRow] = set()
+        self._deltas = Deltas(vocabulary)
         self._adapters = adapters
         self._line: AdapterLine[TextRow] = AdapterLine(
             adapters.load,
@@ -106,6 +108,8 @@ class TextEngine:
                 param=error.param,
             )
         self._rows.add(text_row)
+        if text_row.streamed:
+            self._deltas.add(text_row)
         if text_row.adapter:
             self._line.add(text_row)
         else:
@@ -119,6 +123,9 @@ class TextEngine:
         self._scheduler.drop(lambda choice: gone(choice.row))
         for row in [row for row in self._rows if gone(row)]:
             self._forget(row)
+
+    def deltas(self) -> list[RowDelta]:
+        return self._deltas.take()
 
     def step(self) -> list[RowResult]:
         results = self._board()
@@ -139,10 +146,12 @@ class TextEngine:
             self._scheduler.add(row.choices)
         for row, _ in failed:
             self._rows.remove(row)
+            self._deltas.forget(row)
         return [_without_adapter(row, why) for row, why in failed]
 
     def _forget(self, row: TextRow) -> None:
         self._rows.remove(row)
+        self._deltas.forget(row)
         if row.adapter:
             self._line.leave(row)
 

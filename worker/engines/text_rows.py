@@ -16,7 +16,7 @@ from worker.engines.responses import (
     completion_body,
     out_of_memory,
 )
-from worker.engines.sampling import Sampling, Stream, random_seed
+from worker.engines.sampling import Sampling, Stream, random_seed, seed_of
 from worker.engines.vocabulary import Vocabulary
 
 
@@ -107,6 +107,8 @@ class TextRow:
     adapter: str = ""
     """The folder of its adapter, or empty."""
     adapter_name: str = ""
+    streamed: bool = False
+    """Somebody reads along."""
     choices: list[Choice] = field(default_factory=list)
     finished_n: int = 0
 
@@ -144,7 +146,7 @@ class Room:
 
 def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Room) -> TextRow:
     """Parses and tokenises a row. Raises InvalidRequest or a subclass: it can't be run."""
-    spec = parse_body_json(row.endpoint, row.body)
+    spec = parse_body_json(row.endpoint, row.body, streams=True)
     if isinstance(spec, ChatCompletionSpec):
         prompts = [Prompt(vocabulary.encode_chat(spec.messages), "", row.adapter)]
         default = room.default_output
@@ -160,11 +162,12 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
         chat=isinstance(spec, ChatCompletionSpec),
         echo=isinstance(spec, CompletionSpec) and spec.echo,
         sampling=_sampling(spec),
-        seed=random_seed() if spec.seed is None else spec.seed,
+        seed=_seed(spec, row),
         stops=tuple(spec.stop_sequences),
         prompts=prompts,
         adapter=row.adapter,
         adapter_name=row.adapter_name,
+        streamed=spec.stream,
     )
     for prompt in prompts:
         limit = _output_limit(spec, len(prompt.tokens), room.context, default)
@@ -173,6 +176,14 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
             choice = Choice(text_row, prompt, index, limit, seeded=spec.seed is not None)
             text_row.choices.append(choice)
     return text_row
+
+
+def _seed(spec: GenerationSpec, row: Row) -> int:
+    """Its own, or any; of a row that is read along the same on every attempt, so that another
+    attempt can go on where the text stood."""
+    if spec.seed is not None:
+        return spec.seed
+    return seed_of(row.id) if spec.stream and row.id else random_seed()
 
 
 def _sampling(spec: GenerationSpec) -> Sampling:

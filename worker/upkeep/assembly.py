@@ -49,12 +49,19 @@ class Assembler:
         self._interrupted = interrupted
         self.rows_completed = 0
         self.rows_failed = 0
+        self.explained: dict[int, int] = {}
+        """Bytes of the lines that stand for slices which never ran to their end, by ordinal."""
         self._errors = ErrorCounts()
 
     @property
     def error_counts(self) -> dict[str, int]:
         """How often each code stands in the error file."""
         return self._errors.counts
+
+    @property
+    def commonest_message(self) -> str | None:
+        """What the first row said that failed with the commonest code."""
+        return self._errors.commonest_message
 
     def run(self, slices: Iterable[SliceRecord]) -> tuple[StoredObject | None, StoredObject | None]:
         """The stored output and error files, None for one without lines.
@@ -118,8 +125,12 @@ class Assembler:
         assert claim.input_key is not None  # noqa: S101 - a batch always has one
         chunks = self._store.read(claim.input_key, part.byte_start, part.byte_end)
         rows = slice_rows(chunks, part.first_line, part.lines)
+        written = 0
         for row in rows:
-            errors.write(error_line(claim.job_id, row.line, row.custom_id, error))
+            line = error_line(claim.job_id, row.line, row.custom_id, error)
+            errors.write(line)
+            written += len(line)
+        self.explained[part.ordinal] = written
         self.rows_failed += len(rows)
         if rows:
-            self._errors.add(error.code, len(rows))
+            self._errors.add(error.code, error.message, times=len(rows))

@@ -1,13 +1,13 @@
 """Shards of the upkeep pool: validating and assembling batches, unfolding rows that are graphs,
-packing what they made, judging the data of fine-tunings, importing models. On threads of this
-process."""
+packing what they made, judging the data of fine-tunings, importing models, joining uploads. On
+threads of this process."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,37 +15,33 @@ import structlog
 from sqlalchemy import Engine
 
 from shared import lifecycle
-from shared.db.aliases import held_aliases
-from shared.db.models import Model, list_models
 from shared.db.session import autocommit
-from shared.db.shards import slices_of
 from shared.db.steps import graphs_of, pools_after, step_of
 from shared.doorbell import Ringer
-from shared.ids import new_file_id
-from shared.lifecycle import Claim, GenerationEnd, Held, NewFile, ReleaseReason, Watched
+from shared.lifecycle import Claim, GenerationEnd, Held, ReleaseReason, Watched
 from shared.plans import BUNDLE
 from shared.pools import UPKEEP
+from shared.specs.uploads import KIND as JOIN
 from shared.states import ShardState, Stage
-from shared.storage.base import Store, StoredObject
+from shared.storage.base import Store
 from worker.rows import read_slice
 from worker.session import Session
 from worker.tuning.data.limits import DataLimits
-from worker.upkeep.assembly import Assembler, Interrupted
+from worker.upkeep.assembly import Interrupted
+from worker.upkeep.batches import BatchStages, InputLimits
 from worker.upkeep.bundle import make_bundle
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.imports.chore import IMPORT, ModelImports
+from worker.upkeep.joining import Joins
 from worker.upkeep.sweeps import Sweeps
 from worker.upkeep.tuning_data import TuningData
 from worker.upkeep.unfolding import collect, unfold
-from worker.upkeep.validation import BatchValidator
 
 log = structlog.get_logger()
 
 THREADS = 2
 FINE_TUNE = "fine_tune"
 """The kind of jobs whose first stage is ``tuning_data``."""
-DEFAULT_KEEP_SECONDS = 30 * 86_400
-"""Result files live for 30 days unless ``output_expires_after`` says otherwise."""
 
 
 class UpkeepChores:
@@ -70,12 +66,16 @@ class UpkeepChores:
         self._store = store
         self._ringer = ringer
         self._on_closed = on_closed
-        self._max_rows = max_rows
-        self._max_line_bytes = max_line_bytes
-        self._max_reported = max_reported
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chore")
         self._chores: dict[Held, Chore] = {}
         self._ends = ChoreEnds(database, session, ringer)
+        self._batches = BatchStages(
+            database,
+            store,
+            self._ends,
+            ring=self._ring,
+            limits=InputLimits(rows=max_rows, line_bytes=max_line_bytes, reported=max_reported),
+        )
         self._sweeps = Sweeps(database, store, self._ends, ringer)
         self._tuning_data = TuningData(
             database,
@@ -87,6 +87,12 @@ class UpkeepChores:
         )
 
         self._imports = ModelImports(database, store, self._ends, scratch=scratch)
+        self._joins = Joins(database, store, self._ends)
+        self._firsts = {
+            FINE_TUNE: self._tuning_data.run,
+            IMPORT: self._imports.run,
+            JOIN: self._joins.run,
+        }
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
@@ -124,23 +130,7 @@ class UpkeepChores:
         claim = chore.claim
         started = time.monotonic()
         try:
-            match claim.stage:
-                case Stage.VALIDATE if claim.kind == FINE_TUNE:
-                    self._tuning_data.run(chore)
-                case Stage.VALIDATE if claim.kind == IMPORT:
-                    self._imports.run(chore)
-                case Stage.VALIDATE:
-                    self._validate(chore)
-                case Stage.GENERATE:
-                    self._unfold_or_collect(chore)
-                case Stage.STEP:
-                    self._bundle(chore)
-                case Stage.SWEEP:
-                    self._sweeps.run(chore)
-                case Stage.ASSEMBLE:
-                    self._assemble(chore)
-                case _:
-                    raise AssertionError(f"upkeep has no stage {claim.stage}")
+            self._do(chore)
         except Interrupted:
             self._ends.give_back(chore, ReleaseReason.PREEMPTED)
         except Exception as error:
@@ -155,58 +145,20 @@ class UpkeepChores:
                 seconds=round(time.monotonic() - started, 3),
             )
 
-    # --- validation -----------------------------------------------------------------------
-
-    def _validate(self, chore: Chore) -> None:
-        claim = chore.claim
-        aliases, models = self._aliases(claim.tenant_id), self._models(claim.tenant_id)
-        verdict = BatchValidator(
-            endpoint=claim.endpoint,
-            models=models,
-            aliases=aliases,
-            max_rows=self._max_rows,
-            max_line_bytes=self._max_line_bytes,
-            max_reported=self._max_reported,
-        ).run(lambda: self._input(chore))
-        if verdict.bad_lines:
-            self._ends.commit(
-                chore,
-                lambda connection: lifecycle.reject_batch(
-                    connection,
-                    chore.session_id,
-                    claim.held,
-                    errors=verdict.errors,
-                    bad_lines=verdict.bad_lines,
-                ),
-            )
-            return
-        self._ends.commit(
-            chore,
-            lambda connection: lifecycle.finish_validation(
-                connection,
-                chore.session_id,
-                claim.held,
-                slices=verdict.slices,
-                models=verdict.models,
-            ),
-        )
-        log.info("batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices))
-        self._ring(verdict.pools)
-
-    def _input(self, chore: Chore) -> Iterator[bytes]:
-        assert chore.claim.input_key is not None  # noqa: S101 - a batch always has one
-        for chunk in self._store.read(chore.claim.input_key):
-            if chore.interrupted.is_set():
-                raise Interrupted
-            yield chunk
-
-    def _aliases(self, tenant_id: str) -> dict[str, str]:
-        with autocommit(self._database) as connection:
-            return held_aliases(connection, tenant_id)
-
-    def _models(self, tenant_id: str) -> dict[str, Model]:
-        with autocommit(self._database) as connection:
-            return {model.id: model for model in list_models(connection, tenant_id)}
+    def _do(self, chore: Chore) -> None:
+        match chore.claim.stage:
+            case Stage.VALIDATE:
+                self._firsts.get(chore.claim.kind, self._batches.validate)(chore)
+            case Stage.GENERATE:
+                self._unfold_or_collect(chore)
+            case Stage.STEP:
+                self._bundle(chore)
+            case Stage.SWEEP:
+                self._sweeps.run(chore)
+            case Stage.ASSEMBLE:
+                self._batches.assemble(chore)
+            case stage:
+                raise AssertionError(f"upkeep has no stage {stage}")
 
     # --- graphs ---------------------------------------------------------------------------
 
@@ -223,7 +175,7 @@ class UpkeepChores:
             )
             self._ringer.ring(UPKEEP)
             return
-        models = self._models(claim.tenant_id)
+        models = self._batches.models(claim.tenant_id)
         graphs = unfold(claim, rows, models, chore.interrupted.is_set)
         self._ends.commit(
             chore,
@@ -264,33 +216,3 @@ class UpkeepChores:
     def _ring(self, pools: Sequence[str]) -> None:
         for pool in pools:
             self._ringer.ring(pool)
-
-    # --- assembly -------------------------------------------------------------------------
-
-    def _assemble(self, chore: Chore) -> None:
-        claim = chore.claim
-        assembler = Assembler(self._store, claim, chore.interrupted.is_set)
-        with autocommit(self._database) as connection:
-            slices = list(slices_of(connection, claim.job_id))
-        output, errors = assembler.run(slices)
-        keep = json.loads(claim.spec).get("output_expires_after_seconds", DEFAULT_KEEP_SECONDS)
-        self._ends.commit(
-            chore,
-            lambda connection: lifecycle.finish_assembly(
-                connection,
-                chore.session_id,
-                claim.held,
-                output=_new_file(claim, "output", output),
-                errors=_new_file(claim, "errors", errors),
-                rows_completed=assembler.rows_completed,
-                rows_failed=assembler.rows_failed,
-                error_counts=assembler.error_counts,
-                keep_seconds=keep,
-            ),
-        )
-
-
-def _new_file(claim: Claim, name: str, stored: StoredObject | None) -> NewFile | None:
-    if stored is None:
-        return None
-    return NewFile(new_file_id(), f"{claim.job_id}_{name}.jsonl", stored)

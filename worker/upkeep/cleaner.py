@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine
 
 from shared.db import retention
 from shared.db.session import autocommit
+from shared.db.streams import forget_deltas
+from shared.db.uploads import SpentUpload, forget_parts, spent_uploads
 from shared.errors import PressrunError
 from shared.storage.base import Store
-from shared.storage.keys import models_prefix
+from shared.storage.keys import models_prefix, upload_prefix
 from worker.outputs import (
     all_files_prefix,
     assembly_prefix,
@@ -43,9 +45,11 @@ class Cleaner:
         nothing else up. Raises SQLAlchemyError."""
         with autocommit(self._database) as connection:
             retention.mark_spotless(connection)
+            forget_deltas(connection)
         self._each(self._list(retention.uncleaned_jobs), self._clean_job)
         self._each(self._list(retention.expired_files), self._delete_expired_file)
         self._each(self._list(retention.deleted_models), self._delete_model)
+        self._each(self._list(spent_uploads), self._clean_upload)
         with autocommit(self._database) as connection:
             retention.forget_old_keys(connection)
             retention.forget_old_sessions(connection)
@@ -119,6 +123,14 @@ class Cleaner:
         with autocommit(self._database) as connection:
             retention.mark_model_cleaned(connection, model.id)
         log.info("model_deleted", model=model.id, objects=len(model.keys))
+
+    def _clean_upload(self, upload: SpentUpload) -> None:
+        keep = () if upload.file_key is None else (upload.file_key,)
+        prefix = upload_prefix(upload.tenant_id, upload.id)
+        removed = self._store.delete_prefix(prefix, keep=keep)
+        with autocommit(self._database) as connection:
+            forget_parts(connection, upload.id)
+        log.info("upload_cleaned", upload=upload.id, objects=removed)
 
     def _delete_expired_file(self, file: tuple[str, str]) -> None:
         file_id, storage_key = file

@@ -12,8 +12,12 @@ LONGEST_CODE = 64
 OTHER = "other"
 
 
+LONGEST_MESSAGE = 300
+
+
 class _Error(msgspec.Struct):
     code: str | None = None
+    message: str | None = None
 
 
 class _Body(msgspec.Struct):
@@ -31,9 +35,9 @@ class _Line(msgspec.Struct):
     error: _Error | None = None
 
     @property
-    def code(self) -> str:
+    def why(self) -> _Error:
         found = self.error or (self.response and self.response.body and self.response.body.error)
-        return (found.code if found else None) or OTHER
+        return found or _Error()
 
 
 class ErrorCounts:
@@ -41,6 +45,7 @@ class ErrorCounts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._messages: dict[str, str] = {}
         self._decoder = msgspec.json.Decoder(_Line)
         self._rest = b""
 
@@ -49,17 +54,34 @@ class ErrorCounts:
         """By code, the commonest first."""
         return dict(self._counts.most_common())
 
+    @property
+    def commonest_message(self) -> str | None:
+        """The first message that came with the commonest code."""
+        if not self._counts:
+            return None
+        code = max(self._counts, key=lambda code: (self._counts[code], code))
+        return self._messages.get(code)
+
     def feed(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self.add(self._code(line))
+            why = self._why(line)
+            self.add(why.code or OTHER, why.message)
 
-    def add(self, code: str, times: int = 1) -> None:
+    def add(self, code: str, message: str | None = None, *, times: int = 1) -> None:
         known = code in self._counts or len(self._counts) < MOST_CODES
-        self._counts[code[:LONGEST_CODE] if known else OTHER] += times
+        counted = code[:LONGEST_CODE] if known else OTHER
+        self._counts[counted] += times
+        if message and counted not in self._messages:
+            self._messages[counted] = _plain(message)
 
-    def _code(self, line: bytes) -> str:
+    def _why(self, line: bytes) -> _Error:
         try:
-            return self._decoder.decode(line).code
+            return self._decoder.decode(line).why
         except (msgspec.DecodeError, UnicodeDecodeError):  # an engine's own shape of error
-            return OTHER
+            return _Error()
+
+
+def _plain(message: str) -> str:
+    """Without what Postgres can't look for members beside: NULs, halves of surrogates."""
+    return "".join(c if c.isprintable() else " " for c in message[:LONGEST_MESSAGE])

@@ -20,6 +20,7 @@ from shared.sharding import PoolCutters, Slice, in_order
 from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
 from worker.rows import InputLine, decode_line, model_of
 from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds, result_weight
+from worker.upkeep.demand import Demand
 from worker.upkeep.lines import Line, read_lines
 from worker.upkeep.offers import Names
 from worker.upkeep.unfolding import Planner, plan_row
@@ -34,8 +35,9 @@ MAX_PARAM_CHARACTERS = 100
 class Verdict:
     """What validation found: slices, or bad lines (all counted, the first ones kept)."""
 
-    def __init__(self, max_reported: int) -> None:
+    def __init__(self, max_reported: int, *, measured: bool = False) -> None:
         self._max_reported = max_reported
+        self.demand = Demand(measured=measured)
         self.slices: list[Slice] = []
         self.errors: list[BadLine] = []
         self.bad_lines = 0
@@ -75,7 +77,8 @@ class BatchValidator:
     ``chunks`` opens the file from its start; it is opened a second time only to name duplicates,
     which 8 bytes a row of hashes are enough to notice. ``endpoint`` may be ``ANY_ENDPOINT``: each
     row's ``url`` decides then. ``models`` are all that the tenant may name, by name, and
-    ``aliases`` who holds them at this moment: every row means the same by one.
+    ``aliases`` who holds them at this moment: every row means the same by one. ``measured``: the
+    verdict also says what the rows would consume.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class BatchValidator:
         max_line_bytes: int,
         max_reported: int,
         planner: Planner = plan_row,
+        measured: bool = False,
     ) -> None:
         self._planner = planner
         self._names = Names(models, aliases)
@@ -96,7 +100,7 @@ class BatchValidator:
         self._max_line_bytes = max_line_bytes
         self._cutters = PoolCutters()
         self._hashes = array("Q")
-        self._verdict = Verdict(max_reported)
+        self._verdict = Verdict(max_reported, measured=measured)
 
     def run(self, chunks: Callable[[], Iterable[bytes]]) -> Verdict:
         """Raises whatever opening or reading the file raises."""
@@ -157,6 +161,7 @@ class BatchValidator:
     def _destination(self, url: str, spec: InferenceSpec, line: int) -> Destination:
         """Raises _Refused, and PressrunErrors for a graph that can't be planned."""
         model = self._names.find(spec.model)
+        self._verdict.demand.add(url, model.id if model else spec.model, spec)
         if is_planned(url, model.engine if model else ""):
             steps = self._planner(url, spec, self._names, str(line))
             return Destination(UPKEEP, GRAPH_SECONDS, len(steps))

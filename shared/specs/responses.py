@@ -1,0 +1,119 @@
+"""``/v1/responses``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from shared.errors import UnsupportedParameter
+from shared.specs.chat import MAX_MESSAGES
+from shared.specs.common import MAX_NEW_TOKENS, InferenceSpec, Text
+
+MAX_PARTS = 256
+MAX_LABELS = 16
+
+Label = Annotated[str, Field(max_length=64)]
+LabelValue = Annotated[str, Field(max_length=512)]
+
+
+class _Known(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+class ResponsePart(_Known):
+    """A text of a turn: what was said to the model, or what it said."""
+
+    type: Literal["input_text", "output_text"]
+    text: Text
+    annotations: Annotated[list[Any], Field(max_length=0)] = []
+    """As answers have it, so that their items can be sent back as they are."""
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+
+
+Parts = Annotated[
+    list[ResponsePart],
+    Field(min_length=1, max_length=MAX_PARTS),
+    BeforeValidator(_as_parts, json_schema_input_type=str | list[ResponsePart]),
+]
+
+
+class ResponseItem(_Known):
+    """One turn."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Parts
+    id: Annotated[str, Field(max_length=256)] | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content)
+
+
+def _as_items(asked: Any) -> Any:
+    return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+
+
+Items = Annotated[
+    list[ResponseItem],
+    Field(min_length=1, max_length=MAX_MESSAGES),
+    BeforeValidator(_as_items, json_schema_input_type=str | list[ResponseItem]),
+]
+
+
+class ResponseFormat(_Known):
+    """Only the default, plain text."""
+
+    type: Literal["text"]
+
+
+class ResponseText(_Known):
+    """How the text of the answer is to look."""
+
+    format: ResponseFormat = ResponseFormat(type="text")
+
+
+class ResponseSpec(InferenceSpec):
+    """A turn of a conversation in, one reply out, kept under an id of its own."""
+
+    input: Items
+    instructions: Text | None = None
+    """Read before all else; not carried on to the next response."""
+    previous_response_id: Annotated[str, Field(max_length=64)] | None = None
+    """The response whose turns, and whose answer, come before ``input``."""
+    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    metadata: Annotated[dict[Label, LabelValue], Field(max_length=MAX_LABELS)] | None = None
+    text: ResponseText | None = None
+    background: bool = False
+    """Answer at once: the response is fetched when it is done."""
+    store: Literal[True] = True
+    """Every response is kept until it is deleted."""
+    truncation: Literal["disabled"] = "disabled"
+    stream: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+    def check_row(self) -> None:
+        for name in ("previous_response_id", "background"):
+            if getattr(self, name):
+                message = f"'{name}' is for calls, not for the rows of a batch"
+                raise UnsupportedParameter(message, param=name)
+
+    def estimated_input_tokens(self) -> int:
+        texts = [self.instructions or "", *(item.text for item in self.input)]
+        return sum(map(len, texts)) // 4 + 4 * len(texts)
+
+    def estimated_output_tokens(self, default: int) -> int:
+        return self.max_output_tokens or default
