@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from api import rendering
 from api.auth import Authenticator
 from api.broker import BrokerProbe
+from api.delta_reader import make_delta_reader
 from api.errors import register_errors
 from api.estimates import Estimator
 from api.group_commit import GroupCommit
@@ -37,6 +38,8 @@ from api.routes import (
     model_imports,
     model_jobs,
     models,
+    moderations,
+    responses,
     uploads,
     videos,
     webhook_deliveries,
@@ -54,7 +57,8 @@ from shared.storage.open import open_store
 ROUTE_TABLES = tuple(
     module.routes
     for module in (
-        inference, images, audio, videos, campaigns, jobs, job_progress, batches, fine_tuning,
+        inference, responses, moderations, images, audio, videos, campaigns, jobs, job_progress,
+        batches, fine_tuning,
         fine_tuning_progress, artifacts, files, uploads, model_imports, model_jobs, models, aliases,
         downloads, webhooks, webhook_deliveries, admin, health,
     )
@@ -94,6 +98,9 @@ def make_services(
         settings.database_url, process="api", pool_size=DATABASE_CONNECTIONS, always_autocommit=True
     )
     admin_key = settings.admin_key
+    waiter = make_waiter(
+        autocommit, max_waiting=settings.api_waiting_requests or settings.api_threads // 2
+    )
     return Services(
         settings=settings,
         engine=engine,
@@ -108,11 +115,9 @@ def make_services(
             cache_seconds=settings.key_cache_seconds,
         ),
         models=ModelCatalog(autocommit),
-        waiter=make_waiter(
-            autocommit,
-            max_waiting=settings.api_waiting_requests or settings.api_threads // 2,
-        ),
+        waiter=waiter,
         estimator=Estimator(autocommit),
+        deltas=make_delta_reader(autocommit, stopping=lambda: waiter.stopping),
     )
 
 

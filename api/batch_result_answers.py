@@ -35,9 +35,7 @@ _CHUNK_BYTES = 256 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def answer_results(
-    services: Services, tenant_id: str, batch_id: str, request: Request
-) -> Response:
+def answer_results(services: Services, tenant_id: str, batch_id: str, request: Request) -> Response:
     """Lines that come after the cursor. They are gathered before the answer begins, so that its
     headers are right and no outage of the store breaks it off.
 
@@ -69,12 +67,10 @@ def answer_results(
 
 
 def _gather(services: Services, walk: Walk, limit: int) -> tuple[IO[bytes], Told]:
-    file = tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=services.settings.scratch_dir)  # noqa: SIM115
+    file = tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=str(services.settings.scratch_dir))  # noqa: SIM115
     lines = cast("IO[bytes]", file)
     try:
-        told = write_lines(
-            walk, services.store.read, lines, most_lines=limit, most_bytes=MAX_BYTES
-        )
+        told = write_lines(walk, services.store.read, lines, most_lines=limit, most_bytes=MAX_BYTES)
         lines.seek(0)
     except OSError as error:
         lines.close()

@@ -132,26 +132,17 @@ class Walk:
 
     def _pieces(self, part: SliceLook) -> Iterator[Piece]:
         """Of the whole slice."""
-        output_at, errors_at = self._output_at, self._errors_at
+        look, output_at, errors_at = self._look, self._output_at, self._errors_at
         self._output_at += part.output_bytes
         self._errors_at += part.errors_bytes
         at = 0
         if self._status != "failed" and part.output_bytes:
-            yield self._piece(part, 0, part.output_key, part.output_bytes, output_at, True)
+            found = (look.output_key, output_at) if look.assembled else (part.output_key, 0)
+            yield _piece(part.ordinal, at, found, part.output_bytes)
             at = part.output_bytes
         if self._status != "succeeded" and part.errors_bytes:
-            yield self._piece(part, at, part.errors_key, part.errors_bytes, errors_at, False)
-
-    def _piece(
-        self, part: SliceLook, at: int, key: str | None, size: int, final_at: int, is_output: bool
-    ) -> Piece:
-        start = 0
-        if self._look.assembled:
-            key = self._look.output_key if is_output else self._look.errors_key
-            start = final_at
-        if key is None:
-            raise NotFound(_GONE)
-        return Piece(part.ordinal, at, key, start, start + size)
+            found = (look.errors_key, errors_at) if look.assembled else (part.errors_key, 0)
+            yield _piece(part.ordinal, at, found, part.errors_bytes)
 
     def _left(self, pieces: Iterator[Piece], ordinal: int) -> Iterator[Piece]:
         """Without what the cursor has behind it."""
@@ -161,11 +152,16 @@ class Walk:
             size = piece.at + piece.end - piece.start
             told = min(max(0, skip - piece.at), piece.end - piece.start)
             if told < piece.end - piece.start:
-                yield piece._replace(
-                    at=piece.at + told, start=piece.start + told, begun=told > 0
-                )
+                yield piece._replace(at=piece.at + told, start=piece.start + told, begun=told > 0)
         if skip > size:
             raise InvalidRequest("'after' lies beyond its slice", param="after")
+
+
+def _piece(ordinal: int, at: int, found: tuple[str | None, int], size: int) -> Piece:
+    key, start = found
+    if key is None:
+        raise NotFound(_GONE)
+    return Piece(ordinal, at, key, start, start + size)
 
 
 def write_lines(

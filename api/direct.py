@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Response, request
 
-from api.errors import STATUS, StillRunning, problem
+from api.errors import STATUS, StillRunning, error_object, problem
 from api.idempotency import Once
 from api.services import Services
 from api.submitting import Submission, submit_once
@@ -56,23 +56,40 @@ def call(
     row, result = found
     if row.state == JobState.SUCCEEDED and result is not None:
         return Finished(row, result)
-    return _without_result(row)
+    return without_result(row)
 
 
-def _without_result(row: JobRow) -> Response:
+class _Why(NamedTuple):
+    """Why a job has no result, or none yet."""
+
+    code: str
+    message: str
+    param: str | None
+    status: int
+
+
+def _why(row: JobRow) -> _Why:
     if row.state == JobState.FAILED:
         code = row.error_code or "internal_error"
         status = status_of(code, row.error_param)
-        reply = problem(request, code, row.error_message or "", param=row.error_param,
-                        status=status)  # fmt: skip
-    elif row.state in {JobState.CANCELLED, JobState.EXPIRED}:
-        reply = problem(request, "conflict", f"the job {row.id} was {_stopped(row.state)}")
-    else:
-        reply = problem(
-            request,
-            StillRunning.code,
-            f"the job goes on: GET /v1/jobs/{row.id} has its result when it is done",
-        )
+        return _Why(code, row.error_message or "", row.error_param, status)
+    if row.state in {JobState.CANCELLED, JobState.EXPIRED}:
+        message = f"the job {row.id} was {_stopped(row.state)}"
+        return _Why("conflict", message, None, STATUS["conflict"])
+    message = f"the job goes on: GET /v1/jobs/{row.id} has its result when it is done"
+    return _Why(StillRunning.code, message, None, STATUS[StillRunning.code])
+
+
+def error_of(row: JobRow) -> dict[str, Any]:
+    """Why the job has no result, as OpenAI's error object."""
+    why = _why(row)
+    return error_object(why.code, why.message, param=why.param, status=why.status)
+
+
+def without_result(row: JobRow) -> Response:
+    """The answer to a call whose job has no result, or none yet."""
+    why = _why(row)
+    reply = problem(request, why.code, why.message, param=why.param, status=why.status)
     # Asked again, the same work would begin once more beside the job that this call made.
     reply.headers["x-should-retry"] = "false"
     reply.headers[JOB_HEADER] = row.id

@@ -15,15 +15,13 @@ from api.submitting import Submission
 from shared.db.job_rows import MAX_POSITION, Standing
 from shared.db.queue_estimates import mean_output_tokens, places_ahead, unserved_pools
 from shared.errors import InvalidRequest
-from shared.errors import InvalidRequest
-from shared.errors import InvalidRequest
 from shared.plans.base import BUNDLE
-from shared.specs import parse_body
+from shared.specs import ResponseSpec, parse_body
 from shared.specs.common import GenerationSpec
 from shared.states import JobState, Stage
 
 _TOKEN_ENDPOINTS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings",
-                    "/v1/classifications"}  # fmt: skip
+                    "/v1/classifications", "/v1/responses", "/v1/moderations"}  # fmt: skip
 _IMAGES = "/v1/images/"
 _VIDEOS = "/v1/videos"
 _MILLION = 1_000_000
@@ -90,7 +88,7 @@ def _text_work(services: Services, tenant_id: str, call: Call) -> Work:
     except InvalidRequest:  # the step's texts are what steps before it will write
         return Work()
     inputs = spec.estimated_input_tokens()
-    if not isinstance(spec, GenerationSpec):
+    if not isinstance(spec, GenerationSpec | ResponseSpec):
         return Work(inputs, 0, 0)
     most = spec.estimated_output_tokens(0) or None
     with services.autocommit.connect() as connection:

@@ -41,6 +41,7 @@ STATUS: dict[str, int] = {
     "invalid_api_key": 401,
     "forbidden": 403,
     "model_not_found": 404,
+    "moderation_not_configured": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
@@ -131,13 +132,20 @@ def problem(
     }
     if listed:
         body["errors"] = [{"detail": text, "param": where} for where, text in listed]
-    other = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
-    kind = _ERROR_TYPES.get(status, other)
-    body["error"] = {"message": message, "type": kind, "param": param, "code": code}
+    body["error"] = error_object(code, message, param=param, status=status)
     response = Response(json.dumps(body), status, content_type="application/problem+json")
     if code in RETRY_AFTER_SECONDS:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS[code])
     return response
+
+
+def error_object(
+    code: str, message: str, *, param: str | None = None, status: int
+) -> dict[str, Any]:
+    """The error as OpenAI's SDKs read it."""
+    other = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
+    kind = _ERROR_TYPES.get(status, other)
+    return {"message": message, "type": kind, "param": param, "code": code}
 
 
 def register_errors(app: Flask) -> None:

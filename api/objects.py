@@ -96,7 +96,13 @@ class Job(Shape):
     )
     version: Annotated[int, Field(description="Goes up with every change")]
     kind: Literal[
-        "generate", "batch", "video", "campaign", "fine_tune", "evaluation", "optimization",
+        "generate",
+        "batch",
+        "video",
+        "campaign",
+        "fine_tune",
+        "evaluation",
+        "optimization",
         "import",
     ]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
@@ -172,88 +178,6 @@ class Deleted(Shape):
     deleted: Literal[True]
 
 
-class BatchLineError(Shape):
-    """Why a batch's input was refused; ``line`` is 1-based."""
-
-    code: str
-    message: str
-    param: str | None
-    line: int | None
-
-
-class BatchErrors(Shape):
-    """The bad lines of a batch's input."""
-
-    object: Literal["list"]
-    data: list[BatchLineError]
-
-
-class RequestCounts(Shape):
-    """Rows of a batch."""
-
-    total: int
-    completed: int
-    failed: int
-
-
-class InputTokensDetails(Shape):
-    """Of the input tokens."""
-
-    cached_tokens: int
-
-
-class OutputTokensDetails(Shape):
-    """Of the output tokens."""
-
-    reasoning_tokens: int
-
-
-class BatchUsage(Usage):
-    """Tokens that a batch consumed."""
-
-    input_tokens_details: InputTokensDetails
-    output_tokens_details: OutputTokensDetails
-
-
-class Batch(Shape):
-    """An OpenAI batch."""
-
-    id: str
-    object: Literal["batch"]
-    endpoint: str
-    errors: BatchErrors | None
-    input_file_id: str
-    models: Annotated[
-        dict[str, str],
-        Field(description="What all rows mean by each alias that they name, once validated"),
-    ]
-    completion_window: str
-    status: Literal[
-        "validating",
-        "failed",
-        "in_progress",
-        "finalizing",
-        "completed",
-        "expired",
-        "cancelling",
-        "cancelled",
-    ]
-    output_file_id: str | None
-    error_file_id: str | None
-    created_at: UnixSeconds
-    in_progress_at: UnixSeconds | None
-    expires_at: UnixSeconds | None
-    finalizing_at: UnixSeconds | None
-    completed_at: UnixSeconds | None
-    failed_at: UnixSeconds | None
-    expired_at: UnixSeconds | None
-    cancelling_at: UnixSeconds | None
-    cancelled_at: UnixSeconds | None
-    request_counts: RequestCounts
-    usage: BatchUsage | None
-    metadata: dict[str, str] | None
-
-
 class Health(Shape):
     """The process answers."""
 
@@ -287,9 +211,3 @@ class FileList(Page):
     """A page of files."""
 
     data: list[File]
-
-
-class BatchList(Page):
-    """A page of batches."""
-
-    data: list[Batch]

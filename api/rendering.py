@@ -12,14 +12,12 @@ from shared.db.files import FileRow
 from shared.db.job_rows import JobRow, Standing
 from shared.db.models import Model
 from shared.db.tenants import TenantRow
-from shared.ids import ALPHABET, LENGTH
+from shared.ids import accepted_seconds
 from shared.states import JobState, Stage, is_terminal
 
 Object = dict[str, Any]
 
-_DIGITS = {letter: digit for digit, letter in enumerate(ALPHABET)}
 _TERMINAL = {str(state) for state in JobState if is_terminal(state)}
-_TIME_CHARACTERS = 10
 _QUEUED_SHARDS_A_SECOND = 10
 _LONG_RETRY_SECONDS = 5
 _TEXT_ENDPOINTS = {
@@ -27,6 +25,8 @@ _TEXT_ENDPOINTS = {
     "/v1/completions",
     "/v1/embeddings",
     "/v1/classifications",
+    "/v1/responses",
+    "/v1/moderations",
 }
 
 
@@ -48,21 +48,6 @@ def page(items: Sequence[Object], limit: int) -> Object:
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
     }
-
-
-def accepted_seconds(item_id: str) -> int | None:
-    """When an id of ours was made, in Unix seconds.
-
-    The answer to a submit can tell this without asking the database for its row's time, every
-    later answer tells the same, and lists are in its order.
-    """
-    body = item_id[-LENGTH:]
-    if len(item_id) <= LENGTH or not set(body) <= _DIGITS.keys() or body[0] > "7":
-        return None
-    number = 0
-    for letter in body[:_TIME_CHARACTERS]:
-        number = number * 32 + _DIGITS[letter]
-    return number // 1000
 
 
 def created_at_of(item_id: str, stored: float) -> int:

@@ -92,6 +92,26 @@ class BatchRequest(RequestBody):
     output_expires_after: Annotated[
         ExpiresAfter | None, Field(description="Of the files that the batch makes")
     ] = None
+    priority: Annotated[int, Field(ge=0, le=9, description="Lower runs first")] = DEFAULT_PRIORITY
+    dry_run: Annotated[
+        bool, Field(description="Check the whole file, say what it would take, and run nothing")
+    ] = False
+    webhook: WebhookMember = None
+
+
+class BatchRetryRequest(RequestBody):
+    """A batch of those rows of an ended one that have no answer."""
+
+    only: Annotated[
+        Literal["failed", "expired", "cancelled", "all"],
+        Field(description="Rows that failed; that the deadline, or a cancel, kept from running"),
+    ] = "failed"
+    completion_window: (
+        Annotated[str, Field(max_length=16, description="The first batch's, if left out")] | None
+    ) = None
+    priority: (
+        Annotated[int, Field(ge=0, le=9, description="The first batch's, if left out")] | None
+    ) = None
     webhook: WebhookMember = None
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from api.services import Services
 from api.shapes import Shape
-from shared.errors import PressrunError
+from shared.errors import IdempotencyMismatch, PressrunError, RequestUnderWay
 
 Access = Literal["tenant", "admin", "open"]
 Method = Literal["get", "post", "put", "delete"]
@@ -44,6 +44,13 @@ IDEMPOTENCY_KEY = header(
     type="string",
     maxLength=255,
 )
+RETRY_COUNT = header(
+    "x-stainless-retry-count",
+    "As OpenAI's clients send it: above 0, a request that is the same as one of the last ten "
+    "minutes gets that one's result",
+    type="string",
+)
+_ONCE_ERRORS = (IdempotencyMismatch, RequestUnderWay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +111,11 @@ class RouteTable:
         return self._add("delete", rule, entry)
 
     def _add(self, method: Method, rule: str, entry: dict[str, Any]) -> Callable[[View], View]:
+        if IDEMPOTENCY_KEY in entry.get("parameters", ()):
+            known = entry.get("errors", ())
+            entry["parameters"] = (*entry["parameters"], RETRY_COUNT)
+            entry["errors"] = (*known, *(error for error in _ONCE_ERRORS if error not in known))
+
         def add(view: View) -> View:
             self.routes.append(Route(method=method, rule=rule, view=view, **entry))
             return view

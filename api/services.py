@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.caching import RecentCache
+from api.delta_reader import DeltaReader
 from api.estimates import Estimator
 from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
@@ -24,6 +25,7 @@ from shared.lifecycle import NewGeneration
 from shared.settings import Settings
 from shared.specs.aliases import is_alias_name
 from shared.storage.base import Store
+from shared.translation import serves
 
 
 class Bell(Protocol):
@@ -49,7 +51,7 @@ class ModelCatalog:
         model = self._find(tenant_id, model_id)
         if model is None:
             raise ModelNotFound("there is no such model", param=param)
-        if endpoint not in model.endpoints:
+        if not serves(model.endpoints, endpoint):
             raise ModelNotFound(f"the model {model.id!r} does not serve {endpoint}", param=param)
         return model
 
@@ -120,6 +122,7 @@ class Services:
     models: ModelCatalog
     waiter: Waiter
     estimator: Estimator
+    deltas: DeltaReader
     under_way: UnderWay = field(default_factory=UnderWay)
 
     @contextmanager
@@ -131,6 +134,7 @@ class Services:
     def close(self) -> None:
         """Lets long-polls go, sends the last doorbells, closes connections."""
         self.waiter.close()
+        self.deltas.close()
         self.bell.close()
         self.engine.dispose()
         self.autocommit.dispose()

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from api import rendering
-from api.idempotency import Once, once_for
+from api.completing import completed
+from api.idempotency import Once
 from api.limits import DEFAULT_PRIORITY
 from api.services import Services
 from shared import ids, lifecycle
 from shared.db.jobs import JobRow
 from shared.specs import InferenceSpec, parse_body
+from shared.translation import ENGINE_ENDPOINTS, RESPONSES
 
 if TYPE_CHECKING:
     from shared.plans import Offers, Step
@@ -28,11 +30,12 @@ COMPOSITIONS = "/v1/videos/compositions"
 
 _PLANNED = {"video", "campaign"}
 """Kinds of which some, or all, are graphs."""
-_KINDS = {CAMPAIGNS: "campaign", VIDEOS: "video", COMPOSITIONS: "video"}
+_KINDS = {CAMPAIGNS: "campaign", VIDEOS: "video", COMPOSITIONS: "video", RESPONSES: "response"}
 _NEW_ID = {
     "generate": ids.new_job_id,
     "video": ids.new_video_id,
     "campaign": ids.new_campaign_id,
+    "response": ids.new_response_id,
 }
 
 
@@ -90,33 +93,40 @@ def prepare(
     tenant_id: str,
     endpoint: str,
     body: dict[str, Any],
+    spec: InferenceSpec | None = None,
+    /,
     **terms: Any,
 ) -> Submission:
     """Checks ``body`` against the endpoint and the tenant's models, and plans it where it is a
-    graph. ``terms`` are ``metadata``, ``priority`` and ``expires_in_seconds``. Aliases are looked
-    up here, once: the job is for the models that hold them now.
+    graph. ``spec`` is the body where that is checked already; ``terms`` are ``metadata``,
+    ``priority`` and ``expires_in_seconds``. Aliases are looked up here, once: the job is for the
+    models that hold them now.
 
-    Raises InvalidRequest or a subclass, or ModelNotFound, with ``param`` set.
+    Raises InvalidRequest or a subclass, ModelNotFound, or what ``completed`` raises, with
+    ``param`` set.
     """
-    spec = parse_body(endpoint, body)
+    spec = spec or parse_body(endpoint, body)
     kind = _KINDS.get(endpoint, "generate")
     job_id = _NEW_ID[kind]()
     pool, engine = "", ""
     named = services.models.offers(tenant_id)
+    if endpoint in ENGINE_ENDPOINTS:
+        body = completed(services, tenant_id, named, spec, body)
+    name: str = body["model"]
     if endpoint != CAMPAIGNS:  # whose model writes texts: the plan looks for it
-        model = named(endpoint, spec.model, "model")
+        model = named(endpoint, name, "model")
         pool, engine = model.pool, model.engine
     steps: tuple[Step, ...] = ()
     if kind in _PLANNED:
         steps = _plan(endpoint, spec, named, engine=engine, row=f"{job_id}-0")
-    holder = named.aliases.get(spec.model)
+    holder = named.aliases.get(name)
     return Submission(
         job_id=job_id,
         kind=kind,
         endpoint=endpoint,
         body=body if holder is None else body | {"model": holder},
-        model=holder or spec.model,
-        alias=spec.model if holder else None,
+        model=holder or name,
+        alias=name if holder else None,
         models=named.aliases or None,
         pools=tuple(sorted({step.pool for step in steps if not step.needs})) or (pool,),
         steps=steps,

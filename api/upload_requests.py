@@ -1,4 +1,4 @@
-"""What the calls about uploads bring, and the shapes of what they answer."""
+"""What the calls about uploads bring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from api import parsing
 from api.multipart import FilePart, plain_filename, read_form
-from api.objects import File, Shape, UnixSeconds
 from api.requests import ExpiresAfter, RequestBody
 from shared.errors import InvalidRequest, PayloadTooLarge
 from shared.specs.uploads import MAX_PARTS, PART_BYTES
@@ -57,29 +56,6 @@ class CompleteRequest(RequestBody):
     md5: (
         Annotated[str, Field(max_length=32, description="Of the whole file, in hexadecimal")] | None
     ) = None
-
-
-class Upload(Shape):
-    """A file that comes in parts, or has come."""
-
-    id: str
-    object: Literal["upload"]
-    bytes: int
-    created_at: UnixSeconds
-    expires_at: UnixSeconds
-    filename: str
-    purpose: str
-    status: Literal["pending", "completed", "cancelled", "expired"]
-    file: Annotated[File | None, Field(description="Once it is completed")]
-
-
-class UploadPart(Shape):
-    """A part that has arrived."""
-
-    id: str
-    object: Literal["upload.part"]
-    created_at: UnixSeconds
-    upload_id: str
 
 
 def read_upload_request(request: Request, *, body_bytes: int, most_bytes: int) -> UploadRequest:

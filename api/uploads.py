@@ -10,6 +10,8 @@ from pathlib import Path
 
 from flask import Request
 
+from api import parsing
+from api.idempotency import sha256_of
 from api.multipart import read_form
 from shared.errors import InvalidRequest
 
@@ -26,6 +28,11 @@ class Upload:
     filename: str
     purpose: str
     expires_in_seconds: int | None
+
+    def fingerprint(self) -> bytes:
+        """The same for the same content and fields."""
+        fields = [self.filename, self.purpose, self.expires_in_seconds]
+        return parsing.fingerprint([*fields, sha256_of(self.path)])
 
     @property
     def media_type(self) -> str:

@@ -19,8 +19,8 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
 PAUSES = 20
-"""How many times as long as its question took the thread pauses at least: it leaves a slow database,
-and a busy process, to those who do something."""
+"""How many times as long as its question took the thread pauses, at least: it leaves a slow
+database, and a busy process, to those who do something."""
 END = Seen()
 """Of a job of which nothing but the end matters."""
 

@@ -6,6 +6,7 @@ import json
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ PLACES = 680
 POLLING_CONNECTIONS = 4
 OPEN_SECONDS = 300.0
 OPENED_AT_ONCE = 50
+FORGET_SECONDS = 35.0
+"""Two heartbeats and some: by then the API has noticed who hung up, and has their places again."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -97,7 +100,8 @@ def poll_latency_beside_sse(rig: Rig) -> Measurement:
         (process,) = api_workers(plant)
         memory = {"idle": process.memory_info().rss / 1e6}
         samples: dict[str, list[float]] = {"idle": [], "beside": []}
-        for _ in range(rig.rounds):
+        for number in range(rig.rounds):
+            time.sleep(FORGET_SECONDS if number else 0.0)
             samples["idle"].append(p99_ms())
             with _streams(plant, jobs) as listeners:
                 samples["beside"].append(p99_ms())

@@ -46,6 +46,9 @@ def submit(
     metadata: Annotated[
         list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every row, say what it would take, run none.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for its end.")] = False,
     output: OutputOption = None,
     url: UrlOption = None,
@@ -58,15 +61,15 @@ def submit(
         "endpoint": endpoint or first_url(file),
         "completion_window": window,
         "metadata": parse_metadata(metadata or []),
-    }
+    } | ({"dry_run": True} if dry_run else {})
     with tenant_client(url, api_key) as client:
         batch = submit_batch(client, file, body, terminal)
-        if not watch and output is None:
+        if not watch and not dry_run and output is None:
             terminal.result(batch, lambda: batch["id"])
             return
         if not json_only:
             terminal.note(f"submitted {batch['id']}")
-        _follow(client, batch["id"], output, terminal)
+        follow(client, batch["id"], output, terminal)
 
 
 @app.command()
@@ -79,7 +82,7 @@ def watch(
 ) -> None:
     """Follow a batch to its end. Ctrl-C stops the watching, not the batch."""
     with tenant_client(url, api_key) as client:
-        _follow(client, batch_id, output, Terminal(json_only=json_only))
+        follow(client, batch_id, output, Terminal(json_only=json_only))
 
 
 @app.command()
@@ -206,13 +209,36 @@ def describe(batch: Json) -> RenderableType:
         "endpoint": batch["endpoint"],
         "rows": f"{counts.completed} completed, {counts.failed} failed, {counts.total} in all",
         "created": when(batch["created_at"]),
+        **estimated(batch.get("estimate") or {}),
         "output file": batch.get("output_file_id"),
         "error file": batch.get("error_file_id"),
     }
     return table("", "", rows=fields.items(), headed=False)
 
 
-def _follow(client: ApiClient, batch_id: str, output: Path | None, terminal: Terminal) -> None:
+def estimated(estimate: Json) -> Json:
+    """What a dry run found, for people."""
+    shown = (
+        {
+            "would be": f"{estimate['rows']} rows in {estimate['slices']} slices",
+            "input tokens": estimate.get("input_tokens"),
+            "output tokens": estimate.get("output_tokens"),
+            "at most": estimate.get("max_output_tokens"),
+            "can run now": "yes" if estimate["is_possible"] else "no: a pool has no worker",
+            "would start": estimate.get("estimated_start") and when(estimate["estimated_start"]),
+        }
+        if estimate
+        else {}
+    )
+    if cost := estimate.get("cost"):
+        for name in ("expected", "at_most"):
+            if name in cost:
+                shown[f"cost, {name.replace('_', ' ')}"] = f"{cost[name]} {cost['currency']}"
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def follow(client: ApiClient, batch_id: str, output: Path | None, terminal: Terminal) -> None:
+    """Watches a batch to its end, shows it, and fetches its files if ``output`` names a folder."""
     batch = watch_batch(client, batch_id, display_for(terminal))
     if output is not None:
         for path in download_results(client, batch, output, terminal).values():

@@ -8,6 +8,7 @@ import typer
 
 from pressrun.admin_commands import keys_app, tenants_app
 from pressrun.batch_commands import app as batch_app
+from pressrun.batch_result_commands import results, retry
 from pressrun.campaign_commands import app as campaign_app
 from pressrun.demo.command import demo
 from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
@@ -32,6 +33,8 @@ app.command()(up)
 app.command()(demo)
 app.command()(migrate)
 app.command()(settings)
+batch_app.command()(results)
+batch_app.command()(retry)
 app.add_typer(batch_app, name="batch")
 app.add_typer(job_app, name="job")
 app.add_typer(campaign_app, name="campaign")

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from pressrun.api_client import ApiClient, Json
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.part_uploads import PART_BYTES, upload_in_parts
 from pressrun.terminal import Terminal
 
 DOWNLOAD_TRIES = 3
@@ -44,9 +45,13 @@ class _CountedFile(io.FileIO):
 
 
 def upload(client: ApiClient, path: Path, purpose: str, terminal: Terminal) -> Json:
-    """Streams a file to the server; returns the file object. Raises CommandError."""
+    """Streams a file to the server, a large one in parts; returns the file object. Raises
+    CommandError."""
     try:
         size = path.stat().st_size
+        if size > PART_BYTES:
+            with _bar(terminal, f"uploading {path.name}", size) as on_bytes:
+                return upload_in_parts(client, path, purpose, on_bytes)
         with (
             _bar(terminal, f"uploading {path.name}", size) as on_bytes,
             _CountedFile(path, on_bytes) as file,

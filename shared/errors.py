@@ -48,6 +48,12 @@ class ModelNotFound(PressrunError):
     code = "model_not_found"
 
 
+class ModerationNotConfigured(PressrunError):
+    """No model is there to moderate, and the call names none."""
+
+    code = "moderation_not_configured"
+
+
 class ModelNotTunable(InvalidRequest):
     """The model exists, but the recipe can't start from a model of its kind."""
 

@@ -12,6 +12,8 @@ import time
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 LENGTH = 26
+_DIGITS = {letter: digit for digit, letter in enumerate(ALPHABET)}
+_TIME_CHARACTERS = 10
 
 
 def new_id(prefix: str) -> str:
@@ -22,12 +24,31 @@ def new_id(prefix: str) -> str:
     )
 
 
+def accepted_seconds(item_id: str) -> int | None:
+    """When an id of ours was made, in Unix seconds.
+
+    The answer to a submit can tell this without asking the database for its row's time, every
+    later answer tells the same, and lists are in its order.
+    """
+    body = item_id[-LENGTH:]
+    if len(item_id) <= LENGTH or not set(body) <= _DIGITS.keys() or body[0] > "7":
+        return None
+    number = 0
+    for letter in body[:_TIME_CHARACTERS]:
+        number = number * 32 + _DIGITS[letter]
+    return number // 1000
+
+
 def new_job_id() -> str:
     return new_id("job_")
 
 
 def new_video_id() -> str:
     return new_id("video_")
+
+
+def new_response_id() -> str:
+    return new_id("resp_")
 
 
 def new_campaign_id() -> str:
@@ -106,6 +127,11 @@ def artifact_id(row: str, name: str) -> str:
     """The id of the file ``name`` of a row: the same on every attempt, so that a repeated one
     writes the same lines. ``row`` is its id within the plant (``worker.engines.protocol.Row.id``).
     """
+    return derived_id("art_", row, name)
+
+
+def derived_id(prefix: str, row: str, name: str) -> str:
+    """The id of what is called ``name`` in ``row``, always the same."""
     digest = hashlib.blake2b(f"{row}\0{name}".encode(), digest_size=17).digest()
     number = int.from_bytes(digest)
-    return "art_" + "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(LENGTH))
+    return prefix + "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(LENGTH))

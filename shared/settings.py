@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.egress.targets import parse_allowed
+from shared.translation.thresholds import parse_thresholds
 
 PREFIX = "PRESSRUN_"
 CLIENT_VARIABLES = frozenset({"PRESSRUN_URL", "PRESSRUN_API_KEY"})
@@ -226,6 +227,22 @@ class Settings(BaseSettings):
             "which OpenAI's clients give up and ask again.",
         ),
     ] = 570.0
+    moderation_model: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            description="Classifier, or alias of one, that `POST /v1/moderations` asks when the "
+            "call names no model; default: the first one by name whose catalog entry lists that "
+            "endpoint.",
+        ),
+    ] = None
+    moderation_threshold: Annotated[
+        str,
+        Field(
+            description="Score from which a category of moderation is flagged, and exceptions: "
+            "`0.5,violence=0.8,spam=off`. A category that is `off` is not shown.",
+        ),
+    ] = "0.5"
     key_cache_seconds: Annotated[
         float,
         Field(
@@ -253,6 +270,12 @@ class Settings(BaseSettings):
         if not url.startswith("postgresql+psycopg://"):
             raise ValueError("must start with postgresql+psycopg://")
         return url
+
+    @field_validator("moderation_threshold")
+    @classmethod
+    def _lists_thresholds(cls, text: str) -> str:
+        parse_thresholds(text)
+        return text
 
     @field_validator("webhook_allowed_hosts")
     @classmethod

@@ -14,6 +14,7 @@ from shared.errors import PressrunError
 from shared.lifecycle import Claim
 from shared.states import Stage
 from shared.storage.base import Store
+from shared.translation.thresholds import USUAL, Thresholds
 from worker.execution import ShardRun
 from worker.generation import Generation
 from worker.inputs import Leaving
@@ -46,13 +47,17 @@ class Admission:
         session: Session,
         mailbox: Mailbox,
         generation: Generation,
+        thresholds: Thresholds = USUAL,
     ) -> None:
+        """``thresholds`` are those of moderations."""
         self._mailbox = mailbox
         self._generation = generation
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self._model_threads = ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="model")
         self._leaving = threading.Event()
-        self._reader = Reader(database, store, spool, session, self._leaving, files=files)
+        self._reader = Reader(
+            database, store, spool, session, self._leaving, files=files, thresholds=thresholds
+        )
         generation.on_wants_inputs = self._fetch_more
         generation.placement.on_absent = self._fetch_model
 

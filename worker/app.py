@@ -19,6 +19,7 @@ from shared.pools import TRAIN, UPKEEP
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
+from shared.translation.thresholds import parse_thresholds
 from worker.admission import Admission
 from worker.catalog import ModelCache
 from worker.commits import Commits
@@ -185,6 +186,7 @@ class Worker:
                 session=self._session,
                 mailbox=self._mailbox,
                 generation=generation,
+                thresholds=parse_thresholds(settings.moderation_threshold),
             ),
             desks=self._desks,
             pools=self._pools,
@@ -205,6 +207,7 @@ class Worker:
             max_line_bytes=self._settings.max_line_bytes,
             max_reported=self._settings.max_reported_errors,
             scratch=self._settings.scratch_dir,
+            moderation_model=self._settings.moderation_model,
         )
 
     def _make_trainings(self) -> Trainings:

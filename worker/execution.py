@@ -101,6 +101,8 @@ class ShardRun:
         if result.index not in self.unfinished:
             return
         self.unfinished.discard(result.index)
+        if (translate := self.rows[result.index].translate_back) is not None:
+            result = translate(result)
         good = result.status < HTTP_ERROR
         self.completed += good
         self.failed += not good

@@ -108,6 +108,11 @@ def slices_prefix(tenant_id: str, job_id: str) -> str:
     return job_prefix(tenant_id, job_id) + "s/"
 
 
+def own_inputs_prefix(tenant_id: str, job_id: str) -> str:
+    """The folder of inputs that attempts made of another batch's rows; one of them stays."""
+    return job_prefix(tenant_id, job_id) + "input/"
+
+
 def assembly_prefix(tenant_id: str, job_id: str, epoch: int) -> str:
     """The folder of one attempt to assemble; the one that succeeded has the batch's files."""
     return attempt_prefix(tenant_id, job_id, "final", epoch)

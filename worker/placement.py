@@ -204,7 +204,7 @@ def _submit(child: EngineChild, run: ShardRun, indexes: list[int], served: Serve
     rows = [
         Row(
             row.index,
-            row.endpoint,
+            row.engine_endpoint or row.endpoint,
             row.body,
             row_id(run.claim, row),
             row.inputs or {},

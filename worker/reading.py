@@ -19,6 +19,8 @@ from shared.lifecycle import Claim
 from shared.plans import PlanError
 from shared.states import Stage
 from shared.storage.base import Store
+from shared.translation import ENGINE_ENDPOINTS
+from shared.translation.thresholds import USUAL, Thresholds
 from worker.execution import ShardRun
 from worker.inputs import TAKES_MEDIA, Gathered, Gathering, Leaving, refused
 from worker.model_files import ModelFiles
@@ -28,6 +30,7 @@ from worker.serving import Unservable
 from worker.session import Session
 from worker.spool import Spool
 from worker.steps import read_step
+from worker.translating import Translator
 
 log = structlog.get_logger()
 
@@ -45,6 +48,7 @@ def is_plain(claim: Claim) -> bool:
         claim.stage == Stage.GENERATE
         and claim.kind != "batch"
         and claim.endpoint not in TAKES_MEDIA
+        and claim.endpoint not in ENGINE_ENDPOINTS
     )
 
 
@@ -60,7 +64,10 @@ class Reader:
         leaving: threading.Event,
         *,
         files: ModelFiles,
+        thresholds: Thresholds = USUAL,
     ) -> None:
+        """``thresholds`` are those of moderations."""
+        self._translator = Translator(thresholds)
         self._database = database
         self._store = store
         self._files = files
@@ -80,7 +87,7 @@ class Reader:
             if claim.stage != Stage.STEP:
                 raise
             return _refused_step(claim, session_id, error)
-        run = ShardRun(claim, session_id, rows)
+        run = ShardRun(claim, session_id, self._translator.rows(claim, rows))
         if any(row.endpoint in TAKES_MEDIA for row in rows):
             run.provide(self.gather(claim, session_id, rows))
         return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -10,6 +10,7 @@ import msgspec
 
 from shared.lifecycle import Claim
 from shared.storage.base import Store
+from worker.engines.protocol import RowResult
 
 
 class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +23,7 @@ class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Named(msgspec.Struct, frozen=True):
-    model: str
+    model: str = ""
 
 
 _lines = msgspec.json.Decoder(InputLine)
@@ -44,6 +45,10 @@ class RowInput:
     """Within the plant; empty: made of the job and the line (``row_id``)."""
     inputs: dict[str, str] | None = None
     """Paths of the pictures and sounds that the body names, by ``MediaReference.name``."""
+    engine_endpoint: str = ""
+    """What an engine is asked, of a row that was translated: ``body`` is of this endpoint then."""
+    translate_back: Callable[[RowResult], RowResult] | None = None
+    """Makes the answer of ``endpoint`` of the engine's."""
 
 
 def row_id(claim: Claim, row: RowInput) -> str:
@@ -57,7 +62,7 @@ def decode_line(line: bytes) -> InputLine:
 
 
 def model_of(body: bytes | msgspec.Raw) -> str:
-    """The model that a validated body names."""
+    """The model that a validated body names; empty where it need not name one."""
     return _named.decode(body).model
 
 

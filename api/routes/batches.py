@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 from flask import Response, request
-from sqlalchemy import Connection
 
 from api import batch_rendering, parsing, rendering
+from api.batch_result_answers import DEFAULT_LINES, answer_results
+from api.batch_results import MAX_LINES, STATUSES
+from api.batch_submitting import get_batch, read_batch, submit_batch, submit_retry
+from api.deadlines import CANCEL_AFTER
 from api.idempotency import once_for
-from api.limits import DEFAULT_PRIORITY
-from api.requests import BatchRequest
+from api.requests import BatchRequest, BatchRetryRequest
 from api.routes.replies import cancel_job, json_reply
-from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable
+from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, header, query
 from api.services import Services
 from api.shapes import Batch, BatchList
-from api.webhook_requests import job_webhook
-from shared import lifecycle
-from shared.db.files import hold_file
-from shared.db.jobs import JobRow, get_job, list_jobs
+from shared.db.jobs import list_jobs
 from shared.errors import (
     Conflict,
     IdempotencyMismatch,
-    InvalidRequest,
     NotFound,
     SigningSecretMissing,
+    StorageFull,
+    StorageUnavailable,
     UnsupportedEndpoint,
     UrlNotAllowed,
 )
-from shared.ids import new_batch_id
-from shared.pools import UPKEEP
-from shared.specs import ANY_ENDPOINT, spec_for
 
 routes = RouteTable("Batches", "Files of calls, run as a whole")
 
 SUBMIT_ROUTE = "POST /v1/batches"
+RETRY_ROUTE = "POST /v1/batches/{batch_id}/retry"
+DEADLINE = header(
+    CANCEL_AFTER,
+    "Give up after so many seconds, minutes or hours, if that is before the completion window ends",
+    type="string",
+    pattern=r"^[1-9][0-9]{0,7}[smh]$",
+)
 
 
 @routes.post(
     "/v1/batches",
     body=BatchRequest,
-    parameters=(IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY, DEADLINE),
     answers={200: Batch},
     errors=(
         UnsupportedEndpoint,
@@ -49,61 +53,15 @@ SUBMIT_ROUTE = "POST /v1/batches"
     ),
 )
 def create_batch(services: Services, tenant_id: str) -> Response:
-    """Submits an uploaded file of calls. Its lines are checked before any of them runs."""
+    """Submits an uploaded file of calls. Its lines are checked before any of them runs. With
+    `dry_run`, that is all: the batch ends `completed`, with an `estimate`."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     once = once_for(SUBMIT_ROUTE, parsing.idempotency_key(request), document)
     first = once.first_use(services, tenant_id)
     if first is not None:
         return json_reply(_show(services, tenant_id, first))
-    return json_reply(_submit(services, tenant_id, _read(document), once.for_submit()))
-
-
-def _read(document: object) -> BatchRequest:
-    asked = parsing.validate(BatchRequest, document)
-    if asked.endpoint != ANY_ENDPOINT:
-        spec_for(asked.endpoint)
-    return asked
-
-
-def _submit(
-    services: Services, tenant_id: str, asked: BatchRequest, once: lifecycle.Idempotency | None
-) -> rendering.Object:
-    batch_id = new_batch_id()
-    spec: dict[str, object] = {"completion_window": asked.completion_window}
-    if asked.output_expires_after is not None:
-        spec["output_expires_after_seconds"] = asked.output_expires_after.seconds
-    seconds = parsing.window_seconds(asked.completion_window)
-    webhook = job_webhook(services, tenant_id, asked.webhook)
-    with services.transaction() as connection:
-        _require_input(connection, tenant_id, asked.input_file_id)
-        lifecycle.submit_batch(
-            connection,
-            job_id=batch_id,
-            tenant_id=tenant_id,
-            endpoint=asked.endpoint,
-            input_file_id=asked.input_file_id,
-            spec=spec,
-            metadata=asked.metadata,
-            priority=DEFAULT_PRIORITY,
-            expires_in_seconds=seconds,
-            window=services.settings.ready_window,
-            idempotency=once,
-        )
-        lifecycle.attach_webhook(connection, batch_id, webhook)
-        row = _get(connection, tenant_id, batch_id)
-    services.bell.ring(UPKEEP)
-    return batch_rendering.batch(row)
-
-
-def _require_input(connection: Connection, tenant_id: str, file_id: str) -> None:
-    known = parsing.is_id(file_id)
-    file = hold_file(connection, tenant_id, file_id) if known else None
-    if file is None:
-        raise NotFound("there is no such file", param="input_file_id")
-    if file.purpose != "batch":
-        raise InvalidRequest(
-            f"the file's purpose is '{file.purpose}', not 'batch'", param="input_file_id"
-        )
+    row = submit_batch(services, tenant_id, read_batch(document), once.for_submit())
+    return json_reply(batch_rendering.batch(row))
 
 
 @routes.get("/v1/batches", parameters=(LIMIT, AFTER), answers={200: BatchList})
@@ -130,14 +88,57 @@ def cancel_batch(services: Services, tenant_id: str, batch_id: str) -> Response:
     return json_reply(batch_rendering.batch(row))
 
 
+@routes.post(
+    "/v1/batches/<batch_id>/retry",
+    body=BatchRetryRequest,
+    parameters=(IDEMPOTENCY_KEY, DEADLINE),
+    answers={200: Batch},
+    errors=(Conflict, IdempotencyMismatch, UrlNotAllowed, SigningSecretMissing),
+)
+def retry_batch(services: Services, tenant_id: str, batch_id: str) -> Response:
+    """A new batch of those rows of an ended one that have no answer. Its input file is made before
+    it is validated; until then `input_file_id` is the first batch's."""
+    document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
+    once = once_for(
+        RETRY_ROUTE, parsing.idempotency_key(request), {"batch": batch_id, "body": document}
+    )
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return json_reply(_show(services, tenant_id, first))
+    asked = parsing.validate(BatchRetryRequest, document)
+    row = submit_retry(services, tenant_id, batch_id, asked, once.for_submit())
+    return json_reply(batch_rendering.batch(row))
+
+
+@routes.get(
+    "/v1/batches/<batch_id>/results",
+    parameters=(
+        query(
+            "limit",
+            "Most lines of the answer, which ends at 64 MiB too",
+            type="integer",
+            minimum=1,
+            maximum=MAX_LINES,
+            default=DEFAULT_LINES,
+        ),
+        query("after", "The `X-Next-After` of the answer before", type="string"),
+        query(
+            "status", "Only these rows; the same for all answers", type="string", enum=[*STATUSES]
+        ),
+    ),
+    answers={
+        200: "Lines as the output and error files have them, `application/x-ndjson`. "
+        "`X-Next-After`: where to go on. `X-Incomplete: true`: more may come. `X-Last-Line`: how "
+        "many lines were told by now"
+    },
+    errors=(StorageUnavailable, StorageFull),
+)
+def list_batch_results(services: Services, tenant_id: str, batch_id: str) -> Response:
+    """Lines of rows that are done, also while the batch runs. Who goes on with `X-Next-After` gets
+    each line once."""
+    return answer_results(services, tenant_id, batch_id, request)
+
+
 def _show(services: Services, tenant_id: str, batch_id: str) -> rendering.Object:
-    parsing.one_id(batch_id, "batch")
     with services.autocommit.connect() as connection:
-        return batch_rendering.batch(_get(connection, tenant_id, batch_id))
-
-
-def _get(connection: Connection, tenant_id: str, batch_id: str) -> JobRow:
-    found = get_job(connection, tenant_id, batch_id)
-    if found is None or found[0].kind != "batch":
-        raise NotFound("there is no such batch")
-    return found[0]
+        return batch_rendering.batch(get_batch(connection, tenant_id, batch_id))

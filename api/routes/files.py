@@ -6,19 +6,28 @@ import structlog
 from flask import Response, request
 
 from api import parsing, rendering
+from api.idempotency import Once, once_of
 from api.limits import BATCH_FILE_SECONDS
 from api.requests import FileForm
 from api.routes.replies import json_reply
-from api.routing import AFTER, MULTIPART, RouteTable, query
+from api.routing import AFTER, IDEMPOTENCY_KEY, MULTIPART, RouteTable, query
 from api.services import Services
 from api.shapes import Deleted, File, FileList
 from api.uploads import Upload, read_upload
 from shared.db import files
-from shared.errors import Conflict, InvalidRequest, NotFound, StorageFull, StorageUnavailable
+from shared.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    RequestUnderWay,
+    StorageFull,
+    StorageUnavailable,
+)
 from shared.ids import new_file_id
 
 routes = RouteTable("Files", "Inputs and outputs of batches")
 
+SUBMIT_ROUTE = "POST /v1/files"
 MOST_FILES = 10_000
 ORDERS = ("asc", "desc")
 
@@ -29,38 +38,49 @@ log = structlog.get_logger()
     "/v1/files",
     body=FileForm,
     body_types=(MULTIPART,),
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: File},
     errors=(StorageUnavailable, StorageFull),
 )
 def create_file(services: Services, tenant_id: str) -> Response:
     """Uploads a file. Batch inputs live for 30 days unless `expires_after` says otherwise."""
-    settings = services.settings
+    settings, key = services.settings, parsing.idempotency_key(request)
     with read_upload(
         request, scratch_dir=settings.scratch_dir, max_bytes=settings.max_file_bytes
     ) as upload:
-        row = _store(services, tenant_id, upload)
+        once = once_of(SUBMIT_ROUTE, key, upload.fingerprint)
+        first = once.first_use(services, tenant_id)
+        if first is not None:
+            return json_reply(rendering.file(_get(services, tenant_id, first)))
+        row = _store(services, tenant_id, upload, once)
     return json_reply(rendering.file(row))
 
 
-def _store(services: Services, tenant_id: str, upload: Upload) -> files.FileRow:
+def _store(services: Services, tenant_id: str, upload: Upload, once: Once) -> files.FileRow:
     file_id = new_file_id()
     key = f"t/{tenant_id}/f/{file_id}"
     stored = services.store.put_file(key, upload.path, media_type=upload.media_type)
     life = upload.expires_in_seconds
     if life is None and upload.purpose == "batch":
         life = BATCH_FILE_SECONDS
-    with services.autocommit.connect() as connection:
-        return files.insert_file(
-            connection,
-            file_id=file_id,
-            tenant_id=tenant_id,
-            filename=upload.filename,
-            purpose=upload.purpose,
-            bytes=stored.bytes,
-            sha256=stored.sha256,
-            storage_key=stored.key,
-            expires_in_seconds=life,
-        )
+    try:
+        with services.transaction() as connection:
+            row = files.insert_file(
+                connection,
+                file_id=file_id,
+                tenant_id=tenant_id,
+                filename=upload.filename,
+                purpose=upload.purpose,
+                bytes=stored.bytes,
+                sha256=stored.sha256,
+                storage_key=stored.key,
+                expires_in_seconds=life,
+            )
+            once.made(connection, tenant_id, file_id)
+    except RequestUnderWay:
+        services.store.delete(stored.key)
+        raise
+    return row
 
 
 @routes.get(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response, request
 
 from api import parsing
@@ -9,20 +11,27 @@ from api.direct import JOB_HEADER, call
 from api.errors import StillRunning
 from api.idempotency import once_for
 from api.routes.replies import json_reply
-from api.routing import IDEMPOTENCY_KEY, RouteTable
+from api.routing import IDEMPOTENCY_KEY, RouteTable, header
 from api.services import Services
 from api.shapes import Classifications, Completion, Embeddings
+from api.streaming import CANCEL_HEADER, stream_call, terms_of
 from api.submitting import prepare
 from shared.errors import (
     ContextLengthExceeded,
     IdempotencyMismatch,
     InvalidRequest,
     ModelNotFound,
-    StreamingUnsupported,
     TooManyRequests,
     UnsupportedParameter,
 )
-from shared.specs import ChatCompletionSpec, ClassificationSpec, CompletionSpec, EmbeddingSpec
+from shared.specs import (
+    ChatCompletionSpec,
+    ClassificationSpec,
+    CompletionSpec,
+    EmbeddingSpec,
+    GenerationSpec,
+    parse_body,
+)
 
 routes = RouteTable(
     "Inference",
@@ -37,31 +46,39 @@ DIRECT_ERRORS = (
     TooManyRequests,
     StillRunning,
 )
-_TEXT_ERRORS = (*DIRECT_ERRORS, StreamingUnsupported, ContextLengthExceeded)
+_TEXT_ERRORS = (*DIRECT_ERRORS, ContextLengthExceeded)
+_CANCEL_ON_DISCONNECT = header(
+    CANCEL_HEADER,
+    "Of a stream: its job is cancelled when the caller goes away before the end",
+    type="boolean",
+    default=False,
+)
 
 
 @routes.post(
     "/v1/chat/completions",
     body=ChatCompletionSpec,
-    parameters=(IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY, _CANCEL_ON_DISCONNECT),
     answers={200: Completion},
+    streams=True,
     errors=_TEXT_ERRORS,
 )
 def create_chat_completion(services: Services, tenant_id: str) -> Response:
-    """Replies to a conversation."""
-    return _answer(services, tenant_id, "/v1/chat/completions")
+    """Replies to a conversation; with `stream: true` as the reply is generated."""
+    return _answer_text(services, tenant_id, "/v1/chat/completions")
 
 
 @routes.post(
     "/v1/completions",
     body=CompletionSpec,
-    parameters=(IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY, _CANCEL_ON_DISCONNECT),
     answers={200: Completion},
+    streams=True,
     errors=_TEXT_ERRORS,
 )
 def create_completion(services: Services, tenant_id: str) -> Response:
-    """Continues a text."""
-    return _answer(services, tenant_id, "/v1/completions")
+    """Continues a text; with `stream: true` as it is generated."""
+    return _answer_text(services, tenant_id, "/v1/completions")
 
 
 @routes.post(
@@ -73,7 +90,7 @@ def create_completion(services: Services, tenant_id: str) -> Response:
 )
 def create_embedding(services: Services, tenant_id: str) -> Response:
     """Turns texts into vectors."""
-    return _answer(services, tenant_id, "/v1/embeddings")
+    return answer(services, tenant_id, "/v1/embeddings", json_document(services))
 
 
 @routes.post(
@@ -85,13 +102,27 @@ def create_embedding(services: Services, tenant_id: str) -> Response:
 )
 def create_classification(services: Services, tenant_id: str) -> Response:
     """Labels texts, or finds the entities in them, as the model was trained to."""
-    return _answer(services, tenant_id, "/v1/classifications")
+    return answer(services, tenant_id, "/v1/classifications", json_document(services))
 
 
-def _answer(services: Services, tenant_id: str, endpoint: str) -> Response:
-    document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
-    if not isinstance(document, dict):
-        raise InvalidRequest("the body must be a JSON object")
+def _answer_text(services: Services, tenant_id: str, endpoint: str) -> Response:
+    document = json_document(services)
+    if document.get("stream") is not True:
+        return answer(services, tenant_id, endpoint, document)
+    spec = parse_body(endpoint, document, streams=True)
+    if not isinstance(spec, GenerationSpec):
+        raise TypeError(f"{endpoint} is not an endpoint of text")
+    return stream_call(
+        services,
+        tenant_id,
+        once_for(f"POST {endpoint}", parsing.idempotency_key(request), document),
+        lambda: prepare(services, tenant_id, endpoint, document, spec),
+        terms_of(request, spec),
+    )
+
+
+def answer(services: Services, tenant_id: str, endpoint: str, document: dict[str, Any]) -> Response:
+    """The result of one call, waited for; or why there is none."""
     once = once_for(f"POST {endpoint}", parsing.idempotency_key(request), document)
     done = call(
         services,
@@ -102,3 +133,11 @@ def _answer(services: Services, tenant_id: str, endpoint: str) -> Response:
     if isinstance(done, Response):
         return done
     return json_reply(done.result, headers={JOB_HEADER: done.row.id})
+
+
+def json_document(services: Services) -> dict[str, Any]:
+    """The body of the request. Raises as ``parsing.json_body`` does."""
+    document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return document

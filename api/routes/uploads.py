@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from pathlib import Path
 
 import structlog
 from flask import Response, request
@@ -11,16 +13,16 @@ from sqlalchemy import Connection
 
 from api import parsing, rendering
 from api.errors import StillRunning
+from api.idempotency import Once, once_for, once_of, sha256_of
 from api.limits import BATCH_FILE_SECONDS
 from api.rendering import Object
 from api.routes.replies import json_reply
-from api.routing import MULTIPART, RouteTable
+from api.routing import IDEMPOTENCY_KEY, MULTIPART, RouteTable
 from api.services import Services
+from api.shapes import Upload, UploadPart
 from api.upload_requests import (
     CompleteRequest,
     PartForm,
-    Upload,
-    UploadPart,
     UploadRequest,
     read_complete_request,
     read_part,
@@ -56,13 +58,20 @@ JOIN_FAILED = "the parts could not be joined; complete the upload again"
 log = structlog.get_logger()
 
 
-@routes.post(ENDPOINT, body=UploadRequest, answers={200: Upload})
+@routes.post(
+    ENDPOINT, body=UploadRequest, parameters=(IDEMPOTENCY_KEY,), answers={200: Upload}
+)
 def create_upload(services: Services, tenant_id: str) -> Response:
     """Begins a file that comes in parts. It expires after an hour, unless it is completed."""
     settings = services.settings
     asked = read_upload_request(
         request, body_bytes=settings.max_body_bytes, most_bytes=settings.max_upload_bytes
     )
+    key = parsing.idempotency_key(request)
+    once = once_for(f"POST {ENDPOINT}", key, asked.model_dump(mode="json"))
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return json_reply(_show(services, tenant_id, first))
     life = None if asked.expires_after is None else asked.expires_after.seconds
     if life is None and asked.purpose == "batch":
         life = BATCH_FILE_SECONDS
@@ -77,6 +86,7 @@ def create_upload(services: Services, tenant_id: str) -> Response:
             bytes=asked.bytes,
             file_seconds=life,
         )
+        once.made(connection, tenant_id, upload_id)
     return json_reply(_show(services, tenant_id, upload_id))
 
 
@@ -84,6 +94,7 @@ def create_upload(services: Services, tenant_id: str) -> Response:
     f"{ENDPOINT}/<upload_id>/parts",
     body=PartForm,
     body_types=(MULTIPART,),
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: UploadPart},
     errors=(Conflict, StorageUnavailable, StorageFull),
 )
@@ -93,13 +104,24 @@ def add_upload_part(services: Services, tenant_id: str, upload_id: str) -> Respo
         upload = _found(get_upload(connection, tenant_id, _id(upload_id)))
         _require_open(upload)
         _require_room(connection, upload, 0)
-    part_id = new_part_id()
+    key, route = parsing.idempotency_key(request), f"POST {ENDPOINT}/{upload_id}/parts"
     with read_part(request, scratch_dir=services.settings.scratch_dir) as part:
-        key = parts_prefix(tenant_id, upload_id) + part_id
-        stored = services.store.put_file(key, part.path, media_type=PART_TYPE)
-        created_at = _keep_part(services, tenant_id, upload_id, part_id, stored)
+        path = part.path
+        once = once_of(route, key, lambda: parsing.fingerprint(sha256_of(path)))
+        part_id = once.first_use(services, tenant_id)
+        if part_id is None:
+            part_id = new_part_id()
+            _store_part(services, tenant_id, upload_id, part_id, path, once)
     shown = {"id": part_id, "object": "upload.part", "upload_id": upload_id}
-    return json_reply(shown | {"created_at": rendering.created_at_of(part_id, created_at)})
+    return json_reply(shown | {"created_at": rendering.created_at_of(part_id, time.time())})
+
+
+def _store_part(
+    services: Services, tenant_id: str, upload_id: str, part_id: str, path: Path, once: Once
+) -> None:
+    key = parts_prefix(tenant_id, upload_id) + part_id
+    stored = services.store.put_file(key, path, media_type=PART_TYPE)
+    _keep_part(services, tenant_id, upload_id, part_id, stored, once)
 
 
 def _keep_part(
@@ -108,14 +130,15 @@ def _keep_part(
     upload_id: str,
     part_id: str,
     stored: StoredObject,
-) -> float:
+    once: Once,
+) -> None:
     """Raises NotFound, Conflict or InvalidRequest; the object is removed then."""
     try:
         with services.transaction() as connection:
             upload = _found(lock_upload(connection, tenant_id, upload_id))
             _require_open(upload)
             _require_room(connection, upload, stored.bytes)
-            return lifecycle.add_part(
+            lifecycle.add_part(
                 connection,
                 part_id=part_id,
                 upload_id=upload_id,
@@ -123,6 +146,7 @@ def _keep_part(
                 sha256=stored.sha256,
                 key=stored.key,
             )
+            once.made(connection, tenant_id, part_id)
     except PressrunError:
         services.store.delete(stored.key)
         raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Response, request
 
 from api import parsing, rendering, webhook_rendering
+from api.idempotency import once_for
 from api.routes.replies import json_reply
-from api.routing import AFTER, LIMIT, RouteTable
+from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable
 from api.services import Services
 from api.shapes import (
     DeletedWebhookEndpoint,
@@ -33,6 +34,8 @@ from shared.webhook_signing import new_secret
 
 ENDPOINTS = "/v1/webhook_endpoints"
 ENDPOINT = f"{ENDPOINTS}/<webhook_endpoint_id>"
+ROTATE_SIGNING = "/v1/webhook_signing_secret/rotate"
+CREATE_ROUTE = f"POST {ENDPOINTS}"
 NOTHING = "there is no such webhook endpoint"
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -42,6 +45,7 @@ routes = RouteTable("Webhooks", "URLs that are told what has ended, signed, and 
 @routes.post(
     ENDPOINTS,
     body=EndpointRequest,
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: WebhookEndpointWithSecret},
     errors=(UrlNotAllowed, Conflict),
 )
@@ -50,6 +54,10 @@ def create_webhook_endpoint(services: Services, tenant_id: str) -> Response:
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(EndpointRequest, document)
     parsing.plain_text(asked.name, "name")
+    once = once_for(CREATE_ROUTE, parsing.idempotency_key(request), document)
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return _shown_again(services, tenant_id, first)
     require_url(services, asked.url)
     secret = new_secret()
     with services.transaction() as connection:
@@ -62,8 +70,9 @@ def create_webhook_endpoint(services: Services, tenant_id: str) -> Response:
             event_types=require_types(asked.event_types, "event_types"),
             secret=secret,
         )
-    if row is None:
-        raise Conflict(f"there are {webhooks.MAX_ENDPOINTS} webhook endpoints already")
+        if row is None:
+            raise Conflict(f"there are {webhooks.MAX_ENDPOINTS} webhook endpoints already")
+        once.made(connection, tenant_id, row.id)
     return _with_secret(row, secret)
 
 
@@ -137,6 +146,7 @@ def delete_webhook_endpoint(
     f"{ENDPOINT}/rotate_secret",
     body=RotateRequest,
     body_required=False,
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: WebhookEndpointWithSecret},
 )
 def rotate_webhook_secret(services: Services, tenant_id: str, webhook_endpoint_id: str) -> Response:
@@ -144,12 +154,17 @@ def rotate_webhook_secret(services: Services, tenant_id: str, webhook_endpoint_i
     it ends now."""
     keep, secret = _keep_old(services), new_secret()
     parsing.one_id(webhook_endpoint_id, "webhook endpoint")
+    route = f"POST {ENDPOINTS}/{webhook_endpoint_id}/rotate_secret"
+    once = once_for(route, parsing.idempotency_key(request), keep)
+    if once.first_use(services, tenant_id) is not None:
+        return _shown_again(services, tenant_id, webhook_endpoint_id)
     with services.transaction() as connection:
         row = webhooks.rotate_endpoint_secret(
             connection, tenant_id, webhook_endpoint_id, secret=secret, keep_old=keep
         )
-    if row is None:
-        raise NotFound(NOTHING)
+        if row is None:
+            raise NotFound(NOTHING)
+        once.made(connection, tenant_id, row.id)
     return _with_secret(row, secret)
 
 
@@ -170,17 +185,23 @@ def retrieve_webhook_signing_secret(services: Services, tenant_id: str) -> Respo
 
 
 @routes.post(
-    "/v1/webhook_signing_secret/rotate",
+    ROTATE_SIGNING,
     body=RotateRequest,
     body_required=False,
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: SigningSecretShown},
 )
 def rotate_webhook_signing_secret(services: Services, tenant_id: str) -> Response:
     """A new secret for the webhooks of single jobs, shown this once; also makes the first."""
     keep, secret = _keep_old(services), new_secret()
+    once = once_for(f"POST {ROTATE_SIGNING}", parsing.idempotency_key(request), keep)
+    again = once.first_use(services, tenant_id) is not None
     with services.transaction() as connection:
-        row = webhooks.rotate_secret(connection, tenant_id, secret=secret, keep_old=keep)
-    shown = webhook_rendering.signing_secret(row) | {"signing_secret": secret}
+        row = webhooks.get_secret(connection, tenant_id) if again else None
+        if row is None:
+            row = webhooks.rotate_secret(connection, tenant_id, secret=secret, keep_old=keep)
+            once.made(connection, tenant_id, tenant_id)
+    shown = webhook_rendering.signing_secret(row) | {"signing_secret": row.secret}
     return json_reply(shown, headers=NO_STORE)
 
 
@@ -192,6 +213,12 @@ def find_endpoint(services: Services, tenant_id: str, endpoint_id: str) -> webho
     if row is None:
         raise NotFound(NOTHING)
     return row
+
+
+def _shown_again(services: Services, tenant_id: str, endpoint_id: str) -> Response:
+    """The answer to a request that came twice: the first answer may not have arrived."""
+    row = find_endpoint(services, tenant_id, endpoint_id)
+    return _with_secret(row, row.secret)
 
 
 def _with_secret(row: webhooks.EndpointRow, secret: str) -> Response:

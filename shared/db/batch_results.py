@@ -64,7 +64,8 @@ SELECT ordinal, state IN ({OPEN_SHARD}), output_key IS NOT NULL OR errors_key IS
 """)
 
 _BEFORE = text("""
-SELECT CAST(coalesce(sum(output_bytes), 0) AS bigint), CAST(coalesce(sum(errors_bytes), 0) AS bigint)
+SELECT CAST(coalesce(sum(output_bytes), 0) AS bigint),
+       CAST(coalesce(sum(errors_bytes), 0) AS bigint)
   FROM shards
  WHERE job_id = :job AND tenant_id = :tenant AND stage = 'generate' AND ordinal < :first
 """)
@@ -85,9 +86,7 @@ def bytes_before(
     return output, errors
 
 
-def slices_from(
-    connect: Connect, tenant_id: str, job_id: str, ordinal: int
-) -> Iterator[SliceLook]:
+def slices_from(connect: Connect, tenant_id: str, job_id: str, ordinal: int) -> Iterator[SliceLook]:
     """The batch's slices from ``ordinal`` on, a page at a time; no connection is held between."""
     while True:
         values = {"tenant": tenant_id, "job": job_id, "first": ordinal, "limit": PAGE}

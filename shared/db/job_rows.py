@@ -63,6 +63,8 @@ class JobRow(NamedTuple):
     """What the request called ``model``."""
     models: dict[str, str] | None = None
     """Who held the aliases that the request, or the batch's rows, name."""
+    batch_detail: dict[str, Any] | None = None
+    """What else is known of a batch: its estimate, its commonest error."""
 
 
 class Standing(NamedTuple):
@@ -121,6 +123,7 @@ _SPECIAL = {
     "pool": "NULL",
     "now": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
     "error_counts": "CASE WHEN j.kind = 'batch' THEN j.detail -> 'error_counts' END",
+    "batch_detail": "CASE WHEN j.kind = 'batch' THEN j.detail END",
     "alias": _KNOWN.format(member="alias"),
     "models": _KNOWN.format(member="models"),
 } | {name: f"CAST(extract(epoch FROM j.{name}) AS double precision)" for name in _TIMES}

@@ -34,6 +34,7 @@ KIND_PREFIXES = {
     "import": "import_",
     "evaluation": "eval_",
     "optimization": "optjob-",
+    "response": "resp_",
 }
 
 _OUR_ID = re.compile(r"[a-z]{2,10}[_-][0-9a-z]{26}", re.ASCII)

@@ -34,6 +34,8 @@ class EndedJob:
     """Attempts 1 to this one wrote files that nobody will read."""
     deleted: bool
     """By its tenant: none of its files is wanted any more."""
+    input_key: str | None = None
+    """Of a batch of another one's rows: its input, which it may have made itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
         text(f"""
         SELECT j.tenant_id, j.id, j.kind = 'batch', j.kind IN ({OF_MODELS}), {MAKES_FILES},
                coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0),
-               j.deleted_at IS NOT NULL
+               j.deleted_at IS NOT NULL,
+               CASE WHEN j.kind = 'batch' AND j.validation_file_id IS NOT NULL
+                    THEN (SELECT f.storage_key FROM files f WHERE f.id = j.input_file_id) END
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
          WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)

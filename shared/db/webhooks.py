@@ -13,7 +13,7 @@ OLD_SECRET_HOURS = 24
 
 
 class EndpointRow(NamedTuple):
-    """A webhook endpoint; times in Unix seconds. Its secret is only for ``hint_of``."""
+    """A webhook endpoint; times in Unix seconds. Its secret is not for every answer."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ class EndpointRow(NamedTuple):
 
 
 class SecretRow(NamedTuple):
-    """What signs the webhooks of a tenant's jobs; ``secret`` is only for ``hint_of``."""
+    """What signs the webhooks of a tenant's jobs; ``secret`` is not for every answer."""
 
     secret: str
     created_at: float

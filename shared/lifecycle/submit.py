@@ -78,9 +78,9 @@ SELECT id, tenant_id, pool, 'generate', 0, CASE WHEN ready THEN 'ready' ELSE 'qu
 _BATCH = text(f"""
 WITH job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, spec, metadata, priority,
-                      input_file_id, shards_open, expires_at)
+                      input_file_id, validation_file_id, shards_open, expires_at)
     VALUES (:id, :tenant, 'batch', 'queued', :stage, :endpoint, CAST(:spec AS json),
-            CAST(:metadata AS json), :priority, :input_file_id, 1,
+            CAST(:metadata AS json), :priority, :input_file_id, :rows_file_id, 1,
             clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))))
 {SHARD}
 """)
@@ -245,8 +245,10 @@ def submit_batch(
     expires_in_seconds: float,
     window: int,
     idempotency: Idempotency | None = None,
+    rows_file_id: str | None = None,
 ) -> None:
-    """Queues a batch: its first shard validates the input on an upkeep worker."""
+    """Queues a batch: its first shard validates the input on an upkeep worker. ``rows_file_id`` is
+    an error file that says which rows of the input are meant; both stay until the batch ends."""
     connection.execute(
         _BATCH,
         {
@@ -256,6 +258,7 @@ def submit_batch(
             "stage": Stage.VALIDATE,
             "endpoint": endpoint,
             "input_file_id": input_file_id,
+            "rows_file_id": rows_file_id,
             "spec": json.dumps(spec),
             "metadata": None if metadata is None else json.dumps(metadata),
             "priority": priority,

@@ -29,7 +29,8 @@ def _as_list(asked: Any) -> Any:
     return asked
 
 
-_Input = NonEmptyText | ModerationPart
+_Texts = Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_INPUTS)]
+_Parts = Annotated[list[ModerationPart], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 class ModerationSpec(InferenceSpec):
@@ -38,11 +39,9 @@ class ModerationSpec(InferenceSpec):
     model: Annotated[str, Field(max_length=256)] = ""
     """A classifier; empty: the one that is configured to moderate."""
     input: Annotated[
-        list[_Input],
+        list[NonEmptyText | ModerationPart],
         Field(min_length=1, max_length=MAX_INPUTS),
-        BeforeValidator(
-            _as_list, json_schema_input_type=NonEmptyText | list[NonEmptyText] | list[ModerationPart]
-        ),
+        BeforeValidator(_as_list, json_schema_input_type=NonEmptyText | _Texts | _Parts),
     ]
 
     @model_validator(mode="before")

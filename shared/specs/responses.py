@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.errors import UnsupportedParameter
-from shared.specs.chat import MAX_MESSAGES
+from shared.specs.chat import MAX_MESSAGES, ResponseFormat
 from shared.specs.common import MAX_NEW_TOKENS, InferenceSpec, Text
 
 MAX_PARTS = 256
@@ -34,11 +34,8 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
 
 
-Parts = Annotated[
-    list[ResponsePart],
-    Field(min_length=1, max_length=MAX_PARTS),
-    BeforeValidator(_as_parts, json_schema_input_type=str | list[ResponsePart]),
-]
+_PartList = Annotated[list[ResponsePart], Field(min_length=1, max_length=MAX_PARTS)]
+Parts = Annotated[_PartList, BeforeValidator(_as_parts, json_schema_input_type=Text | _PartList)]
 
 
 class ResponseItem(_Known):
@@ -59,17 +56,8 @@ def _as_items(asked: Any) -> Any:
     return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
 
 
-Items = Annotated[
-    list[ResponseItem],
-    Field(min_length=1, max_length=MAX_MESSAGES),
-    BeforeValidator(_as_items, json_schema_input_type=str | list[ResponseItem]),
-]
-
-
-class ResponseFormat(_Known):
-    """Only the default, plain text."""
-
-    type: Literal["text"]
+_ItemList = Annotated[list[ResponseItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+Items = Annotated[_ItemList, BeforeValidator(_as_items, json_schema_input_type=Text | _ItemList)]
 
 
 class ResponseText(_Known):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from api import objects
+from api import batch_objects, objects
 from shared import lifecycle
 from shared.lifecycle import BadLine, Claim, NewFile, SliceEnd, UsageLine
 from shared.sharding import Slice
@@ -87,7 +87,7 @@ class Worker:
 
 def look(api: ApiCase, batch_id: str) -> dict[str, Any]:
     batch = api.get(f"/v1/batches/{batch_id}").json
-    objects.Batch.model_validate(batch)
+    batch_objects.Batch.model_validate(batch)
     job = api.get(f"/v1/jobs/{batch_id}").json
     objects.Job.model_validate(job)
     assert job["kind"] == "batch"
@@ -124,7 +124,7 @@ def test_a_batch_through_all_its_stages(api: ApiCase) -> None:
     batch = look(api, batch_id)
     assert (batch["status"], counts(batch)) == ("finalizing", (6, 5, 1))
     assert batch["finalizing_at"] is not None
-    assert (batch["output_file_id"], batch["usage"]) == (None, None)
+    assert (batch["output_file_id"], batch["usage"]["total_tokens"]) == (None, 55)
     worker.assemble(5, 1)
     batch = look(api, batch_id)
     assert (batch["status"], counts(batch)) == ("completed", (6, 5, 1))
@@ -277,7 +277,7 @@ def test_a_list_is_walked_by_its_cursor(api: ApiCase) -> None:
     batches = [api.submit_batch() for _ in range(5)]
     api.submit()
     first = api.get("/v1/batches?limit=3").json
-    objects.BatchList.model_validate(first)
+    batch_objects.BatchList.model_validate(first)
     assert first["has_more"]
     rest = api.get(f"/v1/batches?limit=3&after={first['last_id']}").json
     assert not rest["has_more"]

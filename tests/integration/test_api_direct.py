@@ -144,7 +144,7 @@ def test_the_same_key_and_body_make_one_job(media: MediaCase) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "code", "param"),
     [
-        ("/v1/chat/completions", CHAT | {"stream": True}, "streaming_unsupported", "stream"),
+        ("/v1/chat/completions", CHAT | {"stream": 1}, "invalid_request", "stream"),
         ("/v1/chat/completions", CHAT | {"tools": []}, "unsupported_parameter", "tools"),
         ("/v1/chat/completions", CHAT | {"model": PAINTER}, "model_not_found", "model"),
         ("/v1/completions", {"model": WRITER}, "invalid_request", "prompt"),

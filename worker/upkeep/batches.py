@@ -54,8 +54,11 @@ class BatchStages:
         *,
         ring: Callable[[Sequence[str]], None],
         limits: InputLimits,
+        moderation_model: str | None = None,
     ) -> None:
-        """``ring`` announces work in pools."""
+        """``ring`` announces work in pools; ``moderation_model`` moderates for rows that name
+        none."""
+        self._moderation_model = moderation_model
         self._database = database
         self._store = store
         self._ends = ends
@@ -93,6 +96,7 @@ class BatchStages:
             max_line_bytes=self._limits.line_bytes,
             max_reported=self._limits.reported,
             measured=measured,
+            moderation_model=self._moderation_model,
         ).run(lambda: self._read(chore, claim.input_key))
 
     def _open(self, chore: Chore, verdict: Verdict) -> None:

@@ -60,8 +60,10 @@ class UpkeepChores:
         max_line_bytes: int,
         max_reported: int,
         scratch: Path | None = None,
+        moderation_model: str | None = None,
     ) -> None:
-        """``scratch`` is a folder for temporary copies of uploads; None: the system's."""
+        """``scratch`` is a folder for temporary copies of uploads; None: the system's.
+        ``moderation_model`` moderates for rows that name none."""
         self._database = database
         self._store = store
         self._ringer = ringer
@@ -75,6 +77,7 @@ class UpkeepChores:
             self._ends,
             ring=self._ring,
             limits=InputLimits(rows=max_rows, line_bytes=max_line_bytes, reported=max_reported),
+            moderation_model=moderation_model,
         )
         self._sweeps = Sweeps(database, store, self._ends, ringer)
         self._tuning_data = TuningData(

@@ -22,6 +22,7 @@ from worker.outputs import (
     file_part,
     files_prefix,
     job_prefix,
+    own_inputs_prefix,
     slices_prefix,
 )
 
@@ -77,6 +78,10 @@ class Cleaner:
             for epoch in range(1, job.vain_assemblies + 1):
                 prefix = assembly_prefix(job.tenant_id, job.job_id, epoch)
                 removed += self._store.delete_prefix(prefix)
+        if job.input_key is not None:
+            folder = own_inputs_prefix(job.tenant_id, job.job_id)
+            keep = (job.input_key,) if job.input_key.startswith(folder) else ()
+            removed += self._store.delete_prefix(folder, keep=keep)
         if job.is_training:
             removed = self._remove_states(job)
         elif job.deleted:

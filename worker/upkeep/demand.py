@@ -9,6 +9,8 @@ from shared.specs import (
     EmbeddingSpec,
     ImageSpec,
     InferenceSpec,
+    ModerationSpec,
+    ResponseSpec,
     VideoSpec,
 )
 from shared.specs.common import GenerationSpec
@@ -55,9 +57,9 @@ class Demand:
 
 def _tokens(spec: InferenceSpec) -> tuple[int | None, int | None]:
     """Of the prompt, and the most that may be generated."""
-    if isinstance(spec, GenerationSpec):
+    if isinstance(spec, GenerationSpec | ResponseSpec):
         return spec.estimated_input_tokens(), spec.estimated_output_tokens(0) or None
-    if isinstance(spec, EmbeddingSpec | ClassificationSpec):
+    if isinstance(spec, EmbeddingSpec | ClassificationSpec | ModerationSpec):
         return spec.estimated_input_tokens(), 0
     return None, None
 

@@ -7,6 +7,16 @@ from types import MappingProxyType
 
 from shared.db.models import Model
 from shared.errors import ModelNotFound
+from shared.translation import serves
+from shared.translation.moderations import moderator
+
+
+def with_moderator(
+    models: Mapping[str, Model], aliases: Mapping[str, str], configured: str | None
+) -> Mapping[str, str]:
+    """``aliases``, and under no name at all the model that moderates where none is named."""
+    name = moderator({model.id: model.endpoints for model in models.values()}, configured)
+    return aliases if name is None else {**aliases, "": aliases.get(name, name)}
 
 
 class Names:
@@ -41,7 +51,7 @@ class Names:
         found = self.find(name)
         if found is None:
             raise ModelNotFound("there is no such model", param=param)
-        if endpoint not in found.endpoints:
+        if not serves(found.endpoints, endpoint):
             raise ModelNotFound(f"the model {name!r} does not serve {endpoint}", param=param)
         return found
 

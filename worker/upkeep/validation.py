@@ -12,17 +12,19 @@ import msgspec
 import numpy as np
 
 from shared.db.models import Model
-from shared.errors import PressrunError
+from shared.errors import ModerationNotConfigured, PressrunError
 from shared.lifecycle import BadLine
 from shared.plans import is_planned
 from shared.pools import UPKEEP
 from shared.sharding import PoolCutters, Slice, in_order
 from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
+from shared.translation import serves
+from shared.translation.moderations import HINT
 from worker.rows import InputLine, decode_line, model_of
 from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds, result_weight
 from worker.upkeep.demand import Demand
 from worker.upkeep.lines import Line, read_lines
-from worker.upkeep.offers import Names
+from worker.upkeep.offers import Names, with_moderator
 from worker.upkeep.unfolding import Planner, plan_row
 
 BOM = b"\xef\xbb\xbf"
@@ -78,7 +80,7 @@ class BatchValidator:
     which 8 bytes a row of hashes are enough to notice. ``endpoint`` may be ``ANY_ENDPOINT``: each
     row's ``url`` decides then. ``models`` are all that the tenant may name, by name, and
     ``aliases`` who holds them at this moment: every row means the same by one. ``measured``: the
-    verdict also says what the rows would consume.
+    verdict also says what the rows would consume. ``moderation_model`` is configured to moderate.
     """
 
     def __init__(
@@ -92,9 +94,10 @@ class BatchValidator:
         max_reported: int,
         planner: Planner = plan_row,
         measured: bool = False,
+        moderation_model: str | None = None,
     ) -> None:
         self._planner = planner
-        self._names = Names(models, aliases)
+        self._names = Names(models, with_moderator(models, aliases, moderation_model))
         self._endpoint = endpoint
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
@@ -154,6 +157,7 @@ class BatchValidator:
         if self._endpoint not in (row.url, ANY_ENDPOINT):
             raise _Refused("url_mismatch", f"'url' must be the batch's {self._endpoint}", "url")
         spec = parse_body_json(row.url, bytes(row.body))
+        spec.check_row()
         if not _names_only(row.body, spec.model):
             raise _Refused("invalid_request", "'model' is given more than once", "model")
         return row, self._destination(row.url, spec, line.number)
@@ -161,11 +165,13 @@ class BatchValidator:
     def _destination(self, url: str, spec: InferenceSpec, line: int) -> Destination:
         """Raises _Refused, and PressrunErrors for a graph that can't be planned."""
         model = self._names.find(spec.model)
+        if model is None and not spec.model:
+            raise ModerationNotConfigured(HINT, param="model")
         self._verdict.demand.add(url, model.id if model else spec.model, spec)
         if is_planned(url, model.engine if model else ""):
             steps = self._planner(url, spec, self._names, str(line))
             return Destination(UPKEEP, GRAPH_SECONDS, len(steps))
-        if model is None or url not in model.endpoints:
+        if model is None or not serves(model.endpoints, url):
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {url}", "model")
         return Destination(model.pool, expected_seconds(spec, model), result_weight(spec))
 

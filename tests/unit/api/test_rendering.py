@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api import batch_rendering, job_rendering, objects, rendering
+from api import batch_objects, batch_rendering, job_rendering, objects, rendering
 from shared.db.job_rows import JobRow
-from shared.ids import new_batch_id, new_file_id, new_job_id
+from shared.ids import accepted_seconds, new_batch_id, new_file_id, new_job_id
 
 CREATED = 1_800_000_000.0
 
@@ -39,7 +39,7 @@ def a_row(**changed: Any) -> JobRow:
 
 def batch(**changed: Any) -> dict[str, Any]:
     shown = batch_rendering.batch(a_row(**changed))
-    objects.Batch.model_validate(shown)
+    batch_objects.Batch.model_validate(shown)
     return shown
 
 
@@ -87,7 +87,7 @@ def test_absent_files_are_null_and_counts_are_there_from_the_start() -> None:
     assert shown["output_file_id"] is None
     assert shown["error_file_id"] is None
     assert shown["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
-    assert shown["usage"] is None
+    assert shown["usage"]["total_tokens"] == 7
     assert batch(state="succeeded")["usage"]["total_tokens"] == 7
 
 
@@ -128,14 +128,14 @@ def test_a_new_job_is_shown_as_it_will_be_read() -> None:
 @pytest.mark.parametrize("make", [new_job_id, new_batch_id, new_file_id])
 def test_an_id_tells_when_it_was_made(make: Any) -> None:
     before = int(time.time())
-    seconds = rendering.accepted_seconds(make())
+    seconds = accepted_seconds(make())
     assert seconds is not None
     assert before <= seconds <= int(time.time())
 
 
 @pytest.mark.parametrize("other", ["", "job_1", "x" * 40, "job_" + "I" * 26])
 def test_an_id_of_others_tells_nothing(other: str) -> None:
-    assert rendering.accepted_seconds(other) is None
+    assert accepted_seconds(other) is None
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

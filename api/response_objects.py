@@ -1,0 +1,120 @@
+"""The shapes of responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from api.objects import Page, Shape, UnixSeconds, Usage
+
+
+class ResponseTextPart(Shape):
+    """A text of a turn; `annotations` only on what a model said."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+
+
+class ResponseMessage(Shape):
+    """One turn."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["user", "assistant", "system", "developer"]
+    status: Literal["completed", "incomplete"]
+    content: list[ResponseTextPart]
+
+
+class ResponseError(Shape):
+    """Why a response failed."""
+
+    code: Annotated[
+        Literal["server_error", "invalid_prompt"],
+        Field(description="`invalid_prompt` where something of the request is at fault"),
+    ]
+    type: Annotated[str, Field(description="The job's own, more telling code")]
+    message: str
+    param: str | None
+
+
+class IncompleteDetails(Shape):
+    """Why an answer ends early."""
+
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseInputTokens(Shape):
+    """Of the input tokens."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class ResponseOutputTokens(Shape):
+    """Of the output tokens."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(Usage):
+    """Tokens that a response consumed."""
+
+    input_tokens_details: ResponseInputTokens
+    output_tokens_details: ResponseOutputTokens
+
+
+class ResponseFormatShown(Shape):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+class ResponseTextShown(Shape):
+    """How the answer looks."""
+
+    format: ResponseFormatShown
+
+
+class ResponseObject(Shape):
+    """An OpenAI response."""
+
+    id: str
+    object: Literal["response"]
+    created_at: UnixSeconds
+    completed_at: UnixSeconds | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    model: str
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    output: list[ResponseMessage]
+    usage: ResponseUsage | None
+    instructions: str | None
+    previous_response_id: str | None
+    max_output_tokens: int | None
+    temperature: float
+    top_p: float
+    metadata: dict[str, str]
+    background: bool
+    user: str | None
+    parallel_tool_calls: Literal[False]
+    tool_choice: Literal["none"]
+    tools: Annotated[list[str], Field(max_length=0)]
+    store: Literal[True]
+    text: ResponseTextShown
+    truncation: Literal["disabled"]
+
+
+class ResponseItemList(Page):
+    """A page of what a response was made of."""
+
+    data: list[ResponseMessage]
+
+
+class DeletedResponse(Shape):
+    """A response that is gone."""
+
+    id: str
+    object: Literal["response.deleted"]
+    deleted: Literal[True]

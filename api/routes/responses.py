@@ -1,0 +1,145 @@
+"""Responses, as OpenAI's clients ask for them: jobs of kind ``response``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from flask import Response, request
+
+from api import parsing, rendering, response_rendering
+from api.idempotency import once_for
+from api.routes.inference import DIRECT_ERRORS, answer, json_document
+from api.routes.replies import cancel_job, json_reply
+from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
+from api.services import Services
+from api.shapes import DeletedResponse, ResponseItemList, ResponseObject
+from api.submitting import Submission, prepare, submit_once
+from shared.db.briefs import Brief, briefs_of, delete_job
+from shared.db.jobs import JobRow, get_job
+from shared.errors import (
+    Conflict,
+    ContextLengthExceeded,
+    InvalidRequest,
+    NotFound,
+    StreamingUnsupported,
+)
+from shared.specs import ResponseSpec
+from shared.translation import RESPONSES
+from shared.translation.responses import SHOWN
+
+routes = RouteTable(
+    "Responses",
+    "A turn of a conversation, answered while the caller waits or in the background. Each is an "
+    "ordinary job under its own id, and is kept until it is deleted",
+)
+
+CANCEL_PATIENCE_SECONDS = 5.0
+"""What runs stops within a step: whoever cancels is told so, if it takes no longer."""
+ORDERS = ("asc", "desc")
+
+
+@routes.post(
+    RESPONSES,
+    body=ResponseSpec,
+    parameters=(IDEMPOTENCY_KEY,),
+    answers={200: ResponseObject},
+    errors=(*DIRECT_ERRORS, StreamingUnsupported, ContextLengthExceeded, NotFound, Conflict),
+)
+def create_response(services: Services, tenant_id: str) -> Response:
+    """Answers a turn of a conversation, which may go on from a `previous_response_id`. With
+    `background: true` the answer is a response that is queued: fetch it by its id."""
+    document = json_document(services)
+    if document.get("background") is not True:
+        return answer(services, tenant_id, RESPONSES, document)
+    once = once_for(f"POST {RESPONSES}", parsing.idempotency_key(request), document)
+    response_id, submission = submit_once(
+        services, tenant_id, once, lambda: _prepare(services, tenant_id, document)
+    )
+    if submission is None:
+        return _reply(*_find(services, tenant_id, response_id))
+    return json_reply(response_rendering.accepted(submission.as_new_job(), submission.body))
+
+
+def _prepare(services: Services, tenant_id: str, document: dict[str, Any]) -> Submission:
+    return prepare(services, tenant_id, RESPONSES, document)
+
+
+@routes.get(
+    "/v1/responses/<response_id>",
+    parameters=(
+        query("stream", "Not supported yet", type="string", enum=["false"], default="false"),
+    ),
+    answers={200: ResponseObject},
+    errors=(StreamingUnsupported,),
+)
+def retrieve_response(services: Services, tenant_id: str, response_id: str) -> Response:
+    """A response and, once it has one, its answer."""
+    if request.args.get("stream", "false") != "false":
+        raise StreamingUnsupported("responses do not stream yet", param="stream")
+    return _reply(*_find(services, tenant_id, response_id))
+
+
+@routes.get(
+    "/v1/responses/<response_id>/input_items",
+    parameters=(
+        LIMIT,
+        AFTER,
+        query("order", "By their place", type="string", enum=[*ORDERS], default="desc"),
+    ),
+    answers={200: ResponseItemList},
+)
+def list_input_items(services: Services, tenant_id: str, response_id: str) -> Response:
+    """The turns that a response was made of, those of earlier responses among them; the last one
+    first unless asked otherwise."""
+    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
+    order = parsing.choice(request, "order", ORDERS) or "desc"
+    after = parsing.cursor(request)
+    _, brief = _find(services, tenant_id, response_id, members=("input",))
+    try:
+        shown = response_rendering.items(
+            response_id, brief.asked["input"], after=after, limit=limit, order=order
+        )
+    except ValueError:
+        raise InvalidRequest("'after' is no item of this response", param="after") from None
+    return json_reply(shown)
+
+
+@routes.post("/v1/responses/<response_id>/cancel", answers={200: ResponseObject})
+def cancel_response(services: Services, tenant_id: str, response_id: str) -> Response:
+    """Asks a response to stop: what waits ends at once, what runs within a step. It changes nothing
+    about one that has ended, and asking again changes nothing."""
+    _find(services, tenant_id, response_id)
+    with suppress(Conflict):  # it has ended since, or before
+        row, _, _ = cancel_job(services, tenant_id, response_id, kind="response")
+        if not rendering.has_ended(row.state):
+            services.waiter.wait(tenant_id, response_id, CANCEL_PATIENCE_SECONDS)
+    return _reply(*_find(services, tenant_id, response_id))
+
+
+@routes.delete("/v1/responses/<response_id>", answers={200: DeletedResponse}, errors=(Conflict,))
+def delete_response(services: Services, tenant_id: str, response_id: str) -> Response:
+    """Deletes a response that has ended: what was asked, and its answer."""
+    _find(services, tenant_id, response_id)
+    with services.transaction() as connection:
+        if not delete_job(connection, tenant_id, response_id):
+            raise Conflict("this response has not ended: cancel it first")
+    return json_reply({"id": response_id, "object": "response.deleted", "deleted": True})
+
+
+def _find(
+    services: Services, tenant_id: str, response_id: str, members: tuple[str, ...] = SHOWN
+) -> tuple[JobRow, Brief]:
+    parsing.one_id(response_id, "response")
+    with services.autocommit.connect() as connection:
+        found = get_job(connection, tenant_id, response_id)
+        if found is None or found[0].kind != "response":
+            raise NotFound("there is no such response")
+        briefs = briefs_of(connection, tenant_id, [response_id], members=members)
+    if response_id not in briefs:
+        raise NotFound("there is no such response")
+    return found[0], briefs[response_id]
+
+
+def _reply(row: JobRow, brief: Brief) -> Response:
+    return json_reply(response_rendering.response(row, brief))
