@@ -48,4 +48,4 @@ starter-image-model: install ## Train starter_image/model anew from its data; co
 	  OMP_WAIT_POLICY=passive $(PYTHON) -m starter_image
 
 clean: ## Remove .venv and caches (not .pressrun, which holds data)
-	rm -rf .venv .venv-swift .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-swift .venv-openai1 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

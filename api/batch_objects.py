@@ -6,23 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api.objects import Page, Shape, UnixSeconds, Usage
-
-
-class BatchLineError(Shape):
-    """Why a batch's input was refused; ``line`` is 1-based."""
-
-    code: str
-    message: str
-    param: str | None
-    line: int | None
-
-
-class BatchErrors(Shape):
-    """The bad lines of a batch's input."""
-
-    object: Literal["list"]
-    data: list[BatchLineError]
+from api.objects import BatchErrors, Page, Shape, UnixSeconds, Usage
 
 
 class RequestCounts(Shape):

@@ -121,6 +121,8 @@ def _responses(blueprint: APIBlueprint, route: Route) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for error in _all_errors(route):
         by_status.setdefault(STATUS[error.code], []).append(f"`{error.code}`")
+    for status, code in route.refusals.items():
+        by_status.setdefault(status, []).append(f"`{code}`")
     for status, codes in sorted(by_status.items()):
         answers[str(status)] = {"description": ", ".join(codes), "content": _PROBLEM}
     answers["default"] = {"description": "Any other problem", "content": _PROBLEM}

@@ -34,7 +34,13 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Long-polls end when the worker is told to stop, rather than hold it for their whole time."""
+    """Long-polls end when the worker is told to stop, rather than hold it for their whole time;
+    and requests that gunicorn refuses by itself get a problem."""
+    from gunicorn import util
+
+    from api.unreadable import write_problem
+
+    util.write_error = write_problem
     services = _services(worker)
     if services is not None:
         services.waiter.serve_while(lambda: worker.alive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,7 +11,7 @@ from api import parsing
 from api.idempotency import Once
 from api.services import Services
 from shared import lifecycle
-from shared.db.aliases import hold_named
+from shared.db.aliases import hold_named, model_named
 from shared.db.files import hold_file
 from shared.db.model_jobs import TrainedOn, trained_on
 from shared.db.models import Model
@@ -25,6 +25,7 @@ from shared.errors import (
 from shared.ids import new_evaluation_id, new_optimization_id
 from shared.lifecycle import NewOptimization
 from shared.pools import TRAIN
+from shared.specs.aliases import is_alias_name
 from shared.specs.model_jobs import (
     METRICS,
     EvaluationSpec,
@@ -84,7 +85,11 @@ def check_evaluation(connection: Connection, tenant_id: str, spec: EvaluationSpe
 
     Raises as ``queue_evaluation`` does.
     """
-    models = [require_model(connection, tenant_id, name, "models") for name in spec.models]
+    held = {
+        name: require_model(connection, tenant_id, name, "models")
+        for name in _in_order(connection, tenant_id, spec.models)
+    }
+    models = [held[name] for name in spec.models]
     if len({model.id for model in models}) < len(models):
         raise InvalidRequest("'models' names a model twice", param="models")
     recipes = set(METRICS)
@@ -96,6 +101,15 @@ def check_evaluation(connection: Connection, tenant_id: str, spec: EvaluationSpe
     require_metric(spec.metric, recipes)
     require_file(connection, tenant_id, spec.file, "file")
     return models
+
+
+def _in_order(connection: Connection, tenant_id: str, names: Sequence[str]) -> list[str]:
+    """By the ids of the models: a training that drops old checkpoints locks them so, and another
+    order would let the two wait for each other."""
+    aliases = filter(is_alias_name, names)
+    found = {name: model_named(connection, tenant_id, name) for name in aliases}
+    ids = {name: model.id for name, model in found.items() if model is not None}
+    return sorted(names, key=lambda name: ids.get(name, name))
 
 
 def require_metric(metric: str, recipes: set[str]) -> None:

@@ -16,6 +16,7 @@ from flask import Request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
 
+from api.parsing import plain_encoding
 from shared.errors import (
     InvalidRequest,
     PayloadTooLarge,
@@ -67,6 +68,7 @@ def read_form(
     """
     if request.mimetype != "multipart/form-data":
         raise UnsupportedMediaType("send the file as Content-Type: multipart/form-data")
+    plain_encoding(request)
     limit = max_bytes + MAX_FORM_BYTES
     if request.content_length is not None and request.content_length > limit:
         _refuse_size(max_bytes, param)

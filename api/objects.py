@@ -103,6 +103,7 @@ class Job(Shape):
         "fine_tune",
         "evaluation",
         "optimization",
+        "response",
         "import",
     ]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
@@ -176,6 +177,22 @@ class Deleted(Shape):
     id: str
     object: Literal["file"]
     deleted: Literal[True]
+
+
+class BatchLineError(Shape):
+    """Why a batch's input was refused; ``line`` is 1-based."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(Shape):
+    """The bad lines of a batch's input."""
+
+    object: Literal["list"]
+    data: list[BatchLineError]
 
 
 class Health(Shape):

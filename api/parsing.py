@@ -16,6 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from api.errors import InvalidFields
 from api.limits import MAX_DEADLINE_SECONDS
 from shared.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMediaType
+from shared.specs.parsing import MAX_COUNTED_MISTAKES
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -39,6 +40,7 @@ def json_body(request: Request, *, max_bytes: int, besides: int | None = None) -
     """
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body as Content-Type: application/json")
+    plain_encoding(request)
     # One more than may come: a body without an announced length is cut there, without an error.
     request.max_content_length = max_bytes + 1
     too_large = PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes")
@@ -53,6 +55,12 @@ def json_body(request: Request, *, max_bytes: int, besides: int | None = None) -
     if besides is not None and _bytes_besides_data_urls(data, besides) > besides:
         raise PayloadTooLarge(f"the body is over the limit of {besides} bytes beside data: URLs")
     return decode_json(data)
+
+
+def plain_encoding(request: Request) -> None:
+    """Raises UnsupportedMediaType for a compressed body: what it would grow to is anybody's guess."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
 
 
 def _bytes_besides_data_urls(data: bytes, enough: int) -> int:
@@ -86,6 +94,8 @@ def validate(model: type[T], document: Any) -> T:
     try:
         return model.model_validate(document)
     except ValidationError as error:
+        if error.error_count() > MAX_COUNTED_MISTAKES:
+            raise InvalidRequest(f"the body has {error.error_count()} mistakes") from None
         details = error.errors(include_url=False, include_context=False, include_input=False)
         fields = [_field(item) for item in details[:MAX_LISTED_FIELDS]]
         raise InvalidFields(fields) from None

@@ -27,6 +27,11 @@ def request_id(environ: dict[str, Any]) -> str:
     return str(environ.get(_ENVIRON_KEY, ""))
 
 
+def new_request_id() -> str:
+    """An id for a request that has just come."""
+    return "req_" + secrets.token_hex(12)
+
+
 class ResponseHeaders:
     """Gives each request an id and each response the headers that all of them have."""
 
@@ -34,7 +39,7 @@ class ResponseHeaders:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        number = "req_" + secrets.token_hex(12)
+        number = new_request_id()
         environ[_ENVIRON_KEY] = number
         added = [("x-request-id", number), *SECURITY_HEADERS]
 

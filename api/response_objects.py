@@ -14,7 +14,7 @@ class ResponseTextPart(Shape):
 
     type: Literal["input_text", "output_text"]
     text: str
-    annotations: Annotated[tuple[str, ...], Field(max_length=0)] = ()
+    annotations: list[str] = Field(default_factory=list, max_length=0)
 
 
 class ResponseMessage(Shape):

@@ -63,6 +63,8 @@ class Route:
     access: Access = "tenant"
     answers: dict[int, Answer]
     errors: tuple[type[PressrunError], ...] = ()
+    refusals: dict[int, str] = field(default_factory=dict)
+    """Codes of problems that no error of the domain stands for."""
     parameters: tuple[Schema, ...] = ()
     body: type[BaseModel] | None = None
     body_types: tuple[str, ...] = ("application/json",)

@@ -58,7 +58,9 @@ def unchanged(services: Services, tenant_id: str, job_id: str, request: Request)
         return None
     standing = find_standing(services, tenant_id, job_id)
     tag = job_rendering.etag(standing, _life(services, standing))
-    place = job_rendering.place_in(request.if_none_match.as_set(include_weak=True), tag)
+    known = request.if_none_match.as_set(include_weak=True)
+    # Of an empty tag werkzeug makes None.
+    place = job_rendering.place_in({known_tag for known_tag in known if known_tag}, tag)
     if place is None and not request.if_none_match.star_tag:
         return None
     if standing.state == JobState.QUEUED:

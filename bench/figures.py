@@ -11,6 +11,7 @@ from bench import (
     http_figures,
     import_figures,
     media_figures,
+    million_figures,
     noop_figures,
     polling_figures,
     text_figures,
@@ -67,6 +68,7 @@ FIGURES = (
     Figure("batch_with_dead_endpoint", ">= 0.98", webhook_figures.batch_with_dead_endpoint),
     Figure("fake_rows_vs_script", ">= 0.2", batch_figures.fake_rows),
     Figure("peak_memory_growth", "<= 1.3", batch_figures.peak_memory),
+    Figure("million_rows", "<= 1.3", million_figures.million_rows),
     Figure("api_import_time", "<= 2", import_figures.api_import_time),
     Figure("api_resident_memory", "<= 150", http_figures.api_resident_memory),
 )

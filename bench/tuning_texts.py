@@ -44,6 +44,7 @@ def full_weights_loss(rig: Rig) -> Measurement:
         adapter="none",
         hyperparameters={"batch_size": 4, "max_steps": steps, "n_epochs": 10},
         generate=0,
+        evaluate_steps=steps // 2,
         checkpoint_minutes=60.0,
     )
     return _fall(trained.sides("valid_loss"), trained.about())

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need besides .venv: Debian's RabbitMQ, and OpenStack Swift in a venv of its own.
+# What the tests need besides .venv: Debian's RabbitMQ, and OpenStack Swift and an old openai client,
+# each in a venv of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,3 +20,4 @@ if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
   fi
 fi
 .venv/bin/python -m tests.services.swift install
+.venv/bin/python -m tests.services.openai1 install

@@ -209,31 +209,29 @@ def describe(batch: Json) -> RenderableType:
         "endpoint": batch["endpoint"],
         "rows": f"{counts.completed} completed, {counts.failed} failed, {counts.total} in all",
         "created": when(batch["created_at"]),
-        **estimated(batch.get("estimate") or {}),
+        **estimated(batch.get("estimate")),
         "output file": batch.get("output_file_id"),
         "error file": batch.get("error_file_id"),
     }
     return table("", "", rows=fields.items(), headed=False)
 
 
-def estimated(estimate: Json) -> Json:
+def estimated(estimate: Json | None) -> Json:
     """What a dry run found, for people."""
-    shown = (
-        {
-            "would be": f"{estimate['rows']} rows in {estimate['slices']} slices",
-            "input tokens": estimate.get("input_tokens"),
-            "output tokens": estimate.get("output_tokens"),
-            "at most": estimate.get("max_output_tokens"),
-            "can run now": "yes" if estimate["is_possible"] else "no: a pool has no worker",
-            "would start": estimate.get("estimated_start") and when(estimate["estimated_start"]),
-        }
-        if estimate
-        else {}
-    )
-    if cost := estimate.get("cost"):
-        for name in ("expected", "at_most"):
-            if name in cost:
-                shown[f"cost, {name.replace('_', ' ')}"] = f"{cost[name]} {cost['currency']}"
+    if not estimate:
+        return {}
+    start = estimate.get("estimated_start")
+    cost = estimate.get("cost") or {}
+    shown = {
+        "would be": f"{estimate['rows']} rows in {estimate['slices']} slices",
+        "input tokens": estimate.get("input_tokens"),
+        "output tokens": estimate.get("output_tokens"),
+        "output tokens, at most": estimate.get("max_output_tokens"),
+        "cost": f"{cost['expected']} {cost['currency']}" if "expected" in cost else None,
+        "cost, at most": f"{cost['at_most']} {cost['currency']}" if "at_most" in cost else None,
+        "can run now": "yes" if estimate["is_possible"] else "no: a pool has no worker",
+        "would start": when(start) if start else None,
+    }
     return {name: value for name, value in shown.items() if value is not None}
 
 

@@ -172,6 +172,21 @@ def s3_bucket(s3_server: SwiftServer) -> S3Bucket:
     return s3_server.new_bucket()
 
 
+# --- clients ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def openai1_python() -> str:
+    """A Python that has the last ``openai`` client of generation 1. The first run ever installs it,
+    which needs a package index."""
+    from tests.services.openai1 import Openai1Unavailable, ensure_openai1
+
+    try:
+        return str(ensure_openai1())
+    except Openai1Unavailable as error:
+        _missing(str(error))
+
+
 # --- faults -------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,7 @@ class ShardRun:
         if result.index not in self.unfinished:
             return
         self.unfinished.discard(result.index)
-        if (translate := self.rows[result.index].translate_back) is not None:
-            result = translate(result)
+        result = self.rows[result.index].answered(result)
         good = result.status < HTTP_ERROR
         self.completed += good
         self.failed += not good

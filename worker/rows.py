@@ -23,7 +23,7 @@ class InputLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Named(msgspec.Struct, frozen=True):
-    model: str = ""
+    model: str | None = None
 
 
 _lines = msgspec.json.Decoder(InputLine)
@@ -50,6 +50,10 @@ class RowInput:
     translate_back: Callable[[RowResult], RowResult] | None = None
     """Makes the answer of ``endpoint`` of the engine's."""
 
+    def answered(self, result: RowResult) -> RowResult:
+        """An engine's answer to the row, as the caller of ``endpoint`` expects it."""
+        return result if self.translate_back is None else self.translate_back(result)
+
 
 def row_id(claim: Claim, row: RowInput) -> str:
     """The same on every attempt; the ids of the row's artifacts are made of it."""
@@ -63,7 +67,7 @@ def decode_line(line: bytes) -> InputLine:
 
 def model_of(body: bytes | msgspec.Raw) -> str:
     """The model that a validated body names; empty where it need not name one."""
-    return _named.decode(body).model
+    return _named.decode(body).model or ""
 
 
 def single_row(claim: Claim) -> list[RowInput]:

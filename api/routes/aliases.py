@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import Response, request
 from sqlalchemy import Connection
@@ -40,14 +41,25 @@ MOST_ID = 2**59
 routes = RouteTable("Aliases", "Names that move from model to model")
 
 
-@routes.post(ALIASES, body=AliasSpec, answers={201: ModelAlias}, errors=(ModelNotFound, Conflict))
+@routes.post(
+    ALIASES,
+    body=AliasSpec,
+    parameters=(IDEMPOTENCY_KEY,),
+    answers={201: ModelAlias},
+    errors=(ModelNotFound, Conflict),
+)
 def create_model_alias(services: Services, tenant_id: str) -> Response:
     """Makes an alias such as `news-writer@production`. It may stand wherever a request names a
     model, and never takes the place of a model of that name."""
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(AliasSpec, document)
+    once = once_for(f"POST {ALIASES}", parsing.idempotency_key(request), document)
+    first = once.first_use(services, tenant_id)
+    if first is not None:
+        return json_reply(_show(services, tenant_id, first), HTTPStatus.CREATED)
     with services.transaction() as connection:
         lifecycle.create_alias(connection, tenant_id=tenant_id, name=asked.name, model=asked.model)
+        once.made(connection, tenant_id, asked.name)
         row = _find(connection, tenant_id, asked.name)
     return json_reply(alias_rendering.alias(row), HTTPStatus.CREATED)
 
@@ -109,20 +121,25 @@ def move_model_alias(services: Services, tenant_id: str, alias_name: str) -> Res
     f"{ONE}/rollback",
     body=AliasRollbackSpec,
     body_required=False,
+    parameters=(IDEMPOTENCY_KEY,),
     answers={200: ModelAlias},
     errors=(Conflict,),
 )
 def roll_back_model_alias(services: Services, tenant_id: str, alias_name: str) -> Response:
     """Gives an alias back to the model that held it before; once more: to the one before that."""
-    asked = AliasRollbackSpec()
+    document: Any = {}
     if request.content_length or request.mimetype:
         document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
-        asked = parsing.validate(AliasRollbackSpec, document)
-    name = _known(alias_name)
+    asked = parsing.validate(AliasRollbackSpec, document)
+    name, route = _known(alias_name), f"POST {ALIASES}/{alias_name}/rollback"
+    once = once_for(route, parsing.idempotency_key(request), document)
+    if once.first_use(services, tenant_id) is not None:
+        return json_reply(_show(services, tenant_id, name))
     with services.transaction() as connection:
         lifecycle.rollback_alias(
             connection, tenant_id=tenant_id, name=name, expected=expected_of(asked)
         )
+        once.made(connection, tenant_id, name)
         row = _find(connection, tenant_id, name)
     return json_reply(alias_rendering.alias(row))
 

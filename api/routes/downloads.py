@@ -22,6 +22,7 @@ routes = RouteTable("Downloads", "Contents of files, by signed URL")
     access="open",
     parameters=(header("Range", "One range of bytes", type="string"),),
     answers={200: "The content", 206: "A part of the content"},
+    refusals={416: "range_not_satisfiable"},
     errors=(Forbidden, StorageUnavailable),
 )
 def download(services: Services, token: str) -> Response:

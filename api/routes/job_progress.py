@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -222,6 +223,6 @@ def _last_event() -> int | None:
     value = request.headers.get("Last-Event-ID") or None
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and int(value[:20]) <= MOST_EVENT_ID):
+    if not re.fullmatch(r"[0-9]{1,20}", value, re.ASCII) or int(value) > MOST_EVENT_ID:
         raise InvalidRequest("'Last-Event-ID' must be the id of an event", param="Last-Event-ID")
     return int(value)

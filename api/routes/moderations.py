@@ -16,7 +16,7 @@ routes = RouteTable("Moderations", "Whether texts are harmful, as a classifier o
 
 
 @routes.post(
-    MODERATIONS,
+    "/v1/moderations",
     body=ModerationSpec,
     parameters=(IDEMPOTENCY_KEY,),
     answers={200: Moderations},

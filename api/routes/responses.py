@@ -40,7 +40,7 @@ ORDERS = ("asc", "desc")
 
 
 @routes.post(
-    RESPONSES,
+    "/v1/responses",
     body=ResponseSpec,
     parameters=(IDEMPOTENCY_KEY,),
     answers={200: ResponseObject},

@@ -58,9 +58,7 @@ JOIN_FAILED = "the parts could not be joined; complete the upload again"
 log = structlog.get_logger()
 
 
-@routes.post(
-    ENDPOINT, body=UploadRequest, parameters=(IDEMPOTENCY_KEY,), answers={200: Upload}
-)
+@routes.post(ENDPOINT, body=UploadRequest, parameters=(IDEMPOTENCY_KEY,), answers={200: Upload})
 def create_upload(services: Services, tenant_id: str) -> Response:
     """Begins a file that comes in parts. It expires after an hour, unless it is completed."""
     settings = services.settings
@@ -111,17 +109,17 @@ def add_upload_part(services: Services, tenant_id: str, upload_id: str) -> Respo
         part_id = once.first_use(services, tenant_id)
         if part_id is None:
             part_id = new_part_id()
-            _store_part(services, tenant_id, upload_id, part_id, path, once)
+            _store_part(services, tenant_id, upload_id, part_id, path=path, once=once)
     shown = {"id": part_id, "object": "upload.part", "upload_id": upload_id}
     return json_reply(shown | {"created_at": rendering.created_at_of(part_id, time.time())})
 
 
 def _store_part(
-    services: Services, tenant_id: str, upload_id: str, part_id: str, path: Path, once: Once
+    services: Services, tenant_id: str, upload_id: str, part_id: str, *, path: Path, once: Once
 ) -> None:
     key = parts_prefix(tenant_id, upload_id) + part_id
     stored = services.store.put_file(key, path, media_type=PART_TYPE)
-    _keep_part(services, tenant_id, upload_id, part_id, stored, once)
+    _keep_part(services, tenant_id, upload_id, part_id, stored=stored, once=once)
 
 
 def _keep_part(
@@ -129,6 +127,7 @@ def _keep_part(
     tenant_id: str,
     upload_id: str,
     part_id: str,
+    *,
     stored: StoredObject,
     once: Once,
 ) -> None:
@@ -235,6 +234,12 @@ def _require_success(services: Services, tenant_id: str, join_id: str) -> None:
     if rendering.has_ended(row.state):
         raise StorageUnavailable(JOIN_FAILED)
     raise StillRunning("the parts are still being joined: complete it again to wait on")
+
+
+@routes.get(f"{ENDPOINT}/<upload_id>", answers={200: Upload})
+def retrieve_upload(services: Services, tenant_id: str, upload_id: str) -> Response:
+    """An upload, and the file that it became."""
+    return json_reply(_show(services, tenant_id, _id(upload_id)))
 
 
 @routes.post(f"{ENDPOINT}/<upload_id>/cancel", answers={200: Upload}, errors=(Conflict,))

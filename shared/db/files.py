@@ -37,6 +37,10 @@ RETURNING {_COLUMNS}
 
 _GET = f"SELECT {_COLUMNS} FROM files WHERE tenant_id = :tenant AND id = :id AND {_PRESENT}"
 
+_OF_JOB = text(f"""
+SELECT {_COLUMNS} FROM files WHERE tenant_id = :tenant AND id = :id AND deleted_at IS NULL
+""")
+
 _LISTS = {
     order: text(f"""
 SELECT {_COLUMNS} FROM files
@@ -90,6 +94,12 @@ def insert_file(
 
 def get_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
     row = connection.execute(text(_GET), {"tenant": tenant_id, "id": file_id}).one_or_none()
+    return None if row is None else FileRow._make(row)
+
+
+def file_of_job(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
+    """For workers: a file that an open job reads; it stays beyond its time until the job ends."""
+    row = connection.execute(_OF_JOB, {"tenant": tenant_id, "id": file_id}).one_or_none()
     return None if row is None else FileRow._make(row)
 
 

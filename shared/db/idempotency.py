@@ -31,16 +31,13 @@ class Claim(NamedTuple):
     """Whether it is the asker's to use now."""
     made: str | None
     """The id of what it was used for; None while that is under way."""
-    lease_seconds: float
-    """Until somebody else may take it, if it is under way."""
 
 
 # One round trip, and no wait: whoever commits the key at this moment holds its row.
 _CLAIM = text("""
 WITH known AS (
     SELECT fingerprint, claim, coalesce(job_id, object_id) AS made,
-           CAST(extract(epoch FROM claimed_at - clock_timestamp()) AS double precision)
-             + :lease AS seconds
+           claimed_at < clock_timestamp() - make_interval(secs => :lease) AS is_stale
       FROM idempotency_keys WHERE tenant_id = :tenant AND route = :route AND key = :key
 ), claimed AS (
     INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, claim, claimed_at)
@@ -48,7 +45,7 @@ WITH known AS (
            CAST(:fingerprint AS bytea), CAST(:claim AS text), clock_timestamp()
      WHERE NOT EXISTS (SELECT 1 FROM known)
         ON CONFLICT DO NOTHING
-    RETURNING fingerprint, claim, CAST(NULL AS text), CAST(:lease AS double precision)
+    RETURNING fingerprint, claim, CAST(NULL AS text), false
 )
 SELECT * FROM known UNION ALL SELECT * FROM claimed
 """)
@@ -118,12 +115,12 @@ def claim_key(
         # Somebody claimed it since the statement began: theirs is visible to the next one.
         row = connection.execute(_CLAIM, values).one_or_none()
     if row is None:
-        return Claim(fingerprint, False, None, CLAIM_SECONDS)
-    known, holder, made, seconds = row
-    stale = made is None and holder != claim and seconds <= 0
+        return Claim(fingerprint, False, None)
+    known, holder, made, is_stale = row
+    stale = made is None and holder != claim and is_stale
     if stale and connection.execute(_TAKE_OVER, values).rowcount:
-        return Claim(fingerprint, True, None, CLAIM_SECONDS)
-    return Claim(bytes(known), made is None and holder == claim, made, seconds or 0.0)
+        return Claim(fingerprint, True, None)
+    return Claim(bytes(known), made is None and holder == claim, made)
 
 
 def release_claim(

@@ -213,18 +213,7 @@ def finish_assembly(
         return _already_closed(connection, session_id, held, sha256=sha256)
     for file in (output, errors):
         if file is not None:
-            connection.execute(
-                _ADD_FILE,
-                {
-                    "job": job_id,
-                    "file_id": file.file_id,
-                    "filename": file.filename,
-                    "bytes": file.stored.bytes,
-                    "sha256": file.stored.sha256,
-                    "key": file.stored.key,
-                    "seconds": keep_seconds,
-                },
-            )
+            _add_file(connection, job_id, file, keep_seconds)
     if error_counts:
         detail = connection.execute(_READ_DETAIL, {"job": job_id}).scalar_one()
         detail["error_counts"] = dict(error_counts)
@@ -241,6 +230,21 @@ def finish_assembly(
         },
     )
     return True
+
+
+def _add_file(
+    connection: Connection, job_id: str, file: NewFile, keep_seconds: float | None
+) -> None:
+    values = {
+        "job": job_id,
+        "file_id": file.file_id,
+        "filename": file.filename,
+        "bytes": file.stored.bytes,
+        "sha256": file.stored.sha256,
+        "key": file.stored.key,
+        "seconds": keep_seconds,
+    }
+    connection.execute(_ADD_FILE, values)
 
 
 def _close_shard(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
+import json
+from dataclasses import asdict
+
 from sqlalchemy import Connection, text
 
 from shared.db.files import insert_file
@@ -132,7 +134,7 @@ def submit_join(
             "pool": UPKEEP,
             "stage": Stage.VALIDATE,
             "endpoint": ENDPOINT,
-            "spec": msgspec.json.encode(spec).decode(),
+            "spec": json.dumps(asdict(spec)),
             "priority": 0,
             "window": window,
         },

@@ -26,7 +26,9 @@ SELECT pg_try_advisory_xact_lock(:lock)
  WHERE EXISTS (SELECT 1 FROM webhook_deliveries WHERE status = 'pending')
 """)
 
-# A loose index scan: one probe for each receiver that is waited for, however much waits for it.
+# A loose index scan: one probe for each receiver that is waited for, however much waits for it. The
+# clock in subqueries bounds the scans of the index, and so does the length of leases: a receiver
+# may have many that are not due for hours. Leases of twice as long may be overlooked.
 _CLAIM = text("""
 WITH RECURSIVE waiting (circuit) AS (
     (SELECT circuit FROM webhook_deliveries WHERE status = 'pending' ORDER BY circuit LIMIT 1)
@@ -35,7 +37,7 @@ WITH RECURSIVE waiting (circuit) AS (
              WHERE d.status = 'pending' AND d.circuit > w.circuit ORDER BY d.circuit LIMIT 1)
       FROM waiting w WHERE w.circuit IS NOT NULL
 ), picked AS (
-    SELECT next.id, next.turn, next.due
+    SELECT next.id, next.tenant_id, next.turn, next.due
       FROM waiting w
       LEFT JOIN webhook_circuits c ON c.key = w.circuit
      CROSS JOIN LATERAL (
@@ -43,20 +45,24 @@ WITH RECURSIVE waiting (circuit) AS (
                   AS free
              FROM webhook_deliveries u
             WHERE u.circuit = w.circuit AND u.status = 'pending' AND u.lease IS NOT NULL
-              AND u.next_attempt_at > clock_timestamp()) room
+              AND u.next_attempt_at > (SELECT clock_timestamp())
+              AND u.next_attempt_at <= (SELECT clock_timestamp())
+                    + 2 * make_interval(secs => CAST(:lease_seconds AS double precision))) room
      CROSS JOIN LATERAL (
-           SELECT held.id, held.next_attempt_at AS due,
+           SELECT held.id, held.tenant_id, held.next_attempt_at AS due,
                   row_number() OVER (ORDER BY held.next_attempt_at) AS turn
-             FROM (SELECT q.id, q.next_attempt_at FROM webhook_deliveries q
+             FROM (SELECT q.id, q.tenant_id, q.next_attempt_at FROM webhook_deliveries q
                     WHERE q.circuit = w.circuit AND q.status = 'pending'
-                      AND q.next_attempt_at <= clock_timestamp()
+                      AND q.next_attempt_at <= (SELECT clock_timestamp())
                     ORDER BY q.next_attempt_at LIMIT room.free FOR UPDATE SKIP LOCKED) held) next
      WHERE w.circuit IS NOT NULL AND (c.open_until IS NULL OR c.open_until <= clock_timestamp())
        AND NOT EXISTS (SELECT 1 FROM webhook_endpoints e
                         WHERE e.id = w.circuit
                           AND (e.disabled_at IS NOT NULL OR e.deleted_at IS NOT NULL))
 ), chosen AS (
-    SELECT id FROM picked ORDER BY turn, due LIMIT :limit
+    -- Tenants take turns, and the receivers of each: anybody can name a thousand that hang.
+    SELECT id FROM picked
+     ORDER BY row_number() OVER (PARTITION BY tenant_id ORDER BY turn, due), due LIMIT :limit
 ), leased AS (
     UPDATE webhook_deliveries d
        SET lease = :lease, next_attempt_at = clock_timestamp()
@@ -172,7 +178,8 @@ def claim_deliveries(
     connection: Connection, *, lease: str, lease_seconds: float, limit: int, each: int
 ) -> list[LeasedDelivery]:
     """Leases up to ``limit`` deliveries that are due, at most ``each`` of one receiver under way
-    at a time, wherever they are sent from; receivers take turns. For a transaction of its own."""
+    at a time, wherever they are sent from; tenants take turns, and the receivers of each. For a
+    transaction of its own."""
     if not connection.execute(_TURN, {"lock": _TURN_LOCK}).scalar():
         return []
     values = {"lease": lease, "lease_seconds": lease_seconds, "limit": limit, "each": each}

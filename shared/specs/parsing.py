@@ -44,6 +44,8 @@ ENDPOINTS: dict[str, type[InferenceSpec]] = {
 
 ANY_ENDPOINT = "/v1/*"
 """The endpoint of a batch whose rows name theirs."""
+MAX_COUNTED_MISTAKES = 1_000
+"""Of a body with more, none is named: each would take a kilobyte."""
 
 
 def spec_for(endpoint: str) -> type[InferenceSpec]:
@@ -94,6 +96,8 @@ def _check_stream(spec: InferenceSpec, allowed: bool) -> None:
 
 
 def _to_domain_error(error: ValidationError) -> InvalidRequest:
+    if error.error_count() > MAX_COUNTED_MISTAKES:
+        return InvalidRequest(f"the body has {error.error_count()} mistakes")
     details = error.errors(include_url=False, include_context=False, include_input=False)
     first = details[0]
     param = _param(first)

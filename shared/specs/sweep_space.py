@@ -20,6 +20,9 @@ RATES = ("learning_rate", "learning_rate_multiplier")
 VALID_LOSS = "valid_loss"
 ENDLESS_PATIENCE = 1_000
 """The most evaluations that early stopping can wait: it then only says which weights are best."""
+MOST_STEPS = 1_000_000_000
+"""From the least to the greatest number of an axis. Beyond them, and where steps are smaller than
+floats can tell apart, counting overflows and looking for a number that is left does not end."""
 
 Params = Mapping[str, Any]
 
@@ -161,6 +164,8 @@ def _numbers(fixed: BaseModel, name: str, given: Dimension) -> Numbers:
     if step is not None and (step <= 0 or (whole and step != int(step)) or step > high - low):
         kind = "a whole number" if whole else "a number"
         raise _refused(name, f"it must be {kind} above 0 and at most max - min", ".step")
+    if step is not None and not _can_be_told(low, high, step):
+        raise _refused(name, f"it is too small: {MOST_STEPS} steps are the most", ".step")
     if step is None and whole:
         step = 1
     if step is not None:
@@ -170,6 +175,11 @@ def _numbers(fixed: BaseModel, name: str, given: Dimension) -> Numbers:
 
 def _steps(low: float, high: float, step: float) -> int:
     return math.floor((high - low) / step + 1e-9)
+
+
+def _can_be_told(low: float, high: float, step: float) -> bool:
+    """Whether each step is another number, and there are not too many of them."""
+    return high - low <= step * MOST_STEPS and low + step > low and high - step < high
 
 
 def _checked(fixed: BaseModel, name: str, value: Any, where: str) -> Any:

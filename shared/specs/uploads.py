@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 KIND = "upload"
 """Of jobs that join the parts of an upload. They are looked at by way of the upload alone."""
@@ -15,7 +15,8 @@ LIFE_SECONDS = 3_600
 """After which an upload that is not completed has expired."""
 
 
-class JoinSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True)
+class JoinSpec:
     """What a job that joins parts does."""
 
     upload_id: str

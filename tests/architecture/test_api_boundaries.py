@@ -127,6 +127,7 @@ COLLECTIONS = {
     "job_id": "jobs",
     "batch_id": "batches",
     "file_id": "files",
+    "upload_id": "uploads",
     "video_id": "videos",
     "campaign_id": "campaigns",
     "artifact_id": "artifacts",
@@ -134,12 +135,15 @@ COLLECTIONS = {
     "alias_name": "model_aliases",
     "webhook_endpoint_id": "webhook_endpoints",
     "delivery_id": "webhook_deliveries",
+    "response_id": "responses",
 }
 LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs", "model_aliases")
 
 
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/model_aliases/{alias_name}"): {"model": WRITER},
+    ("post", "/v1/batches/{batch_id}/retry"): {},
+    ("post", "/v1/uploads/{upload_id}/complete"): {"part_ids": ["part_x"]},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}"): {"name": "x"},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret"): {},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/replay"): {"since": 0},
@@ -161,10 +165,13 @@ def one_of_each(media: MediaCase) -> dict[str, str]:
     examples = media.upload(purpose="fine-tune").json["id"]
     tuning = {"model": WRITER, "training_file": examples}
     alias = {"name": "writer@production", "model": WRITER}
+    question = {"model": WRITER, "input": "x", "background": True}
+    upload = {"filename": "x", "purpose": "batch", "bytes": 1, "mime_type": "text/plain"}
     return {
         "job_id": job_id,
         "batch_id": batch_id,
         "file_id": media.get(f"/v1/batches/{batch_id}").json["input_file_id"],
+        "upload_id": media.post("/v1/uploads", upload).json["id"],
         "video_id": media.post("/v1/videos", {"model": FILMER, "prompt": "x"}).json["id"],
         "campaign_id": media.post("/v1/campaigns", BRIEF).json["id"],
         "artifact_id": artifact_id(f"{job_id}-0", "0.png"),
@@ -172,6 +179,7 @@ def one_of_each(media: MediaCase) -> dict[str, str]:
         "alias_name": media.post("/v1/model_aliases", alias).json["id"],
         "webhook_endpoint_id": endpoint_id,
         "delivery_id": media.get("/v1/webhook_deliveries").json["data"][0]["id"],
+        "response_id": media.post("/v1/responses", question).json["id"],
     }
 
 
@@ -187,7 +195,7 @@ def look_at(media: MediaCase, mine: dict[str, str]) -> dict[str, Any]:
 
 def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict[str, Any]) -> None:
     mine = one_of_each(media)
-    kinds = ("job_id", "batch_id", "video_id", "campaign_id", "fine_tuning_job_id")
+    kinds = ("job_id", "batch_id", "video_id", "campaign_id", "fine_tuning_job_id", "response_id")
     every_job = {mine[name] for name in kinds}
     stranger = media.new_tenant()
     before = look_at(media, mine)

@@ -51,13 +51,14 @@ def test_ten_at_once_make_one_job(api: ApiCase) -> None:
         reply = client.post(
             "/v1/jobs", json=COMPLETION, headers=api.key | {"Idempotency-Key": "race"}
         )
-        return reply.status_code, reply.json["id"]
+        return reply.status_code, reply.json.get("id", "")
 
     for _ in range(3):
         with ThreadPoolExecutor(10) as threads:
             replies = list(threads.map(submit, range(10)))
-        assert {status for status, _ in replies} <= {200, 202}
-        assert len({job_id for _, job_id in replies}) == 1
+        # On a busy machine some may be told that the first is still under way.
+        assert {status for status, _ in replies} <= {200, 202, 409}
+        assert len({job_id for status, job_id in replies if status != 409}) == 1
     with api.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 1
         assert connection.execute(text("SELECT count(*) FROM shards")).scalar() == 1

@@ -79,6 +79,7 @@ def test_three_parts_out_of_order_become_one_file(hall: Hall) -> None:
         assert hall.content(file["id"]) == data
         # The answer was lost: what was made is told again.
         assert complete(hall, upload_id, parts, md5=md5).json == reply.json
+    assert hall.get(f"/v1/uploads/{upload_id}").json == reply.json
     other = complete(hall, upload_id, parts)
     assert (other.status_code, other.headers["x-should-retry"]) == (409, "false")
     assert send(hall, upload_id, b"more").status_code == 409

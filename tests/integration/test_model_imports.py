@@ -280,6 +280,14 @@ def test_a_file_and_a_base_that_are_gone_are_told(plant: ImportPlant) -> None:
     assert plant.job(claim.job_id).error_code == "not_found"
 
 
+def test_an_accepted_import_outlives_the_time_of_its_file(plant: ImportPlant) -> None:
+    plant.submit(b"PK")
+    claim = plant.claim_import()
+    plant.sql("UPDATE files SET expires_at = clock_timestamp()")
+    plant.run(claim)
+    assert plant.job(claim.job_id).error_code == "invalid_archive"
+
+
 def test_an_open_import_keeps_its_base(plant: ImportPlant) -> None:
     job_id = plant.submit(b"PK", base_model="writer")
     with plant.connection() as connection:

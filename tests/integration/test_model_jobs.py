@@ -107,6 +107,14 @@ def test_what_is_gone_fails_the_job_and_is_named(hall: ModelHall, gone: str) -> 
     )
 
 
+def test_an_accepted_job_outlives_the_time_of_its_file(hall: ModelHall) -> None:
+    job_id = hall.evaluation()
+    hall.plant.sql("UPDATE files SET expires_at = clock_timestamp()")
+    hall.worker().run()
+    job = hall.plant.job(job_id)
+    assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)
+
+
 def test_a_killed_evaluation_starts_over(hall: ModelHall) -> None:
     job_id = hall.evaluation("[[wait 1]]")
     worker = hall.worker()

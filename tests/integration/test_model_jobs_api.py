@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from api import model_job_objects, objects
+from api.model_job_requests import check_evaluation
 from shared import lifecycle
 from shared.lifecycle import BadLine, EvaluationEnd, ModelMeasured
+from shared.specs.model_jobs import EvaluationSpec
 from tests.integration.api_case import ApiCase, api_fixture
 from tests.integration.model_job_api_case import (
     EVALUATIONS,
@@ -19,6 +23,7 @@ from tests.integration.model_job_api_case import (
     upload,
 )
 from tests.integration.tuning_case import TuningPlant
+from tests.plant import wait_until
 
 __all__ = ["api_fixture", "plant_fixture"]
 
@@ -178,3 +183,33 @@ def test_what_is_measured_stays(api: ApiCase, plant: TuningPlant) -> None:
     api.post(f"{EVALUATIONS}/{job_id}/cancel")
     assert api.delete(f"/v1/models/{name}").status_code == 200
     assert api.delete(f"/v1/files/{file}").status_code == 200
+
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def test_models_are_held_in_the_order_in_which_checkpoints_are_dropped(
+    api: ApiCase, plant: TuningPlant
+) -> None:
+    spec = EvaluationSpec(models=["writer", "poet"], file=upload(api), metric="loss")
+    tenant = plant.scalar("SELECT tenant_id FROM files WHERE id = :id", id=spec.file)
+    with plant.engine.begin() as training, ThreadPoolExecutor(1) as threads:
+        training.execute(text("SELECT 1 FROM models WHERE id = 'poet' FOR UPDATE"))
+        checked = threads.submit(_check, plant, tenant, spec)
+        wait_until(
+            lambda: plant.scalar(WAITING) == 1,
+            60.0,
+            lambda: repr(checked),
+        )
+        # Nobody has it: whoever locks both in their order gets them.
+        training.execute(text("SELECT 1 FROM models WHERE id = 'writer' FOR UPDATE NOWAIT"))
+        training.rollback()
+        assert checked.result(60.0) == ["writer", "poet"]
+
+
+def _check(plant: TuningPlant, tenant: str, spec: EvaluationSpec) -> list[str]:
+    with plant.engine.begin() as connection:
+        return [model.id for model in check_evaluation(connection, tenant, spec)]

@@ -70,6 +70,14 @@ def test_a_training_ends_with_a_model(hall: Hall) -> None:
     assert_nothing_left(worker)
 
 
+def test_a_training_outlives_the_time_of_its_files(hall: Hall) -> None:
+    job_id = hall.job()
+    hall.plant.sql("UPDATE files SET expires_at = clock_timestamp()")
+    hall.worker().run()
+    job = hall.plant.job(job_id)
+    assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)
+
+
 def test_every_step_has_its_numbers(hall: Hall) -> None:
     job_id = hall.job()
     hall.worker().run()

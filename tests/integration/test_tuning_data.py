@@ -226,6 +226,13 @@ def test_a_file_that_is_gone_fails_the_job(upkeep: Upkeep) -> None:
     )
 
 
+def test_an_accepted_job_outlives_the_time_of_its_files(upkeep: Upkeep) -> None:
+    job_id = upkeep.submit("supervised", jsonl(chats()), validation=jsonl(chats(2)))
+    upkeep.plant.sql("UPDATE files SET expires_at = clock_timestamp()")
+    upkeep.attempt()
+    assert [shard.stage for shard in upkeep.plant.shards(job_id)] == ["validate", "train"]
+
+
 def test_a_store_that_is_away_is_waited_for(upkeep: Upkeep) -> None:
     job_id = upkeep.submit("supervised", jsonl(chats()))
 

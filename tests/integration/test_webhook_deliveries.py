@@ -136,6 +136,19 @@ def test_receivers_take_turns_and_each_has_its_limit(plant: Plant) -> None:
     assert len(claim(plant, "s3", limit=99, each=8)) == 1
 
 
+def test_tenants_take_turns_however_many_receivers_each_names(plant: Plant) -> None:
+    """Receivers that hang keep senders: many of one tenant must not stand before everybody."""
+    for number in range(6):
+        attach(plant, *ended(plant, 1), f"https://h{number}.example.org/")
+    announce(plant)
+    endpoint(plant, tenant=OTHER)
+    ended(plant, 1, tenant=OTHER)
+    announce(plant)
+    first = claim(plant, limit=2, each=8)
+    assert len([item for item in first if item.endpoint_id]) == 1
+    assert len(claim(plant, "s2", limit=99, each=8)) == 5  # whoever is alone has all the rest
+
+
 # --- what came of it --------------------------------------------------------------------------
 
 

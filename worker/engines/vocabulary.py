@@ -13,6 +13,10 @@ from shared.specs import ChatMessage
 
 _WINDOW_MARGIN_TOKENS = 4
 _INCOMPLETE = "\ufffd"
+MOST_RENDERED_CHARACTERS = 2**24
+"""Of a conversation; what is tokenised takes many times its length."""
+MOST_QUOTED_CHARACTERS = 500
+"""Of what a template says of itself."""
 
 
 class Vocabulary:
@@ -38,9 +42,14 @@ class Vocabulary:
                 turns, add_generation_prompt=True, tokenize=False
             )
         except TemplateError as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses these messages: {error}", param="messages"
-            ) from error
+            why = f"refuses these messages: {error}"[:MOST_QUOTED_CHARACTERS]
+            raise InvalidRequest(f"the model's chat template {why}", param="messages") from error
+        except Exception as error:  # a tenant's own template may divide by zero, or worse
+            why = f"fails on these messages ({type(error).__name__})"
+            raise InvalidRequest(f"the model's chat template {why}", param="messages") from error
+        if len(rendered) > MOST_RENDERED_CHARACTERS:
+            why = "makes too much of these messages"
+            raise InvalidRequest(f"the model's chat template {why}", param="messages")
         tokens: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return tokens or [self._first_id()]
 

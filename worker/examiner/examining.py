@@ -23,6 +23,8 @@ TEMPLATE_SECONDS = 5.0
 LONGEST_CONVERSATION = 2**16
 """Characters that the conversations below may become."""
 MOST_NAMED = 3
+MOST_TABLE_BYTES = 2**28
+"""Of what a model computes when it is loaded, beyond as much as its weights take."""
 DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2", "U16": "uint16", "I16": "int16", "F16": "float16",
@@ -114,6 +116,7 @@ def compare(folder: Path, kind: Any, tensors: dict[str, torch.Tensor]) -> None:
         "invalid_setting",
         lambda: kind.config_class.from_pretrained(folder, local_files_only=True),
     )
+    refuse_tables(attempt("invalid_setting", lambda: _on_meta(kind, config)), tensors)
     _, found = attempt(
         "weights_mismatch",
         lambda: kind.from_pretrained(
@@ -128,6 +131,21 @@ def compare(folder: Path, kind: Any, tensors: dict[str, torch.Tensor]) -> None:
     )
     mismatched = [name for name, *_ in found["mismatched_keys"]]
     refuse_differences(mismatched, found["missing_keys"], found["unexpected_keys"], kind)
+
+
+def _on_meta(kind: Any, config: Any) -> torch.nn.Module:
+    with torch.device("meta"):
+        model: torch.nn.Module = kind(config)
+    return model
+
+
+def refuse_tables(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Raises Bad where settings alone, and no weights, would take an engine's memory: tables of
+    positions and masks, which a model fills for itself."""
+    tables = sum(buffer.nbytes for buffer in model.buffers())
+    if tables > MOST_TABLE_BYTES + sum(tensor.nbytes for tensor in tensors.values()):
+        message = f"its settings ask for {tables >> 20} MiB of tables beside its weights"
+        raise Bad("invalid_setting", message)
 
 
 def refuse_differences(mismatched: Any, missing: Any, unexpected: Any, kind: Any) -> None:

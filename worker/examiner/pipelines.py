@@ -11,7 +11,13 @@ from accelerate import init_empty_weights
 from diffusers.pipelines.stable_diffusion import safety_checker
 from diffusers.utils import logging
 
-from worker.examiner.examining import attempt, class_of, compare, refuse_differences
+from worker.examiner.examining import (
+    attempt,
+    class_of,
+    compare,
+    refuse_differences,
+    refuse_tables,
+)
 
 _SCHEDULER, _READERS = "Scheduler", ("ImageProcessor", "FeatureExtractor")
 
@@ -48,6 +54,7 @@ def _compare(folder: Path, kind: Any, tensors: dict[str, torch.Tensor]) -> None:
             return kind.from_config(_settings(folder, kind))
 
     model = attempt("invalid_setting", build)
+    refuse_tables(model, tensors)
     expected, given = model.state_dict(), dict(tensors)
     model._fix_state_dict_keys_on_load(given)
     both = expected.keys() & given.keys()

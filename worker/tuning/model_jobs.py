@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from shared.db.files import get_file
+from shared.db.files import file_of_job
 from shared.db.models import Model, models_by_id
 from shared.db.session import autocommit
 from shared.errors import NotFound
@@ -131,7 +131,7 @@ class Gathering:
     def _upload(self, name: str, file_id: str) -> tuple[Source, dict[str, Any]]:
         claim = self._order.claim
         with autocommit(self._means.database) as connection:
-            row = get_file(connection, claim.tenant_id, file_id)
+            row = file_of_job(connection, claim.tenant_id, file_id)
         gone = CannotTrain("not_found", f"The file {file_id} is gone.", self._param)
         if row is None:
             raise gone

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared.db.checkpoints import CheckpointRow, newest_checkpoints
-from shared.db.files import get_file
+from shared.db.files import file_of_job
 from shared.db.models import Model, models_by_id
 from shared.db.session import autocommit
 from shared.errors import NotFound
@@ -151,7 +151,7 @@ class Preparation:
     def _upload(self, param: str, file_id: str, folder: Path) -> _Upload:
         """A file of the tenant's, on this machine."""
         with autocommit(self._database) as connection:
-            row = get_file(connection, self._claim.tenant_id, file_id)
+            row = file_of_job(connection, self._claim.tenant_id, file_id)
         if row is None:
             raise CannotTrain("not_found", f"The {param} is gone.", param)
         path = folder / param

@@ -133,4 +133,4 @@ class Assembler:
         self.explained[part.ordinal] = written
         self.rows_failed += len(rows)
         if rows:
-            self._errors.add(error.code, error.message, times=len(rows))
+            self._errors.add(error.code, len(rows), error.message)

@@ -88,13 +88,10 @@ class UpkeepChores:
             limits=DataLimits(line_bytes=max_line_bytes, rows=max_rows, reported=max_reported),
             scratch=scratch,
         )
-
-        self._imports = ModelImports(database, store, self._ends, scratch=scratch)
-        self._joins = Joins(database, store, self._ends)
         self._firsts = {
             FINE_TUNE: self._tuning_data.run,
-            IMPORT: self._imports.run,
-            JOIN: self._joins.run,
+            IMPORT: ModelImports(database, store, self._ends, scratch=scratch).run,
+            JOIN: Joins(database, store, self._ends).run,
         }
 
     def room(self) -> int:

@@ -66,9 +66,9 @@ class ErrorCounts:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             why = self._why(line)
-            self.add(why.code or OTHER, why.message)
+            self.add(why.code or OTHER, message=why.message)
 
-    def add(self, code: str, message: str | None = None, *, times: int = 1) -> None:
+    def add(self, code: str, times: int = 1, message: str | None = None) -> None:
         known = code in self._counts or len(self._counts) < MOST_CODES
         counted = code[:LONGEST_CODE] if known else OTHER
         self._counts[counted] += times

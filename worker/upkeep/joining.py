@@ -4,9 +4,9 @@ however large the file is."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 
-import msgspec
 import structlog
 from sqlalchemy import Engine
 
@@ -39,7 +39,7 @@ class Joins:
     def run(self, chore: Chore) -> None:
         """Raises Interrupted, and for the chore's ``judge`` whatever else goes wrong."""
         claim = chore.claim
-        spec = msgspec.json.decode(claim.spec, type=JoinSpec)
+        spec = JoinSpec(**json.loads(claim.spec))
         with autocommit(self._database) as connection:
             found = parts_of(connection, claim.tenant_id, spec.upload_id, spec.part_ids)
         if len(found) < len(spec.part_ids):

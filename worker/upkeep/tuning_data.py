@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared import lifecycle
-from shared.db.files import FileRow, get_file
+from shared.db.files import FileRow, file_of_job
 from shared.db.models import get_model
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
@@ -92,7 +92,7 @@ class TuningData:
         named = {"training_file": spec.training_file, "validation_file": spec.validation_file}
         with autocommit(self._database) as connection:
             return {
-                param: get_file(connection, tenant_id, file_id)
+                param: file_of_job(connection, tenant_id, file_id)
                 for param, file_id in named.items()
                 if file_id is not None
             }

@@ -59,6 +59,11 @@ class FakeServer:
     """Another server's address, to redirect downloads to."""
     upload_bytes: int = 0
     upload_sha256: str = ""
+    upload_sha256s: list[str] = field(default_factory=list)
+    """Of every form that came, in order."""
+    upload_parts: int = 0
+    result_pages: list[tuple[bytes, bool]] = field(default_factory=list)
+    """Lines that successive answers hold, and whether more may come."""
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
 
@@ -234,6 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             digest.update(data)
             left -= len(data)
         self.server_state.upload_sha256 = digest.hexdigest()
+        self.server_state.upload_sha256s.append(digest.hexdigest())
         return head
 
     def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
@@ -362,6 +368,39 @@ def _upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
     handler.answer({"id": "file-1", "bytes": state.upload_bytes})
 
 
+def _begin_upload(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    handler.answer({"id": "upload_1", "status": "pending", **seen.body})
+
+
+def _part(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    state.upload_parts += 1
+    handler.answer({"id": f"part_{state.upload_parts}", "bytes": state.upload_bytes})
+
+
+def _complete(handler: _Handler, state: FakeServer, seen: Seen) -> None:
+    handler.answer({"id": "upload_1", "status": "completed", "file": {"id": "file-1"}})
+
+
+def _results(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    data, incomplete = state.result_pages.pop(0)
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.send_header("X-Next-After", f"a{len(state.result_pages)}.0.0")
+    handler.send_header("X-Incomplete", "true" if incomplete else "false")
+    handler.end_headers()
+    if state.truncations:
+        state.truncations -= 1
+        state.result_pages.insert(0, (data, incomplete))
+        handler.wfile.write(data[: len(data) // 2])
+        handler.close_connection = True
+        return
+    handler.wfile.write(data)
+
+
+def _retry(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
+    handler.answer(state.batches[name][0] | {"id": "batch_2", "retry_of": name})
+
+
 def _file(handler: _Handler, state: FakeServer, seen: Seen, name: str) -> None:
     handler.answer({"id": name, "bytes": len(state.files[name])})
 
@@ -399,6 +438,11 @@ def _new_tenant(handler: _Handler, state: FakeServer, seen: Seen) -> None:
 
 _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/files", _upload),
+    ("POST", "/v1/uploads", _begin_upload),
+    ("POST", "/v1/uploads/upload_1/parts", _part),
+    ("POST", "/v1/uploads/upload_1/complete", _complete),
+    ("GET", "/v1/batches/([^/]+)/results", _results),
+    ("POST", "/v1/batches/([^/]+)/retry", _retry),
     ("GET", "/v1/(?:files|artifacts)/([^/]+)", _file),
     ("GET", "/v1/(?:files|artifacts)/([^/]+)/content", _content),
     ("GET", "/v1/jobs/[^/]+/artifacts", _artifacts),

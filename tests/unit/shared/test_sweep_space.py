@@ -54,6 +54,13 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"n_epochs": {"min": 1, "max": 3, "step": 0}}, {}, "sweep.space.n_epochs.step"),
     ({"n_epochs": {"min": 1, "max": 3, "step": 0.5}}, {}, "sweep.space.n_epochs.step"),
     ({"n_epochs": {"min": 1, "max": 3, "step": 5}}, {}, "sweep.space.n_epochs.step"),
+    ({"weight_decay": {"min": 0, "max": 0.5, "step": 1e-320}}, {}, "sweep.space.weight_decay.step"),
+    ({"weight_decay": {"min": 0, "max": 0.5, "step": 1e-30}}, {}, "sweep.space.weight_decay.step"),
+    (
+        {"weight_decay": {"min": 1 - 2**-53, "max": 1, "step": 2e-25}},
+        {},
+        "sweep.space.weight_decay.step",
+    ),
     ({"n_epochs": {"min": 1.5, "max": 3}}, {}, "sweep.space.n_epochs.min"),
     ({"lr_schedule": {"min": 1, "max": 2}}, {}, "sweep.space.lr_schedule.min"),
     ({"packing": {"min": 0, "max": 1}}, {}, "sweep.space.packing"),

@@ -82,6 +82,26 @@ def test_a_chat_is_rendered_by_the_template_and_opened(vocabulary: Vocabulary) -
     assert vocabulary.decode(tokens) == "<system>be brief\n<user>hello\n<assistant>"
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 // 0 }}",
+        "{{ messages + 1 }}",
+        "{{ 'a' % 1 }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ raise_exception('x' * 100000) }}",
+        "{{ 'x' * 20000000 }}",
+    ],
+)
+def test_a_template_that_fails_fails_its_row_alone(template: str) -> None:
+    words = tokenizer()
+    words.chat_template = template
+    with pytest.raises(InvalidRequest) as refused:
+        Vocabulary(words, []).encode_chat([ChatMessage(role="user", content="hi")])
+    assert refused.value.param == "messages"
+    assert len(refused.value.message) < 1_000
+
+
 def test_a_template_may_refuse_and_must_exist() -> None:
     words = tokenizer()
     message = [ChatMessage(role="user", content="hi")]

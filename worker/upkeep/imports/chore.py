@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared import lifecycle
-from shared.db.files import FileRow, get_file
+from shared.db.files import FileRow, file_of_job
 from shared.db.models import Model, get_model
 from shared.db.session import autocommit
 from shared.lifecycle import BadLine, NewModel
@@ -69,7 +69,7 @@ class ModelImports:
 
     def _inputs(self, tenant_id: str, spec: ImportSpec) -> tuple[FileRow | None, Model | None]:
         with autocommit(self._database) as connection:
-            file = get_file(connection, tenant_id, spec.file)
+            file = file_of_job(connection, tenant_id, spec.file)
             base = get_model(connection, tenant_id, spec.base_model) if spec.base_model else None
         return file, base
 

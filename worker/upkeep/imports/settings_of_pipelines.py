@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.upkeep.imports.kinds import PARTS
-from worker.upkeep.imports.settings_kinds import Table, flag, table, word
+from worker.upkeep.imports.settings_kinds import Table, flag, integer, table, word
 
 SCHEDULERS = frozenset(
     {
@@ -60,6 +60,9 @@ INDEX: Table = {
 }
 """Settings of ``model_index.json`` beside its components."""
 
+MOST_TRAIN_STEPS = 100_000
+"""Schedulers keep several numbers of each, whatever the weights; 1000 are usual."""
+
 DENOISER = table(
     words="""
         _class_name _diffusers_version act_fn activation_fn addition_embed_type attention_type
@@ -101,7 +104,7 @@ SCHEDULER = table(
         timestep_type variance_type
     """,
     integers="""
-        base_image_seq_len max_image_seq_len num_train_timesteps original_inference_steps
+        base_image_seq_len max_image_seq_len original_inference_steps
         solver_order steps_offset
     """,
     integer_lists="disable_corrector",
@@ -117,4 +120,4 @@ SCHEDULER = table(
         use_beta_sigmas use_dynamic_shifting use_exponential_sigmas use_flow_sigmas
         use_karras_sigmas use_lu_lambdas
     """,
-)
+) | {"num_train_timesteps": lambda value: integer(value) and 0 < value <= MOST_TRAIN_STEPS}

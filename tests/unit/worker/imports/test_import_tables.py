@@ -4,14 +4,17 @@ taken, and that the lists forget, would be lost on the way in."""
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
+import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
 from worker.engines.images.settings import Scheduler
+from worker.examiner.examining import Bad, compare
 from worker.upkeep.imports.dangers import refuse_dangers
 from worker.upkeep.imports.kinds import (
     DECODERS,
@@ -83,3 +86,26 @@ def test_every_component_of_a_pipeline_is_known(name: str) -> None:
 
 def test_schedulers_are_those_of_the_image_engine() -> None:
     assert frozenset(Scheduler.__args__) == SCHEDULERS  # type: ignore[attr-defined]
+
+
+def test_settings_alone_take_no_memory(tmp_path: Path) -> None:
+    """A few weights whose settings ask for a table of positions of half a gigabyte."""
+    settings = transformers.GPTJConfig(
+        vocab_size=32, n_positions=2**25, n_embd=16, n_layer=1, n_head=2, rotary_dim=4,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    with torch.device("meta"):
+        weights = transformers.GPTJForCausalLM(settings).state_dict()
+    settings.save_pretrained(tmp_path)
+    with pytest.raises(Bad, match="512 MiB of tables") as refused:
+        compare(tmp_path, transformers.GPTJForCausalLM, weights)
+    assert refused.value.code == "invalid_setting"
+    usual = transformers.GPTJConfig(**settings.to_dict() | {"n_positions": 2048})
+    usual.save_pretrained(tmp_path)
+    compare(tmp_path, transformers.GPTJForCausalLM, weights)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 10**8, 2**40, True, "1000"])
+def test_a_scheduler_has_a_sane_number_of_steps(steps: Any) -> None:
+    assert SCHEDULER["num_train_timesteps"](1_000)
+    assert not SCHEDULER["num_train_timesteps"](steps)

@@ -1,0 +1,111 @@
+"""One of everything that a tenant can have, by the names that addresses give to ids."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from shared.ids import artifact_id
+from shared.lifecycle.webhooks import announce_ends
+from tests.integration.media_case import BRIEF, FILMER, PAINTER, WRITER, MediaCase, picture_answer
+from tests.integration.model_job_api_case import tuned
+from tests.integration.tuning_case import TuningPlant
+
+HOOK = {"name": "n", "url": "https://example.com/", "event_types": ["job.succeeded"]}
+CLIENT_ID = "crm:42"
+Belongings = dict[str, list[str]]
+
+
+def for_two_tenants(media: MediaCase) -> tuple[Belongings, dict[str, str], Belongings]:
+    """What the tenant of ``media`` has; the key of another one, and what that has."""
+    first, second = media.key, media.new_tenant()
+    keys = {"theirs": first, "mine": second}
+    plant = TuningPlant(media.settings.database_url)
+    made: dict[str, Belongings] = {}
+    for whose, media.key in keys.items():  # before there is more that a worker could take
+        made[whose] = _what_workers_make(media, plant)
+    plant.close()
+    for whose, media.key in keys.items():
+        made[whose] |= _what_calls_make(media, made[whose])
+    media.key = first
+    return made["theirs"], second, made["mine"]
+
+
+def _what_workers_make(media: MediaCase, plant: TuningPlant) -> Belongings:
+    """A model and a picture, and the webhook that told of it."""
+    tuning_job, adapter = tuned(media, plant)
+    endpoint_id = _made(media, "/v1/webhook_endpoints", HOOK)
+    picture = _picture_job(media)
+    return {
+        "artifact_id": [artifact_id(f"{picture}-0", "0.png")],
+        "webhook_endpoint_id": [endpoint_id],
+        "delivery_id": [media.get("/v1/webhook_deliveries").json["data"][0]["id"]],
+        "fine_tuning_job_id": [tuning_job],
+        "model_id": [adapter],
+        "job_id": [picture, tuning_job],
+    }
+
+
+def _what_calls_make(media: MediaCase, made: Belongings) -> Belongings:
+    alias = {"name": "mine@now", "model": made["model_id"][0]}
+    return {
+        **_jobs(media, made["job_id"]),
+        **_files(media),
+        "alias_name": [_made(media, "/v1/model_aliases", alias)],
+    }
+
+
+def _made(media: MediaCase, path: str, body: dict[str, Any]) -> str:
+    reply = media.post(path, body)
+    assert reply.status_code < 300, (path, reply.json)
+    return str(reply.json["id"])
+
+
+def _picture_job(media: MediaCase) -> str:
+    body = {"model": PAINTER, "prompt": "x"}
+    media.post("/v1/jobs", {"endpoint": "/v1/images/generations", "body": body})
+    job_id = media.finish_next(picture_answer())
+    with media.begin() as connection:
+        announce_ends(connection)
+    return job_id
+
+
+def _jobs(media: MediaCase, ended: list[str]) -> Belongings:
+    words = {"endpoint": "/v1/completions", "body": {"model": WRITER, "prompt": "x"}}
+    named = media.client.put(f"/v1/jobs/{CLIENT_ID}", json=words, headers=media.key)
+    assert named.status_code == 202, named.json
+    examples = media.upload(purpose="evals").json["id"]
+    measured = {"models": [WRITER], "file": examples, "metric": "loss"}
+    batch_id = media.submit_batch()
+    video_id = _made(media, "/v1/videos", {"model": FILMER, "prompt": "x"})
+    campaign_id = _made(media, "/v1/campaigns", BRIEF)
+    evaluation_id = _made(media, "/v1/evaluations", measured)
+    asked = {"model": WRITER, "input": "x", "background": True}
+    response_id = _made(media, "/v1/responses", asked)
+    form = {"suffix": "mine", "file": (io.BytesIO(b"PK"), "model.zip")}
+    imported = media.client.post("/v1/models/import", data=form, headers=media.key).json["id"]
+    kinds = [batch_id, video_id, campaign_id, evaluation_id, imported, response_id]
+    return {
+        "job_id": [*ended, CLIENT_ID, *kinds],
+        "client_id": [CLIENT_ID],
+        "batch_id": [batch_id],
+        "video_id": [video_id],
+        "campaign_id": [campaign_id],
+        "evaluation_id": [evaluation_id],
+        "import_id": [imported],
+        "response_id": [response_id],
+    }
+
+
+def _files(media: MediaCase) -> Belongings:
+    asked = {"filename": "r.jsonl", "purpose": "batch", "bytes": 3, "mime_type": "text/plain"}
+    upload_id = _made(media, "/v1/uploads", asked)
+    form = {"data": (io.BytesIO(b"{}\n"), "data")}
+    path = f"/v1/uploads/{upload_id}/parts"
+    part = media.client.post(path, data=form, headers=media.key)
+    assert part.status_code == 200, part.json
+    return {
+        "file_id": [media.upload().json["id"]],
+        "upload_id": [upload_id],
+        "part_id": [part.json["id"]],
+    }
