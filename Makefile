@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 PORT ?= 8080
 DATA ?= .pressrun
+FUZZ ?= 100
 
-.PHONY: help install demo test check fmt bench up clean starter-image-model
+.PHONY: help install demo test fuzz check fmt bench up clean starter-image-model
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 23
@@ -25,6 +26,9 @@ up: install ## Run the whole plant here (PORT=8080 DATA=.pressrun)
 test: install ## Install what the tests need, then run them all
 	@bash deploy/install-test-services.sh
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS)
+
+fuzz: install ## Send each operation of the API many odd requests (FUZZ=100)
+	@PRESSRUN_TEST_FUZZ_EXAMPLES="$(FUZZ)" $(PYTHON) -m pytest -s tests/acceptance/test_openapi_fuzz.py
 
 check: install ## Lint, types, import rules, deploy files (seconds)
 	@$(PYTHON) -m ruff check .

@@ -20,7 +20,7 @@ class Completion(Shape):
     model: str
     choices: list[dict[str, Any]]
     usage: dict[str, int]
-    system_fingerprint: str
+    system_fingerprint: str | None = None
 
 
 class Embeddings(Shape):

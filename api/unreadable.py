@@ -53,4 +53,6 @@ def problem_bytes(status: HTTPStatus) -> bytes:
         *SECURITY_HEADERS,
     ]
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-    return (head + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n").encode() + body
+    return (
+        head + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
+    ).encode() + body

@@ -91,7 +91,9 @@ def million_rows(rig: Rig) -> Measurement:
         source = write_rows(rig.folder("input") / "input.jsonl", many)
         seconds, follower = _run(plant, source, many)
         after = _peaks(plant)
-        shards = plant.scalar("SELECT count(*) FROM shards WHERE job_id = :id", id=follower.batch_id)
+        shards = plant.scalar(
+            "SELECT count(*) FROM shards WHERE job_id = :id", id=follower.batch_id
+        )
     shutil.rmtree(plant.folder, ignore_errors=True)
     growth = {name: after[name] / before[name] for name in before}
     return Measurement(

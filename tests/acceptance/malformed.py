@@ -89,7 +89,9 @@ def _whole(received: bytes) -> bool:
 
 def _headers(head: bytes) -> dict[str, str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
-    return {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    return {
+        name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)
+    }
 
 
 def _reply(received: bytes, sent: int, seconds: float) -> Reply:

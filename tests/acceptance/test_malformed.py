@@ -9,7 +9,6 @@ import gzip
 import json
 import socket
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from bench.batch_figures import _peak_mb
 from bench.rig import api_workers
 from tests.acceptance.malformed import (
     CEILING_SECONDS,
-    PIECE_BYTES,
     Reply,
     chunked,
     exchange,
@@ -26,7 +24,7 @@ from tests.acceptance.malformed import (
     request,
 )
 from tests.integration.webhook_case import module_database_fixture
-from tests.plant import Plant, chat_row, plant, wait_until
+from tests.plant import Plant, chat_row, plant
 
 __all__ = ["module_database_fixture"]
 
@@ -256,7 +254,7 @@ LONG_LINE_MEGABYTES = 50
 
 
 def file_of_bad_lines() -> Iterable[bytes]:
-    yield b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n"
+    yield b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
     yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="r.jsonl"\r\n\r\n'
     yield b"\xef\xbb\xbf" + line(30) + b"\r\n" + line(0) + b"\r\n"
     for bad, _ in BAD_LINES:

@@ -1,7 +1,7 @@
 """For a tenant, nothing of another exists: every address with an id, called with another's.
 
-The addresses come from the API's own document. One with an id of a new kind fails here until
-``tests.integration.everything`` makes such a thing, and one that reads a body until ``BODIES`` has one.
+The addresses come from the document of the API. One with an id of a new kind fails here until
+``tests.integration.everything`` makes such a thing; one that reads a body, until ``BODIES`` has it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ NOT_BY_TENANT = {"/v1/downloads/{token}"}
 """Whoever has such an address may read what it leads to: it is signed, and ends."""
 EVERYBODYS = {("put", "/v1/jobs/{client_id}")}
 """Ids of the caller's own: the same one of two tenants means two jobs."""
+NOTHING_YET = {
+    ("get", "/v1/videos/{video_id}/content"),
+    ("get", "/v1/campaigns/{campaign_id}/content"),
+}
+"""404 for their owner too, until the job that makes it has ended."""
+WAITS = {("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/test")}
+"""For a sender, which does not run here."""
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/batches/{batch_id}/retry"): {},
     ("post", "/v1/models/{model_id}/optimize"): {"method": {"type": "quantize", "scheme": "int8"}},
@@ -62,7 +69,11 @@ def operations(media: MediaCase) -> Iterator[Operation]:
 
 
 def call(
-    media: MediaCase, operation: Operation, ids: dict[str, str], key: dict[str, str], query: str = ""
+    media: MediaCase,
+    operation: Operation,
+    ids: dict[str, str],
+    key: dict[str, str],
+    query: str = "",
 ) -> Any:
     path = operation.path.format(**ids) + query
     described = operation.described.get("requestBody", {}).get("content", {})
@@ -130,11 +141,14 @@ def test_the_owner_is_not_told_404(
     theirs = both[0]
     missing = set()
     for operation in operations(media):
-        if operation.names and operation.path not in NOT_BY_TENANT:
-            for ids in choices(operation.names, theirs, theirs):
-                reply = call(media, operation, ids, media.key)
-                if reply.status_code == 404:
-                    missing.add((operation.verb, operation.path, tuple(ids.values())))
+        address = (operation.verb, operation.path)
+        if operation.names and address not in NOTHING_YET | WAITS | EVERYBODYS:
+            if operation.path in NOT_BY_TENANT:
+                continue
+            for values in itertools.product(*(theirs[name] for name in operation.names)):
+                ids = dict(zip(operation.names, values, strict=True))
+                if call(media, operation, ids, media.key).status_code == 404:
+                    missing.add((*address, values))
     assert missing == set()
 
 

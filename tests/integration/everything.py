@@ -26,7 +26,7 @@ def for_two_tenants(media: MediaCase) -> tuple[Belongings, dict[str, str], Belon
         made[whose] = _what_workers_make(media, plant)
     plant.close()
     for whose, media.key in keys.items():
-        made[whose] |= _what_calls_make(media, made[whose])
+        made[whose] |= _what_calls_make(media, made[whose], f"{whose}@now")
     media.key = first
     return made["theirs"], second, made["mine"]
 
@@ -46,8 +46,8 @@ def _what_workers_make(media: MediaCase, plant: TuningPlant) -> Belongings:
     }
 
 
-def _what_calls_make(media: MediaCase, made: Belongings) -> Belongings:
-    alias = {"name": "mine@now", "model": made["model_id"][0]}
+def _what_calls_make(media: MediaCase, made: Belongings, alias_name: str) -> Belongings:
+    alias = {"name": alias_name, "model": made["model_id"][0]}
     return {
         **_jobs(media, made["job_id"]),
         **_files(media),

@@ -31,10 +31,13 @@ from worker.engines.protocol import (
     FromEngine,
     Load,
     Loading,
+    Piece,
     Ready,
     Row,
+    RowDelta,
     RowResult,
     RowsDone,
+    Speaking,
     Submit,
     ToEngine,
     Unload,
@@ -50,6 +53,7 @@ TO_ENGINE: list[ToEngine] = [
     Unload(),
 ]
 FROM_ENGINE: list[FromEngine] = [
+    Speaking([RowDelta(1, 2, 0, [Piece(3, 4, "é\x00")])]),
     Loading(0.5, "weights"),
     Ready(4, 1 << 40, {"device": "cpu"}),
     RowsDone([RowResult(1, 2, 0, 200, b"{}", 3, 4)]),
