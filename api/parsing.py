@@ -58,7 +58,7 @@ def json_body(request: Request, *, max_bytes: int, besides: int | None = None) -
 
 
 def plain_encoding(request: Request) -> None:
-    """Raises UnsupportedMediaType for a compressed body: what it would grow to is anybody's guess."""
+    """Raises UnsupportedMediaType for a compressed body: nobody knows what it would grow to."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
         raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
 

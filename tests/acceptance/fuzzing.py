@@ -1,4 +1,4 @@
-"""What a fuzzer of the API needs: real ids for its addresses, real names for its bodies, and checks.
+"""What a fuzzer of the API needs: real ids for addresses, real names for bodies, and checks.
 
 Requests made of schemas alone would mostly be about things that don't exist. So ``Belongings``
 knows what a tenant has, and ``adapt`` puts it where addresses and bodies name something.
@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 from hypothesis import strategies as st
-from schemathesis.checks import CheckContext, not_a_server_error
+from schemathesis.checks import CheckContext
 from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import (
@@ -136,15 +136,15 @@ def adapt(case: Case, draw: Any, ids: Mapping[str, Sequence[str]], files: Sequen
 
 
 def _name_real_things(body: dict[str, Any], draw: Any, files: Sequence[str]) -> None:
-    for name in body:
+    for name, value in list(body.items()):
         if name == "model":
             body[name] = draw(REAL_MODELS)
         elif name in {"input_file_id", "training_file", "validation_file", "file_id"} and files:
             body[name] = draw(st.sampled_from(files))
         elif name == "endpoint":
             body[name] = draw(ENDPOINTS)
-        elif name == "body" and isinstance(body[name], dict):
-            body[name] |= {"model": MODEL, "prompt": "x"}
+        elif name == "body" and isinstance(value, dict):
+            body[name] = value | {"model": MODEL, "prompt": "x"}
 
 
 # --- what is checked ------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-__all__ = ["CHECKS", "Belongings", "Session", "adapt", "make_belongings", "not_a_server_error"]
+__all__ = ["CHECKS", "Belongings", "Session", "adapt", "make_belongings", "operations"]
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str]]:

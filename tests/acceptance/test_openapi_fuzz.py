@@ -31,7 +31,7 @@ from tests.acceptance.fuzzing import (
 )
 from tests.plant import ADMIN_KEY, Plant, plant
 
-EXAMPLES = int(os.environ.get("PRESSRUN_TEST_FUZZ_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("PRESSRUN_TEST_FUZZ_EXAMPLES", "4"))
 BAD_REQUEST = 400
 SEED = 20_260_101
 QUICK = {"MAX_WAIT_SECONDS": "0.2", "DIRECT_SECONDS": "5", "KEY_CACHE_SECONDS": "600"}
