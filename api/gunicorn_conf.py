@@ -36,7 +36,7 @@ def post_fork(_server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Long-polls end when the worker is told to stop, rather than hold it for their whole time;
     and requests that gunicorn refuses by itself get a problem."""
-    from gunicorn import util
+    from gunicorn import util  # type: ignore[import-untyped]
 
     from api.unreadable import write_problem
 

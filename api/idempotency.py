@@ -50,7 +50,7 @@ class Once:
     fingerprint: bytes = b""
     """Of the body."""
     request_hash: bytes | None = None
-    """Without a key, of a client that sends requests again by itself: of route, API key and body."""
+    """Without a key, of a client that repeats requests by itself: of route, API key and body."""
     is_retry: bool = False
     who: str = field(default_factory=lambda: secrets.token_hex(12))
 

@@ -38,9 +38,7 @@ jobs = Table(
     Column("state", Text, nullable=False),
     Column("stage", Text, nullable=False),
     Column("endpoint", Text, nullable=False),
-    Column(
-        "model", Text, comment="of a batch: the one that all of its rows name, once validated"
-    ),
+    Column("model", Text, comment="of a batch: the one that all of its rows name, once validated"),
     # JSON, not JSONB: prompts and outputs may hold \u0000, which JSONB refuses.
     Column("spec", JSON, nullable=False),
     Column("metadata", JSON),

@@ -26,6 +26,8 @@ from tests.plant import Plant, chat_row, wait_until
 
 MODEL = "fake"
 PICTURE = "an icon"
+HOOK = {"name": "n", "url": "https://example.com/", "event_types": ["job.succeeded"]}
+UPLOAD = {"filename": "r.jsonl", "purpose": "batch", "bytes": 3, "mime_type": "text/plain"}
 TIMEOUT_SECONDS = 30.0
 REAL_MODELS = st.sampled_from([MODEL, MODEL, MODEL, "fuzzed@production", "no-such-model"])
 ENDPOINTS = st.sampled_from(
@@ -96,6 +98,12 @@ def make_belongings(plant: Plant, document: dict[str, Any]) -> Belongings:
         words = {"model": MODEL, "prompt": "hello"}
         post("/v1/jobs", {"endpoint": "/v1/completions", "body": words})
         _upload(plant, "fine-tune", [{"messages": chat_row(0)["body"]["messages"]}] * 12)
+        post("/v1/videos", {"model": MODEL, "prompt": PICTURE})
+        post("/v1/campaigns", {"model": MODEL, "product": "a kettle", "languages": ["en"]})
+        post("/v1/webhook_endpoints", HOOK)
+        asked = {"model": MODEL, "input": "hello", "background": True}
+        response = post("/v1/responses", asked)
+        uploaded = post("/v1/uploads", UPLOAD)
         post("/v1/model_aliases", {"name": "fuzzed@production", "model": MODEL})
         plant.submit_batch([chat_row(number) for number in range(3)])
         wait_until(
@@ -113,6 +121,8 @@ def make_belongings(plant: Plant, document: dict[str, Any]) -> Belongings:
             "tenant_id": [other],
             "key_id": [key["id"] for key in keys],
             "model_id": [MODEL],
+            "response_id": [response["id"]],
+            "upload_id": [uploaded["id"]],
         },
     )
 

@@ -15,18 +15,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api import gunicorn_conf
 from api.app import create_app
-from shared.ids import artifact_id
-from shared.lifecycle.webhooks import announce_ends
 from shared.settings import Settings
 from tests.integration.api_case import ADMIN, COMPLETION, RecordingBell, make_settings
 from tests.integration.media_case import (
-    BRIEF,
-    FILMER,
-    PAINTER,
-    WRITER,
     MediaCase,
     media_fixture,
-    picture_answer,
 )
 
 __all__ = ["media_fixture"]
@@ -121,112 +114,6 @@ def test_tenants_do_not_administrate_and_the_administrator_owns_nothing(
 
 
 # --- one tenant's own ------------------------------------------------------------------------
-
-
-COLLECTIONS = {
-    "job_id": "jobs",
-    "batch_id": "batches",
-    "file_id": "files",
-    "upload_id": "uploads",
-    "video_id": "videos",
-    "campaign_id": "campaigns",
-    "artifact_id": "artifacts",
-    "fine_tuning_job_id": "fine_tuning/jobs",
-    "alias_name": "model_aliases",
-    "webhook_endpoint_id": "webhook_endpoints",
-    "delivery_id": "webhook_deliveries",
-    "response_id": "responses",
-}
-LISTED = ("jobs", "batches", "files", "videos", "campaigns", "fine_tuning/jobs", "model_aliases")
-
-
-BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("post", "/v1/model_aliases/{alias_name}"): {"model": WRITER},
-    ("post", "/v1/batches/{batch_id}/retry"): {},
-    ("post", "/v1/uploads/{upload_id}/complete"): {"part_ids": ["part_x"]},
-    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}"): {"name": "x"},
-    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret"): {},
-    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/replay"): {"since": 0},
-    ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/test"): {"event_type": "job.failed"},
-}
-"""For addresses of one thing that read a body before they look for it."""
-
-
-def one_of_each(media: MediaCase) -> dict[str, str]:
-    """The ids of a tenant's things, by the name that addresses give them."""
-    hook = {"name": "n", "url": "https://example.com/", "event_types": ["job.succeeded"]}
-    endpoint_id = media.post("/v1/webhook_endpoints", hook).json["id"]
-    body = {"model": PAINTER, "prompt": "x"}
-    media.post("/v1/jobs", {"endpoint": "/v1/images/generations", "body": body})
-    job_id = media.finish_next(picture_answer())
-    with media.begin() as connection:
-        announce_ends(connection)
-    batch_id = media.submit_batch()
-    examples = media.upload(purpose="fine-tune").json["id"]
-    tuning = {"model": WRITER, "training_file": examples}
-    alias = {"name": "writer@production", "model": WRITER}
-    question = {"model": WRITER, "input": "x", "background": True}
-    upload = {"filename": "x", "purpose": "batch", "bytes": 1, "mime_type": "text/plain"}
-    return {
-        "job_id": job_id,
-        "batch_id": batch_id,
-        "file_id": media.get(f"/v1/batches/{batch_id}").json["input_file_id"],
-        "upload_id": media.post("/v1/uploads", upload).json["id"],
-        "video_id": media.post("/v1/videos", {"model": FILMER, "prompt": "x"}).json["id"],
-        "campaign_id": media.post("/v1/campaigns", BRIEF).json["id"],
-        "artifact_id": artifact_id(f"{job_id}-0", "0.png"),
-        "fine_tuning_job_id": media.post("/v1/fine_tuning/jobs", tuning).json["id"],
-        "alias_name": media.post("/v1/model_aliases", alias).json["id"],
-        "webhook_endpoint_id": endpoint_id,
-        "delivery_id": media.get("/v1/webhook_deliveries").json["data"][0]["id"],
-        "response_id": media.post("/v1/responses", question).json["id"],
-    }
-
-
-def look_at(media: MediaCase, mine: dict[str, str]) -> dict[str, Any]:
-    looked = {name: media.get(f"/v1/{COLLECTIONS[name]}/{value}") for name, value in mine.items()}
-    assert {reply.status_code for reply in looked.values()} == {200}
-    moving = {"queue_position", "url", "result"}
-    return {
-        name: {member: value for member, value in reply.json.items() if member not in moving}
-        for name, reply in looked.items()
-    }
-
-
-def test_nothing_of_a_tenant_exists_for_another(media: MediaCase, document: dict[str, Any]) -> None:
-    mine = one_of_each(media)
-    kinds = ("job_id", "batch_id", "video_id", "campaign_id", "fine_tuning_job_id", "response_id")
-    every_job = {mine[name] for name in kinds}
-    stranger = media.new_tenant()
-    before = look_at(media, mine)
-    checked = set()
-    for verb, path, _ in operations(document):
-        names = {part[1:-1] for part in path.split("/") if part.startswith("{")}
-        if path.startswith("/v1/admin") or path in OPEN_ROUTES or not names:
-            continue
-        name = "job_id" if "job_id" in names else min(names)
-        if name == "model_id":  # the catalog's models are everybody's
-            continue
-        if name == "client_id":  # who puts a job under the same id as others has their own
-            continue
-        for value in every_job if name == "job_id" else {mine[name]}:
-            body = BODIES.get((verb, path))
-            reply = media.client.open(
-                path.format(**(mine | {name: value})),
-                method=verb.upper(),
-                headers=stranger,
-                json=body,
-            )
-            assert reply.status_code == 404, (verb, path)
-            checked.add((verb, path))
-    assert len(checked) >= 26
-    assert {name for name in COLLECTIONS if any(name in path for _, path in checked)} == set(mine)
-    for name, collection in COLLECTIONS.items():
-        if collection in LISTED:
-            for query in ("", f"?after={mine[name]}"):
-                listed = media.client.get(f"/v1/{collection}{query}", headers=stranger).json
-                assert listed["data"] == []
-    assert look_at(media, mine) == before
 
 
 def test_what_others_own_cannot_be_named_in_a_call(media: MediaCase) -> None:
