@@ -57,6 +57,7 @@ STATUS: dict[str, int] = {
     "storage_full": 507,
     "database_unavailable": 503,
     "sender_unavailable": 503,
+    "sweeps_unavailable": 503,
     "still_running": 504,
 }
 """HTTP status of every error code; a test walks the subclasses of PressrunError."""

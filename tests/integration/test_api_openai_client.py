@@ -180,7 +180,7 @@ def _await_waiter(database_url: str) -> None:
     engine = make_engine(database_url, process="test")
     asked = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'pressrun-api' AND query LIKE '%asked (id)%'"
+        " AND application_name = 'pressrun-api' AND query LIKE '%AS a (id, version, event)%'"
     )
     deadline = time.monotonic() + START_SECONDS
     with autocommit(engine) as connection:

@@ -12,6 +12,7 @@ import pytest
 from shared.db.session import make_engine
 from shared.lifecycle import Claim, RowStep
 from tests.integration.protocol import Plant
+from worker.streaming import Streams
 from worker.supervisor import Supervisor
 from worker.wakeup import Mailbox
 
@@ -35,6 +36,7 @@ class HungryEngines:
     reports = SilentRows()
 
     def __init__(self) -> None:
+        self.streams = Streams()
         self.begun: list[int] = []
         self.given = threading.Event()
 

@@ -212,10 +212,10 @@ def test_the_vae_is_spared_when_told_or_when_memory_is_short(
 
     assert chosen() == (False, False)
     assert chosen(vae_slicing=True, vae_tiling=True) == (True, True)
-    monkeypatch.setattr("worker.engines.image.free_bytes", lambda device: 8 << 20)
+    monkeypatch.setattr("worker.engines.images.description.free_bytes", lambda device: 8 << 20)
     # a microbatch of 32 images of 32x32: 4 MiB at 128 bytes a pixel; the largest image: 512 MiB
     assert chosen() == (False, True)
-    monkeypatch.setattr("worker.engines.image.free_bytes", lambda device: 6 << 20)
+    monkeypatch.setattr("worker.engines.images.description.free_bytes", lambda device: 6 << 20)
     assert chosen() == (True, True)
     assert chosen(vae_slicing=False, vae_tiling=False) == (False, False)
 
