@@ -104,7 +104,7 @@ def webhooks_per_second(rig: Rig) -> Measurement:
 def batch_with_dead_endpoint(rig: Rig) -> Measurement:
     """Rows a second of a batch while thousands of webhooks wait for receivers that accept and never
     answer, over the same without any."""
-    rows, jobs = (5_000, 100) if rig.quick else (30_000, 500)
+    rows, jobs = (5_000, 100) if rig.quick else (150_000, 500)
     port = reserve_port()
     source = write_rows(rig.folder("input") / "input.jsonl", rows)
     with (
