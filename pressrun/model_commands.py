@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +10,11 @@ from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
-from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.exit_codes import CommandError
 from pressrun.job_watching import watch_job
 from pressrun.server_commands import models_app
 from pressrun.terminal import Terminal, table, when
-from pressrun.transfers import upload
+from pressrun.transfers import uploaded_id
 
 __all__ = ["models_app"]
 
@@ -49,7 +48,10 @@ def alias(
     with tenant_client(url, api_key) as client:
         if gate is not None:
             terms = {"metric": metric, "min_improvement": min_improvement}
-            body["gate"] = {"evaluation_file": _file_id(client, gate, terminal), **terms}
+            body["gate"] = {
+                "evaluation_file": uploaded_id(client, gate, "fine-tune", terminal),
+                **terms,
+            }
         if expect is None and not _exists(client, name):
             # With a gate, the model has to be measured before it gets even a new alias.
             made = client.post(ALIASES, {"name": name, "model": None if gate else model})
@@ -115,14 +117,6 @@ def _exists(client: ApiClient, name: str) -> bool:
             raise
         return False
     return True
-
-
-def _file_id(client: ApiClient, file: str, terminal: Terminal) -> str:
-    if file.startswith("file-") and not Path(file).exists():
-        return file
-    if not Path(file).is_file():
-        raise CommandError(f"there is no file {file}", ExitCode.USAGE)
-    return str(upload(client, Path(file), "fine-tune", terminal)["id"])
 
 
 def _follow(client: ApiClient, found: Json, terminal: Terminal) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_clie
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.job_watching import watch_job
 from pressrun.terminal import Terminal, table
-from pressrun.transfers import upload
+from pressrun.transfers import uploaded_id
 
 EVALUATIONS = "/v1/evaluations"
 MIB = 2**20
@@ -42,7 +41,11 @@ def evaluate(
     """Measure models on examples, side by side."""
     terminal = Terminal(json_only=json_only)
     with tenant_client(url, api_key) as client:
-        body: Json = {"models": models, "file": _file_id(client, file, terminal), "metric": metric}
+        body: Json = {
+            "models": models,
+            "file": uploaded_id(client, file, "evals", terminal),
+            "metric": metric,
+        }
         if max_examples is not None:
             body["max_examples"] = max_examples
         made = client.post(EVALUATIONS, body, idempotency_key=str(uuid.uuid4()))
@@ -82,7 +85,7 @@ def optimize(
     body |= {name: value for name, value in given.items() if value is not None}
     with tenant_client(url, api_key) as client:
         if evaluation_file is not None:
-            body["evaluation_file"] = _file_id(client, evaluation_file, terminal)
+            body["evaluation_file"] = uploaded_id(client, evaluation_file, "evals", terminal)
         made = client.post(f"/v1/models/{model}/optimize", body, idempotency_key=str(uuid.uuid4()))
         if not watch:
             terminal.result(made, lambda: made["id"])
@@ -139,11 +142,3 @@ def _number(value: float | None, *, mib: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value / MIB:,.1f} MiB" if mib else f"{value:,.4g}"
-
-
-def _file_id(client: ApiClient, file: str, terminal: Terminal) -> str:
-    if file.startswith("file-") and not Path(file).exists():
-        return file
-    if not Path(file).is_file():
-        raise CommandError(f"there is no file {file}", ExitCode.USAGE)
-    return str(upload(client, Path(file), "evals", terminal)["id"])

@@ -65,6 +65,18 @@ def upload(client: ApiClient, path: Path, purpose: str, terminal: Terminal) -> J
         raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from None
 
 
+def uploaded_id(client: ApiClient, file: str, purpose: str, terminal: Terminal) -> str:
+    """The id of what a command was given: a file's id as it is, or a path, which is uploaded.
+
+    Raises CommandError for a path that leads nowhere.
+    """
+    if file.startswith("file-") and not Path(file).exists():
+        return file
+    if not Path(file).is_file():
+        raise CommandError(f"there is no file {file}", ExitCode.USAGE)
+    return str(upload(client, Path(file), purpose, terminal)["id"])
+
+
 def download(client: ApiClient, resource: str, target: Path, terminal: Terminal) -> int:
     """Streams ``/v1/files/ID`` or ``/v1/artifacts/ID`` to ``target``; returns its bytes.
 

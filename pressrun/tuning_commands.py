@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_clie
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.sweep_views import read_sweep, trials_of, with_trials
 from pressrun.terminal import Terminal, table, when
-from pressrun.transfers import upload
+from pressrun.transfers import uploaded_id
 from pressrun.tuning_views import describe, snapshot_of, status_of
 from pressrun.watching import Watched, display_for, poll
 
@@ -76,9 +75,9 @@ def create(
     if (searched := read_sweep(sweep, trials)) is not None:
         body["sweep"] = searched
     with tenant_client(url, api_key) as client:
-        body["training_file"] = _file_id(client, file, terminal)
+        body["training_file"] = uploaded_id(client, file, "fine-tune", terminal)
         if validation is not None:
-            body["validation_file"] = _file_id(client, validation, terminal)
+            body["validation_file"] = uploaded_id(client, validation, "fine-tune", terminal)
         job = client.post(JOBS, body, idempotency_key=str(uuid.uuid4()))
         if not watch:
             terminal.result(job, lambda: job["id"])
@@ -242,14 +241,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _file_id(client: ApiClient, file: str, terminal: Terminal) -> str:
-    if file.startswith("file-") and not Path(file).exists():
-        return file
-    if not Path(file).is_file():
-        raise CommandError(f"there is no file {file}", ExitCode.USAGE)
-    return str(upload(client, Path(file), "fine-tune", terminal)["id"])
 
 
 def _follow(client: ApiClient, job_id: str, terminal: Terminal) -> None:
