@@ -18,6 +18,7 @@ from api.group_commit import GroupCommit
 from api.idempotency import register_endings
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
 from api.multipart import sweep_abandoned
+from api.polling_again import PollingAgain
 from api.request_ids import ResponseHeaders
 from api.routes import (
     admin,
@@ -45,7 +46,8 @@ from api.routes import (
     webhook_deliveries,
     webhooks,
 )
-from api.services import Bell, ModelCatalog, Services
+from api.routing import ReadOnlyRule
+from api.services import Bell, LateServices, ModelCatalog, Services
 from api.waiting import make_waiter
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
@@ -64,20 +66,21 @@ ROUTE_TABLES = tuple(
     )
 )  # fmt: skip
 EXTENSION = "pressrun"
-"""Where an app keeps its services: ``app.extensions[EXTENSION]``."""
+"""Where an app keeps its ``LateServices``: ``app.extensions[EXTENSION]``."""
 
 
 def create_app(
     settings: Settings, *, store: Store | None = None, bell: Bell | None = None
 ) -> Flask:
     """The whole API as a WSGI application. It connects to nothing before the first request, so
-    it may be built before a fork.
+    it may be built before a fork; gunicorn's workers make its services when they boot.
 
     ``store`` and ``bell`` take the place of those that the settings name.
     """
-    services = make_services(settings, store=store, bell=bell)
+    services = LateServices(partial(make_services, settings, store=store, bell=bell))
     sweep_abandoned(settings.scratch_dir)
     app = Flask(__name__, static_folder=None)
+    app.url_rule_class = ReadOnlyRule
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = services
     register_errors(app)
@@ -85,7 +88,8 @@ def create_app(
     for table in ROUTE_TABLES:
         table.register(app, services)
     app.add_url_rule("/openapi.json", "openapi", _openapi)
-    app.wsgi_app = ResponseHeaders(app.wsgi_app)  # type: ignore[method-assign]
+    polled = PollingAgain(app, app.wsgi_app, services)
+    app.wsgi_app = ResponseHeaders(polled)  # type: ignore[method-assign]
     return app
 
 

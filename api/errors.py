@@ -31,6 +31,7 @@ STATUS: dict[str, int] = {
     "unsupported_endpoint": 400,
     "streaming_unsupported": 400,
     "context_length_exceeded": 400,
+    "invalid_schema": 400,
     "checksum_mismatch": 400,
     "model_not_tunable": 400,
     "model_not_measurable": 400,

@@ -34,8 +34,9 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Long-polls end when the worker is told to stop, rather than hold it for their whole time;
-    and requests that gunicorn refuses by itself get a problem."""
+    """Makes what requests work with, rather than let the first of them wait for it. Long-polls end
+    when the worker is told to stop, rather than hold it for their whole time; and requests that
+    gunicorn refuses by itself get a problem."""
     from gunicorn import util  # type: ignore[import-untyped]
 
     from api.unreadable import write_problem
@@ -43,7 +44,7 @@ def post_worker_init(worker: Any) -> None:
     util.write_error = write_problem
     services = _services(worker)
     if services is not None:
-        services.waiter.serve_while(lambda: worker.alive)
+        services().waiter.serve_while(lambda: worker.alive)
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
@@ -54,4 +55,5 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 
 def _services(worker: Any) -> Any:
+    """The application's ``LateServices``; None where it has failed to load."""
     return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("pressrun")

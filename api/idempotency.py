@@ -28,7 +28,7 @@ from shared.db.idempotency import claim_key, find_retried, release_claim
 from shared.errors import IdempotencyMismatch, RequestUnderWay
 
 if TYPE_CHECKING:
-    from api.services import Services
+    from api.services import LateServices, Services
 
 RETRY_COUNT = "x-stainless-retry-count"
 PATIENCE_SECONDS = 0.8
@@ -149,17 +149,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def register_endings(app: Flask, services: Services) -> None:
+def register_endings(app: Flask, services: LateServices) -> None:
     """Lets go of what a request has claimed and not used, once it is answered."""
 
     def release(response: Response) -> Response:
         if "once" in g and response.status_code >= HTTPStatus.BAD_REQUEST:
-            _release(services, *g.once)
+            _release(services(), *g.once)
         return response
 
     def leave(_: BaseException | None) -> None:
         if "once" in g and g.once[1].request_hash is not None:
-            services.under_way.leave(g.once[1].request_hash, g.once[1].who)
+            services().under_way.leave(g.once[1].request_hash, g.once[1].who)
 
     app.after_request(release)
     app.teardown_request(leave)

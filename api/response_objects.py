@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,13 @@ class ResponseTextPart(Shape):
     annotations: list[str] = Field(default_factory=list, max_length=0)
 
 
+class ResponseRefusal(Shape):
+    """Why there is no answer: what the model said does not satisfy the schema that was asked for."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
 class ResponseMessage(Shape):
     """One turn."""
 
@@ -24,7 +31,7 @@ class ResponseMessage(Shape):
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
     status: Literal["completed", "incomplete"]
-    content: list[ResponseTextPart]
+    content: list[ResponseTextPart | ResponseRefusal]
 
 
 class ResponseError(Shape):
@@ -66,9 +73,13 @@ class ResponseUsage(Usage):
 
 
 class ResponseFormatShown(Shape):
-    """Plain text."""
+    """As it was asked for; `name` and `schema` only of the type `json_schema`."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 class ResponseTextShown(Shape):

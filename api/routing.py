@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from flask import Flask, Response, request
 from pydantic import BaseModel
+from werkzeug.routing import Rule
 
-from api.services import Services
+from api.services import LateServices, Services
 from api.shapes import Shape
 from shared.errors import IdempotencyMismatch, PressrunError, RequestUnderWay
 
@@ -73,23 +74,35 @@ class Route:
     """Whether a 200 may come as Server-Sent Events, where the caller asks for them."""
 
 
-def _bind(view: View, access: Access, services: Services) -> Callable[..., Response]:
-    auth = services.auth
-
+def _bind(view: View, access: Access, late: LateServices) -> Callable[..., Response]:
     def call_for_tenant(**found: str) -> Response:
-        tenant_id = auth.tenant(request.headers.get("Authorization"))
+        services = late()
+        tenant_id = services.auth.tenant(request.headers.get("Authorization"))
         return view(services, tenant_id, **found)
 
     def call_for_admin(**found: str) -> Response:
-        auth.require_admin(request.headers.get("Authorization"))
+        services = late()
+        services.auth.require_admin(request.headers.get("Authorization"))
         return view(services, **found)
 
     def call(**found: str) -> Response:
-        return view(services, **found)
+        return view(late(), **found)
 
     bound = {"tenant": call_for_tenant, "admin": call_for_admin, "open": call}[access]
     bound.__name__, bound.__doc__ = view.__name__, view.__doc__
     return bound
+
+
+class ReadOnlyRule(Rule):
+    """A rule that is matched and never built: nothing here asks for a view's address (``url_for``),
+    and generating the code that would tell it takes longer than all else about a rule."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        return _no_address
+
+
+def _no_address(*_: object, **__: object) -> NoReturn:
+    raise NotImplementedError("addresses are not built from views here")
 
 
 @dataclass(slots=True)
@@ -124,7 +137,7 @@ class RouteTable:
 
         return add
 
-    def register(self, app: Flask, services: Services) -> None:
+    def register(self, app: Flask, services: LateServices) -> None:
         for route in self.routes:
             app.add_url_rule(
                 route.rule,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
@@ -138,3 +139,28 @@ class Services:
         self.bell.close()
         self.engine.dispose()
         self.autocommit.dispose()
+
+
+class LateServices:
+    """The services of an application, made when somebody first asks: the driver of the database
+    and its dialect are a sixth of what there is to import, and only requests need them.
+
+    Safe to share between threads; everybody gets the same.
+    """
+
+    def __init__(self, make: Callable[[], Services]) -> None:
+        self._make = make
+        self._made: Services | None = None
+        self._lock = Lock()
+
+    def __call__(self) -> Services:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+    def close(self) -> None:
+        """Closes them, if there are any."""
+        if self._made is not None:
+            self._made.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from flask import Request, Response
+from werkzeug.http import parse_etags
 
 from api import job_rendering, rendering
 from api.links import life_stamp, with_fresh_links
@@ -54,19 +55,26 @@ def show(
 def unchanged(services: Services, tenant_id: str, job_id: str, request: Request) -> Response | None:
     """304 when the caller knows the job as it is; it costs a look at what changes, and no result.
     Raises NotFound."""
-    if "If-None-Match" not in request.headers:
-        return None
+    known = request.headers.get("If-None-Match")
+    headers = None if known is None else known_as_it_is(services, tenant_id, job_id, known)
+    return None if headers is None else Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+
+
+def known_as_it_is(
+    services: Services, tenant_id: str, job_id: str, if_none_match: str
+) -> dict[str, str] | None:
+    """The headers of a 304 when a tag of that header is of the job as it is. Raises NotFound."""
     standing = find_standing(services, tenant_id, job_id)
     tag = job_rendering.etag(standing, _life(services, standing))
-    known = request.if_none_match.as_set(include_weak=True)
+    known = parse_etags(if_none_match)
     # Of an empty tag werkzeug makes None.
-    place = job_rendering.place_in({known_tag for known_tag in known if known_tag}, tag)
-    if place is None and not request.if_none_match.star_tag:
+    tags = (known_tag for known_tag in known.as_set(include_weak=True) if known_tag)
+    place = job_rendering.place_in(tags, tag)
+    if place is None and not known.star_tag:
         return None
     if standing.state == JobState.QUEUED:
         standing = standing._replace(queue_position=place or 0)
-    headers = _headers(services, standing)
-    return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return _headers(services, standing)
 
 
 def _headers(services: Services, row: JobRow | Standing) -> dict[str, str]:

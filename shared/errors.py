@@ -72,6 +72,12 @@ class ModelNotOptimizable(InvalidRequest):
     code = "model_not_optimizable"
 
 
+class InvalidSchema(InvalidRequest):
+    """A JSON schema that answers can't be held to; ``param`` is the place in it."""
+
+    code = "invalid_schema"
+
+
 class ChecksumMismatch(InvalidRequest):
     """The bytes that arrived are not those that the caller meant."""
 

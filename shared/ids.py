@@ -79,6 +79,10 @@ def new_batch_id() -> str:
     return new_id("batch_")
 
 
+def new_production_id() -> str:
+    return new_id("prod_")
+
+
 def new_file_id() -> str:
     return new_id("file-")
 
@@ -117,6 +121,10 @@ def new_delivery_id() -> str:
 
 def new_webhook_event_id() -> str:
     return new_id("evt_")
+
+
+def new_deletion_id() -> str:
+    return new_id("deletion_")
 
 
 def new_session_id() -> str:

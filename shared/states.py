@@ -52,6 +52,8 @@ class Stage(StrEnum):
     """Run a recipe: a training that survives its process by checkpoints."""
     SWEEP = "sweep"
     """Search for hyperparameters: waits for trials, which are jobs of their own."""
+    PRODUCE = "produce"
+    """Turn a template and a table into copy: waits for batches, which are jobs of their own."""
     ASSEMBLE = "assemble"
     """Stream the shards' outputs into the batch's files."""
 
@@ -82,7 +84,7 @@ TRANSITIONS: dict[type[State], dict[State, frozenset[State]]] = {
         # Back to the queue: a training whose job was paused.
         _S.READY: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED}),
         # Back to the queue: a slice whose rows are graphs waits there for their steps, a sweep for
-        # its trials.
+        # its trials, a production for its batch.
         _S.RUNNING: frozenset({_S.QUEUED, _S.READY, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
         _S.SUCCEEDED: frozenset(),
         _S.FAILED: frozenset(),

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from shared.lifecycle import Claim, GenerationEnd, Held, NewArtifact, SliceEnd, UsageLine
+from shared.lifecycle import Claim, GenerationEnd, Held, NewArtifact, SliceEnd
 from shared.states import ShardState, Stage, StopReason
 from shared.storage.base import Store
+from worker.consumption import Consumed
 from worker.engines.protocol import RowResult
 from worker.inputs import Gathered
 from worker.outputs import (
@@ -74,7 +75,7 @@ class ShardRun:
         self._strikes: dict[int, int] = defaultdict(int)
         self._output: list[bytes] = []
         self._errors: list[bytes] = []
-        self._usage: dict[tuple[str, str], list[int]] = {}
+        self._usage: dict[tuple[str, str], Consumed] = {}
         self._single: RowResult | RowError | None = None
         self._filed: dict[int, Filed] = {}
         self._artifacts: list[NewArtifact] = []
@@ -128,10 +129,7 @@ class ShardRun:
         row = self.rows[result.index]
         good = result.status < HTTP_ERROR
         if good:
-            tally = self._usage.setdefault((row.endpoint, row.model), [0, 0, 0])
-            tally[0] += 1
-            tally[1] += result.input_tokens
-            tally[2] += result.output_tokens
+            self._usage.setdefault((row.endpoint, row.model), Consumed()).add(result)
         if self.is_batch:
             lines = self._output if good else self._errors
             lines.append(response_line(self.claim.job_id, row, result.status, result.body))
@@ -249,10 +247,7 @@ class ShardRun:
             store_lines(store, self.claim, "errors.jsonl", self._errors),
             self.completed,
             self.failed,
-            [
-                UsageLine(endpoint, model, rows, input_tokens, output_tokens)
-                for (endpoint, model), (rows, input_tokens, output_tokens) in self._usage.items()
-            ],
+            [consumed.line(endpoint, model) for (endpoint, model), consumed in self._usage.items()],
             self._artifacts,
         )
 
@@ -272,6 +267,7 @@ class ShardRun:
                     input_tokens=result.input_tokens,
                     output_tokens=result.output_tokens,
                     artifacts=self._artifacts,
+                    compute_seconds=result.compute_seconds,
                 )
             case RowResult() as result:
                 error = json.loads(result.body)["error"]

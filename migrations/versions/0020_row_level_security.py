@@ -1,16 +1,174 @@
-"""A second wall between tenants."""
+"""A second wall between tenants: row-level security, and roles that are let through it.
+
+Roles belong to the server and not to the database: they are made where they are missing, by a user
+who may, and a downgrade leaves them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0020"
 down_revision = "0019"
 branch_labels = None
 depends_on = None
 
+API, ADMIN, WORKER = ROLES = ("pressrun_api", "pressrun_admin", "pressrun_worker")
+
+MINE = "(SELECT string_to_array(current_setting('pressrun.tenants', true), ','))"
+"""The tenants of this transaction; a subquery, so that it is asked for once a statement."""
+
+OWNED = {
+    "api_keys": "",
+    "artifacts": "SELECT",
+    "checkpoints": "SELECT",
+    "deltas": "SELECT",
+    "events": "SELECT, INSERT, UPDATE",
+    "files": "SELECT, INSERT, UPDATE",
+    "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
+    "job_models": "SELECT, INSERT",
+    "jobs": "SELECT, INSERT, UPDATE",
+    "model_alias_moves": "SELECT, INSERT",
+    "model_aliases": "SELECT, INSERT, UPDATE, DELETE",
+    "models": "SELECT, UPDATE",
+    "shards": "SELECT, INSERT, UPDATE",
+    "tenants": "",
+    "uploads": "SELECT, INSERT, UPDATE",
+    "usage": "SELECT",
+    "webhook_deliveries": "SELECT, INSERT, UPDATE",
+    "webhook_endpoints": "SELECT, INSERT, UPDATE",
+    "webhook_secrets": "SELECT, INSERT, UPDATE",
+}
+"""Tables that say whose each row is; and what requests of tenants do with them."""
+PARENTS = {
+    "job_webhooks": ("jobs", "id", "job_id", "SELECT, INSERT"),
+    "steps": ("jobs", "id", "job_id", "SELECT, INSERT, UPDATE"),
+    "sweeps": ("jobs", "id", "job_id", "SELECT, INSERT"),
+    "training_metrics": ("jobs", "id", "job_id", "SELECT"),
+    "trials": ("jobs", "id", "job_id", "SELECT, UPDATE"),
+    "upload_parts": ("uploads", "id", "upload_id", "SELECT, INSERT"),
+}
+"""Tables whose rows are whose the row is that they belong to: its table, its key, their column."""
+WORKERS = ("sessions", "webhook_circuits")
+"""Tables of nobody's."""
+ADMINISTERED = {"api_keys": "SELECT, INSERT, UPDATE", "tenants": "SELECT, INSERT, UPDATE"}
+TABLES = (*OWNED, *PARENTS, *WORKERS)
+
+VIEWS = {
+    "ready_line": """
+SELECT pool, ready_seq, priority, hashtextextended(tenant_id, 0) AS tenant_hash
+  FROM shards WHERE state = 'ready'
+""",
+    "pool_work": """
+SELECT pool, state, started_at, ended_at FROM shards WHERE state IN ('succeeded', 'failed')
+""",
+    "served_pools": """
+SELECT unnest(pools) AS pool FROM sessions
+ WHERE expires_at > clock_timestamp() AND NOT draining
+""",
+}
+"""What requests may know of other tenants' work: how long lines are and how fast they move."""
+
+KEY_OWNER = """
+CREATE FUNCTION pressrun_key_owner(key_hash bytea)
+RETURNS TABLE (tenant_id text, seconds_left double precision)
+LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp ROWS 1 AS $$
+SELECT k.tenant_id,
+       CAST(extract(epoch FROM k.expires_at - clock_timestamp()) AS double precision)
+  FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
+ WHERE k.hash = key_hash AND k.revoked_at IS NULL AND t.disabled_at IS NULL
+   AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+$$
+"""
+"""Whose key it is has to be asked before anybody is acted for."""
+
 
 def upgrade() -> None:
-    pass
+    schema = op.get_bind().dialect.identifier_preparer.quote(_schema())
+    for statement in _roles():
+        op.execute(statement)
+    op.execute(f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(ROLES)}")
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY workers ON {table} TO {WORKER} USING (true) WITH CHECK (true)")
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {WORKER}")
+    op.execute(f"GRANT USAGE ON SEQUENCE ready_seq TO {API}, {WORKER}")
+    for table, condition in _conditions().items():
+        op.execute(f"CREATE POLICY tenants ON {table} TO {API} USING ({condition})")
+    op.execute(
+        f"CREATE POLICY everybodys ON models FOR SELECT TO {API}"
+        f" USING (tenant_id IS NULL AND cardinality({MINE}) > 0)"
+    )
+    _grant(API, OWNED)
+    _grant(API, {table: verbs for table, (*_, verbs) in PARENTS.items()})
+    for table in ADMINISTERED:
+        op.execute(f"CREATE POLICY administration ON {table} TO {ADMIN} USING (true)")
+    _grant(ADMIN, ADMINISTERED)
+    for view, query in VIEWS.items():
+        op.execute(f"CREATE VIEW {view} WITH (security_barrier) AS {query}")
+        op.execute(f"GRANT SELECT ON {view} TO {API}, {WORKER}")
+    op.execute(KEY_OWNER.format(schema=schema))
+    op.execute("REVOKE ALL ON FUNCTION pressrun_key_owner(bytea) FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION pressrun_key_owner(bytea) TO {API}, {WORKER}")
 
 
 def downgrade() -> None:
-    pass
+    schema = op.get_bind().dialect.identifier_preparer.quote(_schema())
+    op.execute("DROP FUNCTION pressrun_key_owner(bytea)")
+    for view in VIEWS:
+        op.execute(f"DROP VIEW {view}")
+    for table in ADMINISTERED:
+        op.execute(f"DROP POLICY administration ON {table}")
+    op.execute("DROP POLICY everybodys ON models")
+    for table in _conditions():
+        op.execute(f"DROP POLICY tenants ON {table}")
+    for table in TABLES:
+        op.execute(f"DROP POLICY workers ON {table}")
+        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
+        op.execute(f"REVOKE ALL ON {table} FROM {', '.join(ROLES)}")
+    op.execute(f"REVOKE ALL ON SEQUENCE ready_seq FROM {', '.join(ROLES)}")
+    op.execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {', '.join(ROLES)}")
+
+
+def _schema() -> str:
+    return str(op.get_bind().scalar(sa.text("SELECT current_schema()")))
+
+
+def _roles() -> Iterator[str]:
+    """Makes what is missing. Another database of the server may be migrated at the same time."""
+    for role in ROLES:
+        yield f"""
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role} NOLOGIN;
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$"""
+        yield f"""
+DO $$ BEGIN
+    IF NOT pg_has_role(current_user, '{role}', 'USAGE') THEN
+        GRANT {role} TO CURRENT_USER;
+    END IF;
+END $$"""
+
+
+def _conditions() -> dict[str, str]:
+    """Of each table, which rows are those of the transaction's tenants."""
+    owned = dict.fromkeys(OWNED, f"tenant_id = ANY ({MINE})")
+    owned["tenants"] = f"id = ANY ({MINE})"
+    children = {
+        table: f"EXISTS (SELECT FROM {parent} p WHERE p.{key} = {table}.{column})"
+        for table, (parent, key, column, _) in PARENTS.items()
+    }
+    return owned | children
+
+
+def _grant(role: str, verbs_of: Mapping[str, str]) -> None:
+    for table, verbs in verbs_of.items():
+        if verbs:
+            op.execute(f"GRANT {verbs} ON {table} TO {role}")

@@ -35,6 +35,7 @@ KIND_PREFIXES = {
     "evaluation": "eval_",
     "optimization": "optjob-",
     "response": "resp_",
+    "production": "prod_",
 }
 
 _OUR_ID = re.compile(r"[a-z]{2,10}[_-][0-9a-z]{26}", re.ASCII)
@@ -57,6 +58,12 @@ _OF_PARENT = """CASE WHEN CAST(:parent AS text) = 'none'
                 THEN NOT EXISTS (SELECT 1 FROM trials t WHERE t.job_id = w.id)
                 ELSE w.id IN (SELECT t.job_id FROM trials t WHERE t.parent_id = :parent) END"""
 
+_OF_PRODUCTION = """CASE WHEN CAST(:production AS text) IS NULL
+                THEN w.kind <> 'batch' OR NOT EXISTS (
+                         SELECT 1 FROM production_batches b WHERE b.job_id = w.id)
+                ELSE w.id IN (SELECT b.job_id FROM production_batches b
+                               WHERE b.parent_id = :production) END"""
+
 # The index is by tenant and id, and ids begin with their kind: one short walk a kind, then the
 # first of all of them.
 _LISTS = {
@@ -72,6 +79,7 @@ SELECT {facts()}
           AND (CAST(:endpoint AS text) IS NULL OR w.endpoint = :endpoint)
           AND (CAST(:labels AS text) IS NULL OR {_LABELLED})
           AND (CAST(:parent AS text) IS NULL OR {_OF_PARENT})
+          AND {_OF_PRODUCTION}
         ORDER BY w.id {order} LIMIT :limit) j
  {LIVE}
  ORDER BY right(j.id, 26) {order} LIMIT :limit
@@ -102,10 +110,12 @@ def list_jobs(
     order: str = "desc",
     metadata: dict[str, str] | Literal["none"] | None = None,
     parent: str | None = None,
+    production: str | None = None,
 ) -> list[JobRow]:
     """By time, those beyond the id ``after``; without queue positions. ``order`` is ``asc`` or
     ``desc``, newest first. ``metadata``: only jobs with these labels, or with none at all.
-    ``parent``: only trials of this sweep, or with ``"none"`` only jobs that are no trials."""
+    ``parent``: only trials of this sweep, or with ``"none"`` only jobs that are no trials.
+    Batches of a production are listed where ``production`` names it, and nowhere else."""
     moment = None if after is None else after[-LENGTH:]
     low, high = (moment or "", LATEST) if order == "asc" else ("", moment or LATEST)
     values = {
@@ -118,6 +128,7 @@ def list_jobs(
         "limit": limit,
         "labels": None if metadata is None else _labels(metadata),
         "parent": parent,
+        "production": production,
     }
     rows = connection.execute(_LISTS[order], values)
     return [JobRow._make(json.loads(row.facts)) for row in rows]

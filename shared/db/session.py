@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from shared.db.security import acting_now
+
+if TYPE_CHECKING:
+    from psycopg import Connection as DriverConnection
+    from psycopg import Cursor
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MILLISECONDS = 30_000
 IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS = 60_000
+_IDLE = 0
+"""libpq's word for a connection without a transaction."""
 _LIMIT_EXCEEDED = "54"
 """Class of SQLSTATEs."""
 
@@ -26,12 +34,17 @@ def make_engine(
     max_overflow: int = 0,
     pool_timeout: float = 5.0,
     always_autocommit: bool = False,
+    role: str | None = None,
 ) -> Engine:
     """An engine whose connections name their ``process`` and give up on hung statements.
 
     With ``always_autocommit`` a connection never has a transaction, nor the cost of switching one
     back and forth, which shows in statements as short as a job's lookup.
+
+    With a ``role``, one that the user in ``url`` belongs to, connections act as that one, and say
+    at the beginning of each transaction for whom it is (``shared.db.security``).
     """
+    act_as = f" -c role={role}" if role else ""
     commits: dict[str, Any] = (
         {
             "isolation_level": "AUTOCOMMIT",
@@ -41,7 +54,7 @@ def make_engine(
         if always_autocommit
         else {}
     )
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
@@ -56,12 +69,42 @@ def make_engine(
             "application_name": f"pressrun-{process}",
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS}"
-            " -c timezone=UTC",
+            f" -c timezone=UTC{act_as}",
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
         },
     )
+    if role:
+        _say_for_whom(engine)
+    return engine
+
+
+def _say_for_whom(engine: Engine) -> None:
+    def execute(cursor: Cursor[Any], statement: Any, parameters: Any, _: object) -> bool:
+        return _begun(cursor.connection, lambda: cursor.execute(statement, parameters))
+
+    def execute_many(cursor: Cursor[Any], statement: Any, parameters: Any, _: object) -> bool:
+        return _begun(cursor.connection, lambda: cursor.executemany(statement, parameters))
+
+    def execute_bare(cursor: Cursor[Any], statement: Any, _: object) -> bool:
+        return _begun(cursor.connection, lambda: cursor.execute(statement))
+
+    event.listen(engine, "do_execute", execute)
+    event.listen(engine, "do_executemany", execute_many)
+    event.listen(engine, "do_execute_no_params", execute_bare)
+
+
+def _begun(connection: DriverConnection[Any], run: Callable[[], object]) -> bool:
+    """Whether the statement was run here: if it begins a transaction that is for somebody. Both
+    travel together; a pipeline on a connection without transactions is one of its own."""
+    who = acting_now()
+    if who is None or connection.info.transaction_status != _IDLE:
+        return False
+    with connection.pipeline():
+        connection.execute(who.statement, who.parameters, prepare=True)
+        run()
+    return True
 
 
 def _compact_json(value: object) -> str:

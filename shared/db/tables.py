@@ -6,7 +6,9 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -18,11 +20,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shared.db.columns import metadata, moment, now, total
+from shared.db.columns import count, metadata, moment, now, total
+from shared.db.tables_fairness import shares
 from shared.db.tables_jobs import artifacts, events, jobs, ready_seq, sessions, shards, steps
 from shared.db.tables_model_jobs import job_models
 from shared.db.tables_models import model_alias_moves, model_aliases
+from shared.db.tables_productions import production_batches, productions
+from shared.db.tables_retention import (
+    archived_jobs,
+    deletion_objects,
+    deletions,
+    retention_marks,
+    retention_policies,
+)
 from shared.db.tables_streams import deltas
+from shared.db.tables_tenants import rate_buckets, reservations, tenant_limits, usage_days
 from shared.db.tables_tuning import checkpoints, sweeps, training_metrics, trials
 from shared.db.tables_uploads import upload_parts, uploads
 from shared.db.tables_webhooks import (
@@ -35,8 +47,11 @@ from shared.db.tables_webhooks import (
 
 __all__ = [
     "api_keys",
+    "archived_jobs",
     "artifacts",
     "checkpoints",
+    "deletion_objects",
+    "deletions",
     "deltas",
     "events",
     "files",
@@ -48,17 +63,26 @@ __all__ = [
     "model_alias_moves",
     "model_aliases",
     "models",
+    "production_batches",
+    "productions",
+    "rate_buckets",
     "ready_seq",
+    "reservations",
+    "retention_marks",
+    "retention_policies",
     "sessions",
     "shards",
+    "shares",
     "steps",
     "sweeps",
+    "tenant_limits",
     "tenants",
     "training_metrics",
     "trials",
     "upload_parts",
     "uploads",
     "usage",
+    "usage_days",
     "webhook_circuits",
     "webhook_deliveries",
     "webhook_endpoints",
@@ -72,6 +96,20 @@ tenants = Table(
     Column("name", Text, nullable=False),
     now(),
     moment("disabled_at"),
+    Column(
+        "weight",
+        Double,
+        nullable=False,
+        server_default=text("1"),
+        comment="its part of a pool, over the weights of all who wait there",
+    ),
+    Column(
+        "max_running_shards",
+        Integer,
+        comment="at a time, in all pools; null: as many as there is room for",
+    ),
+    CheckConstraint("weight > 0 AND weight <= 1000", name="weight"),
+    CheckConstraint("max_running_shards >= 0", name="max_running_shards"),
 )
 
 api_keys = Table(
@@ -101,6 +139,15 @@ files = Table(
     moment("expires_at"),
     moment("deleted_at"),
     Index("ix_files_tenant_id_id", "tenant_id", "id"),
+    Index(
+        "ix_files_tenant_id_created_at",
+        "tenant_id",
+        "created_at",
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_files_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
+    ),
     Index(
         "ix_files_expires_at",
         "expires_at",
@@ -169,9 +216,39 @@ usage = Table(
     Column("rows", Integer, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+    count("images"),
+    Column(
+        "media_seconds",
+        Double,
+        nullable=False,
+        server_default=text("0"),
+        comment="of sound and video made",
+    ),
+    Column(
+        "compute_seconds",
+        Double,
+        nullable=False,
+        server_default=text("0"),
+        comment="its share of its engine's working time",
+    ),
+    Column(
+        "cost",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="millionths of the prices' unit",
+    ),
+    Column(
+        "counted",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether it is a part of usage_days",
+    ),
     now(),
     PrimaryKeyConstraint("shard_id", "endpoint", "model"),
     Index("ix_usage_tenant_id_created_at", "tenant_id", "created_at"),
+    Index("ix_usage_uncounted", "tenant_id", postgresql_where=text("NOT counted")),
 )
 
 idempotency_keys = Table(
@@ -188,4 +265,5 @@ idempotency_keys = Table(
     now(),
     PrimaryKeyConstraint("tenant_id", "route", "key"),
     Index("ix_idempotency_keys_created_at", "created_at"),
+    Index("ix_idempotency_keys_job_id", "job_id", postgresql_where=text("job_id IS NOT NULL")),
 )

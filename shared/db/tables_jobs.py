@@ -106,21 +106,53 @@ jobs = Table(
     Index(
         "ix_jobs_input_file_id",
         "input_file_id",
-        postgresql_where=text(f"state IN ({OPEN_JOB}) AND input_file_id IS NOT NULL"),
+        postgresql_where=text("input_file_id IS NOT NULL"),
     ),
     Index(
         "ix_jobs_validation_file_id",
         "validation_file_id",
-        postgresql_where=text(f"state IN ({OPEN_JOB}) AND validation_file_id IS NOT NULL"),
+        postgresql_where=text("validation_file_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_output_file_id",
+        "output_file_id",
+        postgresql_where=text("output_file_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_error_file_id",
+        "error_file_id",
+        postgresql_where=text("error_file_id IS NOT NULL"),
     ),
     Index(
         "ix_jobs_uncleaned",
         "ended_at",
         postgresql_where=text(
-            "(kind <> 'generate' OR endpoint NOT IN"
-            " ('/v1/chat/completions', '/v1/completions', '/v1/embeddings'))"
+            "(kind NOT IN ('generate', 'response') OR endpoint NOT IN"
+            " ('/v1/chat/completions', '/v1/completions', '/v1/embeddings',"
+            " '/v1/classifications', '/v1/responses', '/v1/moderations'))"
             " AND cleaned_at IS NULL"
         ),
+    ),
+    Index(
+        "ix_jobs_ended",
+        "tenant_id",
+        "ended_at",
+        postgresql_where=text("ended_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_deleted",
+        "deleted_at",
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_open_tunings",
+        "model",
+        postgresql_where=text(f"kind = 'fine_tune' AND state IN ({OPEN_JOB})"),
+    ),
+    Index(
+        "ix_jobs_open_of_tuned",
+        "model",
+        postgresql_where=text(f"model LIKE 'ft:%' AND state IN ({OPEN_JOB})"),
     ),
     Index(
         "ix_jobs_expires_at",
@@ -179,6 +211,12 @@ shards = Table(
         "lines",
         ARRAY(Integer),
         comment="its lines of the input file, where other pools' rows lie between them",
+    ),
+    Column("model", Text, comment="that its first row needs; null: none, or it was not known"),
+    Column(
+        "expected_seconds",
+        Double,
+        comment="of an engine at full load; null: a second a row, for want of a better guess",
     ),
     count("rows_completed"),
     count("rows_failed"),

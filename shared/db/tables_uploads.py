@@ -38,6 +38,8 @@ uploads = Table(
     moment("ended_at"),
     moment("cleaned_at"),
     Index("ix_uploads_uncleaned", "expires_at", postgresql_where=text("cleaned_at IS NULL")),
+    Index("ix_uploads_join_id", "join_id", postgresql_where=text("join_id IS NOT NULL")),
+    Index("ix_uploads_file_id", "file_id", postgresql_where=text("file_id IS NOT NULL")),
 )
 
 upload_parts = Table(

@@ -15,7 +15,6 @@ from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import (
     GenerationEnd,
     SliceEnd,
-    UsageLine,
     finish_generations,
     finish_slice,
 )
@@ -34,6 +33,20 @@ from shared.lifecycle.model_jobs import (
     submit_optimization,
 )
 from shared.lifecycle.pause import pause_trials, request_pause, request_resume
+from shared.lifecycle.production_end import ProductionEnd, finish_production
+from shared.lifecycle.production_rounds import (
+    NewProductionBatch,
+    collect_production_batches,
+    continue_production,
+)
+from shared.lifecycle.productions import (
+    NewProduction,
+    ProductionSize,
+    finish_production_estimate,
+    open_production,
+    reject_production,
+    submit_production,
+)
 from shared.lifecycle.progress import RowStep, report_steps
 from shared.lifecycle.release import ReleaseReason, release
 from shared.lifecycle.sessions import (
@@ -56,7 +69,13 @@ from shared.lifecycle.stages import (
     reject_batch,
 )
 from shared.lifecycle.steps import Graph, finish_step, unfold_slice
-from shared.lifecycle.stop import expire_overdue, request_stop, stop_trials, sweep_stopped
+from shared.lifecycle.stop import (
+    expire_overdue,
+    request_stop,
+    stop_production_batches,
+    stop_trials,
+    sweep_stopped,
+)
 from shared.lifecycle.streams import NewDelta, add_deltas
 from shared.lifecycle.submit import (
     ClientId,
@@ -93,6 +112,7 @@ from shared.lifecycle.uploads import (
     refuse_join,
     submit_join,
 )
+from shared.lifecycle.usage import UsageLine
 from shared.lifecycle.used_keys import Idempotency, remember_object
 from shared.lifecycle.webhooks import (
     JobWebhook,
@@ -121,9 +141,13 @@ __all__ = [
     "NewGeneration",
     "NewModel",
     "NewOptimization",
+    "NewProduction",
+    "NewProductionBatch",
     "NewSweep",
     "NewTrial",
     "OptimizationEnd",
+    "ProductionEnd",
+    "ProductionSize",
     "ReleaseReason",
     "RowStep",
     "SliceEnd",
@@ -144,7 +168,9 @@ __all__ = [
     "cancel_upload",
     "claim",
     "close_session",
+    "collect_production_batches",
     "collect_trials",
+    "continue_production",
     "create_upload",
     "declare_dead",
     "dispatch",
@@ -161,6 +187,8 @@ __all__ = [
     "finish_import",
     "finish_join",
     "finish_optimization",
+    "finish_production",
+    "finish_production_estimate",
     "finish_slice",
     "finish_step",
     "finish_sweep",
@@ -168,6 +196,7 @@ __all__ = [
     "finish_validation",
     "heartbeat",
     "keep_sizes",
+    "open_production",
     "open_session",
     "open_training",
     "pause_trials",
@@ -176,6 +205,7 @@ __all__ = [
     "refuse_join",
     "reject_batch",
     "reject_import",
+    "reject_production",
     "reject_training",
     "release",
     "remember_object",
@@ -187,6 +217,7 @@ __all__ = [
     "request_pause",
     "request_resume",
     "request_stop",
+    "stop_production_batches",
     "stop_trials",
     "submit_batch",
     "submit_evaluation",
@@ -197,6 +228,7 @@ __all__ = [
     "submit_join",
     "submit_optimization",
     "submit_plan",
+    "submit_production",
     "sweep_stopped",
     "take_input",
     "unfold_slice",

@@ -10,19 +10,9 @@ from sqlalchemy import Connection, text
 from shared.lifecycle.artifacts import NewArtifact, add_artifacts, insert_from, listed
 from shared.lifecycle.fence import FENCE, FENCE_MANY, Held, count_zombies
 from shared.lifecycle.settle import settle_batch
+from shared.lifecycle.usage import RAN, UsageLine, add_usage, cost, made, priced
 from shared.states import JobState, ShardState, guard
 from shared.storage.base import StoredObject
-
-
-@dataclass(frozen=True, slots=True)
-class UsageLine:
-    """What a shard consumed of one model."""
-
-    endpoint: str
-    model: str
-    rows: int
-    input_tokens: int
-    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +31,8 @@ class GenerationEnd:
     input_tokens: int = 0
     output_tokens: int = 0
     artifacts: Sequence[NewArtifact] = ()
+    compute_seconds: float | None = None
+    """As in ``UsageLine``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +56,10 @@ WITH done AS (
         CAST(:ids AS bigint[]), CAST(:epochs AS int[]), CAST(:states AS text[]),
         CAST(:hashes AS text[]), CAST(:results AS text[]), CAST(:codes AS text[]),
         CAST(:messages AS text[]), CAST(:params AS text[]), CAST(:inputs AS bigint[]),
-        CAST(:outputs AS bigint[]))
+        CAST(:outputs AS bigint[]), CAST(:images AS int[]), CAST(:media AS double precision[]),
+        CAST(:computes AS double precision[]))
       AS d (id, epoch, state, sha256, result, error_code, error_message, error_param,
-            input_tokens, output_tokens)
+            input_tokens, output_tokens, images, media_seconds, compute_seconds)
 ), shard AS (
     UPDATE shards s
        SET state = d.state, output_sha256 = d.sha256, error_code = d.error_code,
@@ -76,7 +69,8 @@ WITH done AS (
       FROM done d WHERE s.id = d.id AND {FENCE_MANY}
     RETURNING s.id, s.epoch, s.job_id, s.tenant_id, s.rows_completed, s.rows_failed, d.state,
               d.result, d.error_code, d.error_message, d.error_param, d.input_tokens,
-              d.output_tokens
+              d.output_tokens, d.images, d.media_seconds,
+              coalesce(d.compute_seconds, {RAN}) AS compute_seconds
 ), job AS (
     UPDATE jobs j
        SET state = CASE shard.state WHEN 'cancelled' THEN coalesce(j.stop_reason, 'cancelled')
@@ -90,10 +84,12 @@ WITH done AS (
     RETURNING j.id, j.tenant_id, j.kind, j.state, j.endpoint, j.model
 ), counted AS (
     INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
-                       output_tokens)
+                       output_tokens, images, media_seconds, compute_seconds, cost)
     SELECT shard.id, job.endpoint, job.model, shard.epoch, shard.tenant_id, shard.job_id, 1,
-           shard.input_tokens, shard.output_tokens
-      FROM shard JOIN job ON job.id = shard.job_id WHERE shard.state = 'succeeded'
+           shard.input_tokens, shard.output_tokens, shard.images, shard.media_seconds,
+           shard.compute_seconds, {cost("job.endpoint", "shard")}
+      FROM shard JOIN job ON job.id = shard.job_id {priced("job.model")}
+     WHERE shard.state = 'succeeded'
 ), announced AS (
     INSERT INTO events (tenant_id, job_id, type)
     SELECT tenant_id, id,
@@ -133,12 +129,6 @@ SELECT 1 FROM shards s
    AND s.errors_sha256 IS NOT DISTINCT FROM :errors_sha256
 """)
 
-_USAGE = text("""
-INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
-                   output_tokens)
-VALUES (:shard_id, :endpoint, :model, :epoch, :tenant_id, :job_id, :rows, :input, :output)
-""")
-
 
 def finish_generations(
     connection: Connection, session_id: str, ends: Sequence[GenerationEnd]
@@ -153,6 +143,7 @@ def finish_generations(
         "hashes": [end.sha256 for end in ends],
     }
     files = [(end.held, artifact) for end in ends for artifact in end.artifacts]
+    counted = [made(end.artifacts) for end in ends]
     rows = connection.execute(
         _WITH_FILES if files else _WITHOUT_FILES,
         identity
@@ -165,6 +156,9 @@ def finish_generations(
             "params": [end.error_param for end in ends],
             "inputs": [end.input_tokens for end in ends],
             "outputs": [end.output_tokens for end in ends],
+            "images": [images for images, _ in counted],
+            "media": [seconds for _, seconds in counted],
+            "computes": [end.compute_seconds for end in ends],
         },
     )
     committed = {Held(*row) for row in rows}
@@ -201,21 +195,9 @@ def finish_slice(connection: Connection, session_id: str, end: SliceEnd) -> bool
         count_zombies(connection, [end.held])
         return False
     add_artifacts(connection, end.held, end.artifacts)
+    rows = sum(line.rows for line in end.usage)
     for line in end.usage:
-        connection.execute(
-            _USAGE,
-            {
-                "shard_id": end.held.shard_id,
-                "endpoint": line.endpoint,
-                "model": line.model,
-                "epoch": end.held.epoch,
-                "tenant_id": row.tenant_id,
-                "job_id": row.job_id,
-                "rows": line.rows,
-                "input": line.input_tokens,
-                "output": line.output_tokens,
-            },
-        )
+        add_usage(connection, end.held, line, share=line.rows / rows)
     settle_batch(
         connection,
         row.job_id,

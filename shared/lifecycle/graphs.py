@@ -33,9 +33,10 @@ SEARCHING = """(s.stage = 'sweep' AND EXISTS (
 """Whether shard ``s`` is a sweep with open trials: those are stopped first, and it ends with the
 last of them."""
 
-STOPPING = f"""(j.stop_reason IS NOT NULL AND s.stage <> 'assemble' AND NOT {UNFOLDED}
-             AND NOT {SEARCHING})"""
-"""Whether shard ``s`` of job ``j`` is to end because the job was asked to stop."""
+STOPPING = f"""(j.stop_reason IS NOT NULL AND s.stage NOT IN ('assemble', 'produce')
+             AND NOT {UNFOLDED} AND NOT {SEARCHING})"""
+"""Whether shard ``s`` of job ``j`` is to end because the job was asked to stop. A production
+writes down what its batches have made until then, and ends by itself."""
 
 _FIND = text("""
 SELECT t.shard_id, t.job_id, t.line, t.name, t.last

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
 from shared.lifecycle.model_jobs import EVALUATION, EVALUATIONS, OPTIMIZATIONS
 from shared.lifecycle.stages import BadLine, NewFile
 from shared.lifecycle.tuned_models import NewModel, add_model
 from shared.lifecycle.tuning_close import add_result_file, already, close, digest
+from shared.lifecycle.usage import UsageLine, add_usage
 from shared.specs.model_jobs import EvaluationSpec
 from shared.states import JobState, ShardState, guard
 
@@ -37,12 +38,6 @@ WITH job AS (
     RETURNING j.id, j.tenant_id, j.kind, j.state)
 INSERT INTO events (tenant_id, job_id, type, data)
 SELECT tenant_id, id, kind || '.' || state, CAST(:told AS json) FROM job
-""")
-
-_USAGE = text("""
-INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
-                   output_tokens)
-VALUES (:id, :endpoint, :model, :epoch, :tenant, :job, :rows, :tokens, 0)
 """)
 
 
@@ -96,7 +91,15 @@ def finish_evaluation(
     spec = EvaluationSpec.model_validate(job.spec)
     values = values_of(end.measured, spec.metric)
     for found in end.measured:
-        _count(connection, held, shard, EVALUATIONS, found.model, found.examples, found.tokens)
+        used = UsageLine(
+            EVALUATIONS,
+            found.model,
+            found.examples,
+            found.tokens,
+            0,
+            compute_seconds=found.seconds or None,
+        )
+        add_usage(connection, held, used)
     direction = "max" if spec.goes_up else "min"
     result = {
         "metric": spec.metric,
@@ -152,7 +155,7 @@ def finish_optimization(
         add_model(connection, shard.tenant_id, shard.job_id, end.model)
     for file in end.files:
         add_result_file(connection, shard.job_id, file)
-    _count(connection, held, shard, OPTIMIZATIONS, job.model, 1, end.tokens)
+    add_usage(connection, held, UsageLine(OPTIMIZATIONS, job.model, 1, end.tokens, 0))
     result = {
         "model": None if end.model is None else end.model.id,
         "made_of": job.model,
@@ -235,29 +238,5 @@ def _end(
             "param": param,
             "errors": None if errors is None else json.dumps(errors),
             "told": json.dumps(told),
-        },
-    )
-
-
-def _count(  # noqa: PLR0917 - a row of usage
-    connection: Connection,
-    held: Held,
-    shard: Row[Any],
-    endpoint: str,
-    model: str,
-    rows: int,
-    tokens: int,
-) -> None:
-    connection.execute(
-        _USAGE,
-        {
-            "id": held.shard_id,
-            "endpoint": endpoint,
-            "model": model,
-            "epoch": held.epoch,
-            "tenant": shard.tenant_id,
-            "job": shard.job_id,
-            "rows": rows,
-            "tokens": tokens,
         },
     )

@@ -14,6 +14,7 @@ from shared.lifecycle.fence import FENCE, Held, count_zombies
 from shared.lifecycle.finish import GenerationEnd
 from shared.lifecycle.graphs import UNFOLDED, ClosedStep, close_steps
 from shared.lifecycle.release import ReleaseReason, release
+from shared.lifecycle.usage import RAN, cost, made, priced
 from shared.pools import UPKEEP
 
 if TYPE_CHECKING:
@@ -84,16 +85,21 @@ WITH shard AS (
            rows_completed = CASE :state WHEN 'succeeded' THEN 1 ELSE 0 END,
            rows_failed = CASE :state WHEN 'failed' THEN 1 ELSE 0 END
      WHERE s.id = :id AND {FENCE}
-    RETURNING s.id, s.epoch, s.job_id, s.tenant_id
+    RETURNING s.id, s.epoch, s.job_id, s.tenant_id,
+              CAST(:input_tokens AS bigint) AS input_tokens,
+              CAST(:output_tokens AS bigint) AS output_tokens, CAST(:images AS int) AS images,
+              CAST(:media AS double precision) AS media_seconds,
+              coalesce(CAST(:compute AS double precision), {RAN}) AS compute_seconds
 ), step AS (
     UPDATE steps t SET result = CAST(:result AS json) FROM shard WHERE t.shard_id = shard.id
     RETURNING t.shard_id, t.job_id, t.line, t.name, t.last, t.endpoint, t.model
 ), counted AS (
     INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
-                       output_tokens)
+                       output_tokens, images, media_seconds, compute_seconds, cost)
     SELECT shard.id, step.endpoint, step.model, shard.epoch, shard.tenant_id, shard.job_id, 1,
-           :input_tokens, :output_tokens
-      FROM shard JOIN step ON step.shard_id = shard.id
+           shard.input_tokens, shard.output_tokens, shard.images, shard.media_seconds,
+           shard.compute_seconds, {cost("step.endpoint", "shard")}
+      FROM shard JOIN step ON step.shard_id = shard.id {priced("step.model")}
      WHERE :state = 'succeeded' AND step.model IS NOT NULL
 )
 SELECT job_id, line, name, last FROM step
@@ -164,6 +170,7 @@ def finish_step(connection: Connection, session_id: str, end: GenerationEnd) -> 
     run, and the outcome of its graph is settled when this decides it. Idempotent for the same
     bytes; False means that this worker is a zombie and must drop it.
     """
+    images, seconds = made(end.artifacts)
     values = {
         "me": session_id,
         "id": end.held.shard_id,
@@ -175,6 +182,9 @@ def finish_step(connection: Connection, session_id: str, end: GenerationEnd) -> 
         "message": end.error_message,
         "input_tokens": end.input_tokens,
         "output_tokens": end.output_tokens,
+        "images": images,
+        "media": seconds,
+        "compute": end.compute_seconds,
     }
     row = connection.execute(_COMMIT, values).one_or_none()
     if row is None:

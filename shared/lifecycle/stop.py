@@ -75,12 +75,27 @@ UPDATE jobs j SET stop_reason = open.reason, cancel_requested_at = clock_timesta
   FROM open WHERE j.id = open.id RETURNING j.id
 """)
 
+# Batches whose production is stopping or has ended, however it did; as trials.
+_STOP_PRODUCTION_BATCHES = text(f"""
+WITH open AS (
+    SELECT c.id, coalesce(p.stop_reason, 'cancelled') AS reason
+      FROM production_batches b JOIN jobs c ON c.id = b.job_id JOIN jobs p ON p.id = b.parent_id
+     WHERE b.ended_at IS NULL AND (CAST(:parent AS text) IS NULL OR b.parent_id = :parent)
+       AND c.state IN ({OPEN_JOB}) AND c.stop_reason IS NULL AND c.stage <> 'assemble'
+       AND (p.stop_reason IS NOT NULL OR p.state NOT IN ({OPEN_JOB}))
+     LIMIT :limit FOR UPDATE OF c SKIP LOCKED)
+UPDATE jobs j SET stop_reason = open.reason, cancel_requested_at = clock_timestamp(),
+       version = j.version + 1
+  FROM open WHERE j.id = open.id RETURNING j.id
+""")
+
 
 def request_stop(
     connection: Connection, *, tenant_id: str, job_id: str, reason: StopReason
 ) -> bool:
-    """Asks an open job to stop, and the trials of a sweep with it; waiting shards end at once
-    (``AT_ONCE`` of them, the rest by the sweep), running ones within a step.
+    """Asks an open job to stop, and with it the trials of a sweep and the batch of a production;
+    waiting shards end at once (``AT_ONCE`` of them, the rest by the sweep), running ones within a
+    step.
 
     False when it was already stopping, is being assembled, has ended, or is not the tenant's.
     """
@@ -89,6 +104,7 @@ def request_stop(
         return False
     _cancel_waiting(connection, [job_id])
     stop_trials(connection, parent_id=job_id)
+    stop_production_batches(connection, parent_id=job_id)
     return True
 
 
@@ -97,6 +113,17 @@ def stop_trials(connection: Connection, *, parent_id: str | None = None, limit: 
     returns how many."""
     values = {"parent": parent_id, "limit": limit}
     jobs = [row.id for row in connection.execute(_STOP_TRIALS, values)]
+    _cancel_waiting(connection, jobs)
+    return len(jobs)
+
+
+def stop_production_batches(
+    connection: Connection, *, parent_id: str | None = None, limit: int = 100
+) -> int:
+    """Asks open batches of productions that are stopping or have ended to stop, of one production
+    or of any; returns how many."""
+    values = {"parent": parent_id, "limit": limit}
+    jobs = [row.id for row in connection.execute(_STOP_PRODUCTION_BATCHES, values)]
     _cancel_waiting(connection, jobs)
     return len(jobs)
 

@@ -13,15 +13,10 @@ from shared.lifecycle.stages import NewFile
 from shared.lifecycle.tuned_models import NewModel, add_model
 from shared.lifecycle.tuning import ENDPOINT
 from shared.lifecycle.tuning_close import add_result_file, already, close, digest, succeed
+from shared.lifecycle.usage import UsageLine, add_usage
 from shared.states import ShardState
 
 _READ_JOB = text("SELECT detail, model FROM jobs WHERE id = :job FOR UPDATE")
-
-_USAGE = text("""
-INSERT INTO usage (shard_id, endpoint, model, epoch, tenant_id, job_id, rows, input_tokens,
-                   output_tokens)
-VALUES (:id, :endpoint, :model, :epoch, :tenant, :job, 1, :tokens, 0)
-""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +52,9 @@ def finish_training(connection: Connection, session_id: str, held: Held, end: Tr
     add_model(connection, shard.tenant_id, shard.job_id, end.model)
     for file in end.files:
         add_result_file(connection, shard.job_id, file)
-    connection.execute(
-        _USAGE,
-        {
-            "id": held.shard_id,
-            "endpoint": ENDPOINT,
-            "model": base,
-            "epoch": held.epoch,
-            "tenant": shard.tenant_id,
-            "job": shard.job_id,
-            "tokens": end.trained_tokens,
-        },
-    )
+    seconds = end.seconds or None
+    used = UsageLine(ENDPOINT, base, 1, end.trained_tokens, 0, compute_seconds=seconds)
+    add_usage(connection, held, used)
     card = [detail["card_file_id"]] if "card_file_id" in detail else []
     result = {
         "fine_tuned_model": end.model.id,

@@ -27,7 +27,9 @@ WITH told AS (
      ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
 UPDATE events e SET announced = true
   FROM told, jobs j WHERE e.id = told.id AND j.id = e.job_id
-RETURNING e.id, e.tenant_id, e.job_id, e.type, e.created_at, j.kind
+RETURNING e.id, e.tenant_id, e.job_id, e.type, e.created_at, j.kind,
+          j.kind = 'batch' AND EXISTS (
+              SELECT 1 FROM production_batches b WHERE b.job_id = j.id) AS a_part
 """)
 
 _LISTENERS = text("""
@@ -123,10 +125,15 @@ def attach_webhook(connection: Connection, job_id: str, webhook: JobWebhook | No
 
 
 def announce_ends(connection: Connection, *, limit: int = 500) -> tuple[int, int]:
-    """Makes the deliveries of jobs that have ended. Returns how many ends were looked at, and how
+    """Makes the deliveries of jobs that have ended; batches of a production are a part of that, and
+    told of with it. Returns how many ends were looked at, and how
     many deliveries were made: fewer ends than ``limit`` were all there are."""
     rows = connection.execute(_TAKE_ENDS, {"limit": limit}).all()
-    ends = [(row, end) for row in rows if (end := end_told(row.kind, row.type)) is not None]
+    ends = [
+        (row, end)
+        for row in rows
+        if not row.a_part and (end := end_told(row.kind, row.type)) is not None
+    ]
     if not ends:
         return len(rows), 0
     made = _made_of(connection, ends)

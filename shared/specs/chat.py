@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.specs.common import MAX_NEW_TOKENS, GenerationSpec, Text, require_one
+from shared.specs.formats import ResponseFormat
 
 MAX_MESSAGES = 2_048
 
@@ -35,26 +36,28 @@ class ChatMessage(BaseModel):
         return "".join(part.text for part in self.content)
 
 
-class ResponseFormat(BaseModel):
-    """Only the default, plain text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-    type: Literal["text"]
-
-
 class ChatCompletionSpec(GenerationSpec):
     """A chat completion: a conversation in, ``n`` replies out."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
     response_format: ResponseFormat | None = None
+    """What the replies are held to while they are generated."""
     logprobs: Literal[False] = False
 
     @model_validator(mode="after")
     def _one_token_limit(self) -> ChatCompletionSpec:
         require_one(self, "max_tokens", "max_completion_tokens")
         return self
+
+    def check_body(self) -> None:
+        if self.response_format is not None:
+            self.response_format.check("response_format")
+
+    @property
+    def grammar(self) -> str | None:
+        """The JSON schema, as JSON, that replies are held to; None for plain text."""
+        return None if self.response_format is None else self.response_format.grammar
 
     @property
     def max_new_tokens(self) -> int | None:

@@ -40,6 +40,10 @@ class InferenceSpec(BaseModel):
         """How many texts, vectors or images the call asks for."""
         return 1
 
+    def check_body(self) -> None:
+        """Raises InvalidRequest, or a subclass, for what no type says: ``param`` is the place."""
+        return
+
     def check_row(self) -> None:
         """Raises InvalidRequest, or a subclass, for what only a call of its own may ask for, and no
         row of a batch."""

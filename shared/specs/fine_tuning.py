@@ -104,10 +104,10 @@ class Evaluation(Part):
 class RecipeOptions(Part):
     """Everything that a method says about its training."""
 
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     adapter: Literal["auto", "lora", "none"] = "auto"
     """``none`` trains all weights; ``auto``: an adapter wherever the recipe has one."""
-    lora: Lora = Lora()
+    lora: Lora = Field(default_factory=Lora)
 
 
 class Method(Part):
@@ -158,7 +158,7 @@ class FineTuningSpec(Part):
     validation_file: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     validation_split: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """The share of the training file that is held out when there is no ``validation_file``."""
-    method: Method = Method()
+    method: Method = Field(default_factory=Method)
     hyperparameters: Hyperparameters | None = None
     """The older place for them: used where ``method`` has none."""
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
@@ -166,8 +166,8 @@ class FineTuningSpec(Part):
     metadata: dict[str, str] | None = None
     integrations: Annotated[list[Integration], Field(max_length=3)] = []
     early_stopping: EarlyStopping | None = None
-    checkpoints: Checkpoints = Checkpoints()
-    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     sweep: Sweep | None = None
     """Searches for hyperparameters: many trainings instead of one, of which the best counts."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1

@@ -68,6 +68,7 @@ def parse_body(endpoint: str, body: Any, *, streams: bool = False) -> InferenceS
     except ValidationError as error:
         raise _to_domain_error(error) from None
     _check_stream(parsed, streams)
+    parsed.check_body()
     return parsed
 
 
@@ -79,6 +80,7 @@ def parse_body_json(endpoint: str, body: bytes, *, streams: bool = False) -> Inf
     except ValidationError as error:
         raise _to_domain_error(error) from None
     _check_stream(parsed, streams)
+    parsed.check_body()
     return parsed
 
 

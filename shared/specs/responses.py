@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.errors import UnsupportedParameter
-from shared.specs.chat import MAX_MESSAGES, ResponseFormat
+from shared.specs.chat import MAX_MESSAGES
 from shared.specs.common import MAX_NEW_TOKENS, InferenceSpec, Text
+from shared.specs.formats import ResponseTextFormat
 
 MAX_PARTS = 256
 MAX_LABELS = 16
@@ -63,7 +64,7 @@ Items = Annotated[_ItemList, BeforeValidator(_as_items, json_schema_input_type=T
 class ResponseText(_Known):
     """How the text of the answer is to look."""
 
-    format: ResponseFormat = ResponseFormat(type="text")
+    format: ResponseTextFormat | None = None
 
 
 class ResponseSpec(InferenceSpec):
@@ -92,6 +93,10 @@ class ResponseSpec(InferenceSpec):
         if isinstance(data, dict) and None in data.values():
             return {name: value for name, value in data.items() if value is not None}
         return data
+
+    def check_body(self) -> None:
+        if self.text is not None and self.text.format is not None:
+            self.text.format.check("text.format")
 
     def check_row(self) -> None:
         for name in ("previous_response_id", "background"):

@@ -12,22 +12,26 @@ Object = dict[str, Any]
 
 SHOWN = (
     "instructions", "previous_response_id", "max_output_tokens", "temperature", "top_p", "metadata",
-    "background", "user",
+    "background", "user", "text",
 )  # fmt: skip
 """Members of the body that a response repeats."""
 
+_PLAIN_TEXT: Object = {"type": "text"}
 _DEFAULTS: Object = {"temperature": 1.0, "top_p": 1.0, "metadata": {}, "background": False}
 _PLAIN: Object = {
     "parallel_tool_calls": False,
     "tool_choice": "none",
     "tools": [],
     "store": True,
-    "text": {"format": {"type": "text"}},
     "truncation": "disabled",
 }
 """Members that are the same in every response here; clients want to read them."""
 
-ENGINE_PARAMS = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
+ENGINE_PARAMS = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+}
 """What an engine complains about, by what the caller called it."""
 
 
@@ -47,6 +51,8 @@ def chat_body(spec: ResponseSpec) -> Object:
     }
     if spec.max_output_tokens is not None:
         body["max_completion_tokens"] = spec.max_output_tokens
+    if spec.text is not None and spec.text.format is not None:
+        body["response_format"] = spec.text.format.for_chat()
     return body
 
 
@@ -59,8 +65,9 @@ def turns_of(asked: Any) -> list[Object]:
 
 def turn_of(answer: Mapping[str, Any]) -> Object:
     """What a response that has an answer adds to its conversation."""
-    texts = [part["text"] for item in answer["output"] for part in item["content"]]
-    return {"role": "assistant", "content": "".join(texts)}
+    parts = [part for item in answer["output"] for part in item["content"]]
+    said = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    return {"role": "assistant", "content": said}
 
 
 def items_of(response_id: str, asked: Any) -> list[Object]:
@@ -100,6 +107,7 @@ def response(
     ``SHOWN``, or more; ``created_at`` in Unix seconds."""
     given = {name: asked.get(name) for name in SHOWN}
     shown = {name: _DEFAULTS.get(name) if value is None else value for name, value in given.items()}
+    shown["text"] = {"format": (given["text"] or {}).get("format") or _PLAIN_TEXT}
     return {
         "id": response_id,
         "object": "response",
@@ -129,18 +137,23 @@ def answered(
     return shown | {
         "completed_at": None if cut else max(created_at, int(chat["created"])),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "output": [_message(response_id, status, choice["message"]["content"])],
+        "output": [_message(response_id, status, choice["message"])],
         "usage": _usage(chat["usage"]),
     }
 
 
-def _message(response_id: str, status: str, text: str) -> Object:
+def _message(response_id: str, status: str, said: Mapping[str, Any]) -> Object:
+    """What is only said to be unfinished keeps its text; an answer that is finished and still not
+    what its schema asks is replaced by the reason."""
+    part: Object = {"type": "output_text", "text": said["content"], "annotations": []}
+    if status == "completed" and said.get("refusal"):
+        part = {"type": "refusal", "refusal": said["refusal"]}
     return {
         "id": derived_id("msg_", response_id, "output"),
         "type": "message",
         "role": "assistant",
         "status": status,
-        "content": [{"type": "output_text", "text": text, "annotations": []}],
+        "content": [part],
     }
 
 

@@ -66,7 +66,7 @@ class ApiCase:
         self.settings = settings
         self.bell = RecordingBell()
         self.app = create_app(settings, bell=self.bell)
-        self.services: Services = self.app.extensions[EXTENSION]
+        self.services: Services = self.app.extensions[EXTENSION]()
         self.client = self.app.test_client()
         self.engine: Engine = make_engine(settings.database_url, process="test")
         with self.begin() as connection:

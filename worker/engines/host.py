@@ -44,6 +44,7 @@ from worker.engines.protocol import FromEngine, Load, RowResult, ToEngine
 from worker.engines.registry import create_engine
 from worker.engines.standing_back import is_patient, stand_back
 from worker.engines.throttle import Throttle
+from worker.engines.working_time import WorkingTime
 
 BEAT_SECONDS = 1.0
 
@@ -123,6 +124,7 @@ class Host:
         self._beat_at = clock()
         self._tokens_n = 0
         self._throttle = Throttle()
+        self._working = WorkingTime()
 
     def run(self) -> int:
         """Serves until Unload, or until the engine can't go on; returns the exit code."""
@@ -164,7 +166,9 @@ class Host:
                     return
                 self._heed(engine, message)
             if engine.busy:
+                began = self._clock()
                 results = engine.step()
+                self._working.worked(self._clock() - began)
                 if reporting is not None:
                     self._send_progress(reporting, results)
                 if telling is not None and (told := telling.deltas()):
@@ -177,11 +181,13 @@ class Host:
             case protocol.Submit(shard, epoch, rows):
                 if not engine.busy:
                     self._beat_at, self._tokens_n = self._clock(), 0
+                self._working.take(shard, epoch, rows)
                 answers = [engine.submit(shard, epoch, row) for row in rows]
                 self._send_results([answer for answer in answers if answer is not None])
             case protocol.Cancel(shard, epoch):
                 engine.cancel(shard, epoch)
                 self._throttle.forget_shard(shard, epoch)
+                self._working.forget_shard(shard, epoch)
                 self._send(protocol.Cancelled(shard, epoch))
             case _:
                 raise EngineFailed("protocol_error", f"{type(message).__name__} came twice")
@@ -194,7 +200,7 @@ class Host:
 
     def _send_results(self, results: Sequence[RowResult]) -> None:
         self._tokens_n += sum(result.output_tokens for result in results)
-        for batch in frames_of(_within_limit(result) for result in results):
+        for batch in frames_of(_within_limit(result) for result in self._working.told(results)):
             self._send(protocol.RowsDone(batch))
 
     def _beat(self, engine: Engine) -> None:

@@ -139,6 +139,8 @@ class RowResult(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     files: list[OutputFile] = []
     """What the row made besides its body; the body names them by id."""
+    compute_seconds: float | None = None
+    """Its share of the time that the engine worked; the host measures it."""
 
 
 class RowProgress(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Productions on upkeep: tables, duplicates and joined results, and the chore that drives them."""
