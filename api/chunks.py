@@ -80,6 +80,14 @@ class Narrator:
             said += _event({**self._head, "choices": [], "usage": result["usage"]})
         return said + DONE
 
+    def fail(self, _row: object, error: Mapping[str, Any]) -> str:
+        """The job has ended without a result. ``error`` is OpenAI's object."""
+        return self.broken(error)
+
+    def broken(self, error: Mapping[str, Any]) -> str:
+        """The stream's last word when it can't go on; clients raise it."""
+        return _event({"error": error})
+
     def _go_on(self, index: int, at: int, text: str) -> str:
         said = self._said[index]
         known = said[at : at + len(text)]
@@ -99,11 +107,6 @@ class Narrator:
             "finish_reason": reason,
         }
         return _event({**self._head, "choices": [choice], **self._usage})
-
-
-def error_event(error: Mapping[str, Any]) -> str:
-    """A stream's last word when it can't go on; clients raise it. ``error`` is OpenAI's object."""
-    return _event({"error": error})
 
 
 def _event(body: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ The body is RFC 9457 problem+json with an ``error`` member beside it, which Open
 from __future__ import annotations
 
 import json
+import math
 from http import HTTPStatus
 from traceback import format_tb
 from typing import Any
@@ -18,7 +19,14 @@ from werkzeug.exceptions import HTTPException
 
 from api.request_ids import request_id
 from shared.db.session import is_outage
-from shared.errors import Conflict, DatabaseUnavailable, InvalidRequest, PressrunError
+from shared.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    InvalidRequest,
+    PressrunError,
+    QuotaExceeded,
+    RateLimitExceeded,
+)
 
 log = structlog.get_logger()
 
@@ -40,7 +48,9 @@ STATUS: dict[str, int] = {
     "url_not_allowed": 400,
     "signing_secret_missing": 400,
     "invalid_api_key": 401,
+    "budget_exceeded": 402,
     "forbidden": 403,
+    "tenant_disabled": 403,
     "model_not_found": 404,
     "moderation_not_configured": 404,
     "not_found": 404,
@@ -54,6 +64,8 @@ STATUS: dict[str, int] = {
     "idempotency_mismatch": 422,
     "receiver_unreachable": 424,
     "too_many_requests": 429,
+    "rate_limit_exceeded": 429,
+    "quota_exceeded": 429,
     "storage_unavailable": 503,
     "storage_full": 507,
     "database_unavailable": 503,
@@ -70,8 +82,12 @@ RETRY_AFTER_SECONDS: dict[str, int] = {
     "database_unavailable": 2,
 }
 
+LONG_SECONDS = 60.0
+"""OpenAI's SDKs wait for no longer, and would only ask again."""
+
 _ERROR_TYPES = {
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
@@ -162,12 +178,22 @@ def _domain_error(error: PressrunError) -> Response:
         log.warning("request_failed", code=error.code, request_id=request_id(request.environ))
     fields = error.fields if isinstance(error, InvalidFields) else None
     response = problem(request, error.code, error.message, param=error.param, fields=fields)
+    if isinstance(error, RateLimitExceeded | QuotaExceeded):
+        _say_when(response, error.retry_after_seconds)
     if error.code == Conflict.code:
         # OpenAI's SDKs retry a 409; the object's state will not change back.
         response.headers["x-should-retry"] = "false"
     if response.status_code == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _say_when(response: Response, seconds: float | None) -> None:
+    """Asking again is of use then; None: not at all by itself."""
+    if seconds is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    if seconds is None or seconds > LONG_SECONDS:
+        response.headers["x-should-retry"] = "false"
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from api import parsing
 from api.services import LateServices
 from api.showing import known_as_it_is
+from shared.db.security import acting_for
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +39,8 @@ class PollingAgain:
         try:
             services = self._services()
             tenant_id = services.auth.tenant(environ.get("HTTP_AUTHORIZATION"))
-            headers = known_as_it_is(services, tenant_id, name, environ["HTTP_IF_NONE_MATCH"])
+            with acting_for(tenant_id):
+                headers = known_as_it_is(services, tenant_id, name, environ["HTTP_IF_NONE_MATCH"])
         except Exception as error:  # said as Flask says it, without asking a second time
             with self._app.request_context(environ):
                 reply = self._app.make_response(self._app.handle_user_exception(error))

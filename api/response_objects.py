@@ -18,7 +18,7 @@ class ResponseTextPart(Shape):
 
 
 class ResponseRefusal(Shape):
-    """Why there is no answer: what the model said does not satisfy the schema that was asked for."""
+    """Why there is no answer: what the model said does not satisfy the schema asked for."""
 
     type: Literal["refusal"]
     refusal: str

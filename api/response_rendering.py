@@ -41,6 +41,13 @@ def accepted(row: JobRow, asked: Mapping[str, Any]) -> Object:
     return response(row, Brief(dict(asked), None))
 
 
+def opening(row: JobRow, brief: Brief) -> Object:
+    """A response as it was accepted, whatever has become of it since: as streams begin."""
+    in_background = brief.asked.get("background") is True
+    then = JobState.QUEUED if in_background else JobState.RUNNING
+    return response(row._replace(state=then), Brief(brief.asked, None))
+
+
 def items(response_id: str, asked: Any, *, after: str | None, limit: int, order: str) -> Object:
     """A page of what a response was made of. Raises ValueError for an ``after`` that is none of
     its items."""

@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from pydantic import BaseModel
 from werkzeug.routing import Rule
 
-from api.services import LateServices, Services
+from api.services import LateServices
 from api.shapes import Shape
 from shared.errors import IdempotencyMismatch, PressrunError, RequestUnderWay
 

@@ -1,4 +1,4 @@
-"""Direct calls with ``stream: true``: an ordinary job, read along while it generates.
+"""Calls with ``stream: true``: an ordinary job, read along while it generates.
 
 Deltas are a look at the text on its way; the job's result is the truth. So a stream ends with the
 rest of the result, whatever was seen of it before, and a job that has ended already is told whole.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from flask import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.chunks import Diverged, Narrator, error_event
+from api.chunks import Diverged, Narrator
 from api.delta_reader import Reading
 from api.direct import JOB_HEADER, error_of, without_result
 from api.errors import StillRunning, error_object
@@ -25,7 +25,7 @@ from api.routes.replies import cancel_job
 from api.services import Services
 from api.submitting import Submission, submit_once
 from shared.db.jobs import JobRow, get_job
-from shared.db.streams import Read
+from shared.db.streams import Piece, Read
 from shared.errors import Conflict, DatabaseUnavailable, InvalidRequest, NotFound
 from shared.specs import ChatCompletionSpec, CompletionSpec, GenerationSpec
 from shared.states import JobState
@@ -43,20 +43,49 @@ UNAVAILABLE = 503
 TIMED_OUT = 504
 
 
+class Teller(Protocol):
+    """How a job's text is said to those who read it along. ``say`` and ``close`` raise Diverged."""
+
+    def opening(self) -> str:
+        """What is known before anything is generated."""
+
+    def say(self, pieces: Sequence[Piece]) -> str:
+        """What is new in these pieces."""
+
+    def close(self, result: Mapping[str, Any], /) -> str:
+        """All that is left to say of the job's result."""
+
+    def fail(self, row: JobRow, error: dict[str, Any], /) -> str:
+        """The job has ended without one."""
+
+    def broken(self, error: dict[str, Any], /) -> str:
+        """The stream can't go on."""
+
+
 class Terms(NamedTuple):
     """What the caller asked of the stream."""
 
-    spec: GenerationSpec
+    teller: Callable[[str, str | None], Teller]
+    """By the job's id, and its model where that is known already."""
     cancels: bool
     """Whether the job is cancelled when the caller goes away."""
+    settles: bool = True
+    """Whether what fails at once is an ordinary HTTP error."""
 
 
-def terms_of(request: Request, spec: GenerationSpec) -> Terms:
-    """Raises InvalidRequest."""
+def cancels_of(request: Request) -> bool:
+    """Whether the caller wants the job cancelled when they go away. Raises InvalidRequest."""
     asked = request.headers.get(CANCEL_HEADER, "false").lower()
     if asked not in {"true", "false"}:
         raise InvalidRequest(f"'{CANCEL_HEADER}' must be true or false", param=CANCEL_HEADER)
-    return Terms(spec, asked == "true")
+    return asked == "true"
+
+
+def terms_of(request: Request, spec: GenerationSpec) -> Terms:
+    """Of a call that is answered in chunks. Raises InvalidRequest."""
+    return Terms(
+        lambda job_id, model: _narrator(spec, job_id, model or spec.model), cancels_of(request)
+    )
 
 
 def stream_call(
@@ -76,24 +105,36 @@ def stream_call(
         job_id, submission = submit_once(services, tenant_id, once, make)
         reading = place.enter_context(services.deltas.follow(tenant_id, job_id))
         call = _Call(services, tenant_id, job_id, reading)
-        first = reading.next(min(SETTLE_SECONDS, services.settings.direct_seconds))
+        first: Read | None = None
         row: JobRow | None = None
-        if submission is None or (first is not None and first.ended):
-            row, _ = call.job()
-            if row.state not in {JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED}:
-                return without_result(row)
+        if terms.settles:
+            first = reading.next(min(SETTLE_SECONDS, services.settings.direct_seconds))
+            if submission is None or (first is not None and first.ended):
+                row, _ = call.job()
+                if row.state not in {JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED}:
+                    return without_result(row)
         model = row.model if row is not None else submission.model if submission else None
-        narrator = _narrator(terms.spec, job_id, model or terms.spec.model)
-        return _response(call, call.lines(narrator, first, terms), place.pop_all(), terms)
+        lines = call.lines(terms.teller(job_id, model), first, cancels=terms.cancels)
+        return _response(call, lines, place.pop_all(), cancels=terms.cancels)
 
 
-def _response(call: _Call, lines: Iterator[str], place: ExitStack, terms: Terms) -> Response:
+def follow_job(services: Services, tenant_id: str, job_id: str, teller: Teller) -> Response:
+    """Tells the text of a job that is the tenant's, from its beginning. Raises TooManyRequests."""
+    with ExitStack() as place:
+        place.enter_context(services.waiter.place(tenant_id))
+        reading = place.enter_context(services.deltas.follow(tenant_id, job_id))
+        call = _Call(services, tenant_id, job_id, reading)
+        lines = call.lines(teller, None, cancels=False)
+        return _response(call, lines, place.pop_all(), cancels=False)
+
+
+def _response(call: _Call, lines: Iterator[str], place: ExitStack, *, cancels: bool) -> Response:
     response = Response(
         lines,
         headers={JOB_HEADER: call.job_id, "X-Accel-Buffering": "no", "Cache-Control": "no-store"},
         content_type=CONTENT_TYPE,
     )
-    if terms.cancels:
+    if cancels:
         response.call_on_close(call.cancel_unless_over)
     response.call_on_close(place.close)
     return response
@@ -138,52 +179,52 @@ class _Call:
             with suppress(Conflict, NotFound, SQLAlchemyError):  # it ended, or its deadline comes
                 cancel_job(self._services, self._tenant_id, self.job_id)
 
-    def lines(self, narrator: Narrator, first: Read | None, terms: Terms) -> Iterator[str]:
+    def lines(self, teller: Teller, first: Read | None, *, cancels: bool) -> Iterator[str]:
         """The whole stream. ``first`` is what was read of the job already."""
-        yield narrator.opening()
+        yield teller.opening()
         try:
-            yield from self._text(narrator, first, terms)
+            yield from self._text(teller, first, cancels=cancels)
         except Diverged:
-            yield self._broken("another attempt at this job says something else")
+            yield self._broken(teller, "another attempt at this job says something else")
         self._over = True
 
-    def _text(self, narrator: Narrator, first: Read | None, terms: Terms) -> Iterator[str]:
+    def _text(self, teller: Teller, first: Read | None, *, cancels: bool) -> Iterator[str]:
         services, news = self._services, first
-        heartbeat = WATCHFUL_HEARTBEAT_SECONDS if terms.cancels else HEARTBEAT_SECONDS
+        heartbeat = WATCHFUL_HEARTBEAT_SECONDS if cancels else HEARTBEAT_SECONDS
         quiet_until = time.monotonic() + services.settings.direct_seconds
         while True:
             if news is not None and news.ended:
-                yield self._ending(narrator)
+                yield self._ending(teller)
                 return
             if services.waiter.stopping:
-                yield self._broken("this server is being stopped")
+                yield self._broken(teller, "this server is being stopped")
                 return
             if news is not None:
-                if said := "".join(narrator.say(delta.pieces) for delta in news.deltas):
+                if said := "".join(teller.say(delta.pieces) for delta in news.deltas):
                     quiet_until = time.monotonic() + services.settings.direct_seconds
                     yield said
             elif time.monotonic() >= quiet_until:
                 message = f"nothing more was said: GET /v1/jobs/{self.job_id} has the result later"
-                yield error_event(error_object(StillRunning.code, message, status=TIMED_OUT))
+                yield teller.broken(error_object(StillRunning.code, message, status=TIMED_OUT))
                 return
             else:
                 yield HEARTBEAT
             news = self._reading.next(min(heartbeat, quiet_until - time.monotonic()))
 
-    def _ending(self, narrator: Narrator) -> str:
+    def _ending(self, teller: Teller) -> str:
         try:
             row, result = self.job()
         except NotFound as error:
-            return error_event(error_object(error.code, error.message, status=404))
+            return teller.broken(error_object(error.code, error.message, status=404))
         except SQLAlchemyError:
             message = f"the database does not answer: GET /v1/jobs/{self.job_id} has the result"
             code = DatabaseUnavailable.code
-            return error_event(error_object(code, message, status=UNAVAILABLE))
+            return teller.broken(error_object(code, message, status=UNAVAILABLE))
         if row.state == JobState.SUCCEEDED and result is not None:
             body: dict[str, Any] = json.loads(result)
-            return narrator.close(body)
-        return error_event(error_of(row))
+            return teller.close(body)
+        return teller.fail(row, error_of(row))
 
-    def _broken(self, why: str) -> str:
+    def _broken(self, teller: Teller, why: str) -> str:
         message = f"{why}; the job goes on: GET /v1/jobs/{self.job_id} has its result"
-        return error_event(error_object(INTERRUPTED, message, status=UNAVAILABLE))
+        return teller.broken(error_object(INTERRUPTED, message, status=UNAVAILABLE))

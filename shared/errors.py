@@ -196,3 +196,37 @@ class DatabaseUnavailable(PressrunError):
     """The database does not answer; nothing was accepted."""
 
     code = "database_unavailable"
+
+
+class RateLimitExceeded(PressrunError):
+    """The tenant calls more often than it may; ``retry_after_seconds`` is when it may again."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceeded(PressrunError):
+    """More than the tenant may have; ``param`` names the quota. Nothing was accepted."""
+
+    code = "quota_exceeded"
+
+    def __init__(
+        self, message: str, *, param: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BudgetExceeded(PressrunError):
+    """The tenant's budget does not allow for the work; nothing was accepted."""
+
+    code = "budget_exceeded"
+
+
+class TenantDisabled(PressrunError):
+    """The key is valid, and its tenant is switched off."""
+
+    code = "tenant_disabled"

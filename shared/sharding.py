@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from shared.quotas import NOTHING, Reservation
+
 MAX_ROWS = 256
 MAX_BYTES = 8 * 2**20
 MAX_RESULTS = 8_192
@@ -32,6 +34,12 @@ class Slice:
     lines: Sequence[int] | None = None
     """The rows' line numbers, where rows of other pools lie between them; None when all rows
     between the bytes are the slice's."""
+    model: str | None = None
+    """Of the first row; the others may need other ones."""
+    seconds: float = 0.0
+    """What its rows are expected to take together; 0 when nobody knows."""
+    reserved: Reservation = NOTHING
+    """What its rows may consume at most."""
 
 
 @dataclass(slots=True)
@@ -53,16 +61,27 @@ class Cutter:
     _lines: array[int] = field(default_factory=lambda: array("I"))
     _seconds: float = 0.0
     _results: int = 0
+    _model: str | None = None
+    _reserved: Reservation = NOTHING
     _passed_over: bool = False
     _has_gaps: bool = False
 
     def add(
-        self, *, line: int, byte_start: int, byte_end: int, seconds: float, results: int = 1
+        self,
+        *,
+        line: int,
+        byte_start: int,
+        byte_end: int,
+        seconds: float,
+        results: int = 1,
+        model: str | None = None,
+        reserved: Reservation = NOTHING,
     ) -> Slice | None:
         """Takes the row on ``line``; returns the slice before it when the row would overfill it.
 
         ``seconds`` is the row's share of an engine's time when it works at full load, ``results``
-        how many texts, vectors or steps it asks for.
+        how many texts, vectors or steps it asks for, ``model`` the one that it needs, ``reserved``
+        what it may consume at most.
         """
         full = bool(self._lines) and (
             len(self._lines) >= self.max_rows
@@ -72,13 +91,14 @@ class Cutter:
         )
         done = self._cut() if full else None
         if not self._lines:
-            self._start = byte_start
+            self._start, self._model = byte_start, model
         elif self._passed_over:
             self._has_gaps = True
         self._passed_over = False
         self._lines.append(line)
         self._seconds += seconds
         self._results += results
+        self._reserved += reserved
         self._end = byte_end
         return done
 
@@ -100,11 +120,15 @@ class Cutter:
             len(lines),
             self.pool,
             lines if self._has_gaps else None,
+            self._model,
+            self._seconds,
+            self._reserved,
         )
         self._ordinal += 1
         self._lines = array("I")
         self._seconds = 0.0
         self._results = 0
+        self._reserved = NOTHING
         self._passed_over = self._has_gaps = False
         return done
 
@@ -124,6 +148,8 @@ class PoolCutters:
         byte_end: int,
         seconds: float,
         results: int = 1,
+        model: str | None = None,
+        reserved: Reservation = NOTHING,
     ) -> Slice | None:
         """Like ``Cutter.add``, for a row of ``pool``; ordinals count within the pool."""
         cutter = self._cutters.get(pool)
@@ -138,6 +164,8 @@ class PoolCutters:
             byte_end=byte_end,
             seconds=seconds,
             results=results,
+            model=model,
+            reserved=reserved,
         )
 
     def rest(self) -> list[Slice]:

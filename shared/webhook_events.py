@@ -19,21 +19,28 @@ STEMS: dict[str, tuple[str, str]] = {
 """By the kind of job: what its types begin with, and the word for a good end. OpenAI's words where
 OpenAI has any; a kind that is not listed is called by its name, and ends ``completed``."""
 
+CUT = {"response": "response.incomplete"}
+"""By the kind of job: the type of a good end whose answer was cut."""
+
 ENDING = r"^[a-z_]+\.(succeeded|completed|failed|cancelled|expired)$"
 """Types of ``events`` that tell the end of a job: Python and Postgres read this alike."""
 UNANNOUNCED = f"NOT announced AND type ~ '{ENDING}'"
 """The condition of ``ix_events_unannounced``: ends whose webhooks are still to be made."""
 
 
-def event_type(kind: str, state: str) -> str:
-    """The type of the webhook that tells a job of ``kind`` has ended as ``state``."""
+def event_type(kind: str, state: str, *, cut: bool = False) -> str:
+    """The type of the webhook that tells a job of ``kind`` has ended as ``state``; ``cut`` says that
+    its answer ends early, at a limit."""
+    if cut and state == JobState.SUCCEEDED and kind in CUT:
+        return CUT[kind]
     stem, good = STEMS.get(kind, (kind, "completed"))
     return f"{stem}.{good if state == JobState.SUCCEEDED else state}"
 
 
 def types_of(kind: str) -> tuple[str, ...]:
     """Every way in which a job of ``kind`` can end."""
-    return tuple(event_type(kind, state) for state in JobState if is_terminal(state))
+    ends = tuple(event_type(kind, state) for state in JobState if is_terminal(state))
+    return (*ends, CUT[kind]) if kind in CUT else ends
 
 
 def event_types() -> tuple[str, ...]:

@@ -131,6 +131,11 @@ class Placement:
             run.fail_row(index, RowError(why.code, why.message))
         self._endings.end_if_done(run)
 
+    def loaded(self) -> set[str]:
+        """Models whose rows need not wait for a load, as far as it is known."""
+        engines = {key[0] for key, _ in self._engines.children() if not key[1]}
+        return engines | {model for model, engine in self._engine_of.items() if engine in engines}
+
     @property
     def starving(self) -> bool:
         """Whether a model has waited for memory so long that the others should run dry: an engine

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Protocol
 
@@ -204,7 +204,7 @@ class Supervisor:
     def _claim_of_pool(self, pool: str) -> int:
         if (rows := self._generation.room(pool)) == 0:
             return 0
-        claims = self._claim([pool], CLAIM_SHARDS, rows)
+        claims = self._claim(pool, CLAIM_SHARDS, rows, self._generation.loaded())
         for claim in claims:
             self._admission.begin(claim, self._session.id)
         return len(claims)
@@ -215,7 +215,7 @@ class Supervisor:
             if (room := desk.room()) == 0:
                 continue
             self._dispatch([pool])
-            claims = self._claim([pool], room, room)
+            claims = self._claim(pool, room, room)
             for claim in claims:
                 desk.begin(claim, self._session.id)
             claimed += len(claims)
@@ -227,14 +227,17 @@ class Supervisor:
                 lifecycle.dispatch(connection, pool=pool, window=self._window) for pool in pools
             )
 
-    def _claim(self, pools: Sequence[str], max_shards: int, max_rows: int) -> list[Claim]:
+    def _claim(
+        self, pool: str, max_shards: int, max_rows: int, loaded: Collection[str] = ()
+    ) -> list[Claim]:
         with self._autocommit.connect() as connection:
             return lifecycle.claim(
                 connection,
                 session_id=self._session.id,
-                pools=pools,
+                pools=[pool],
                 max_shards=max_shards,
                 max_rows=max_rows,
+                loaded=loaded,
             )
 
     # --- watching -------------------------------------------------------------------------

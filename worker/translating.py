@@ -43,7 +43,7 @@ class Translator:
         ]
 
     def _translated(self, claim: Claim, row: RowInput) -> RowInput:
-        spec = parse_body_json(row.endpoint, row.body)
+        spec = parse_body_json(row.endpoint, row.body, streams=True)
         match spec:
             case ResponseSpec():
                 body, params = responses.chat_body(spec), responses.ENGINE_PARAMS

@@ -47,7 +47,7 @@ DIRECT_ERRORS = (
     StillRunning,
 )
 _TEXT_ERRORS = (*DIRECT_ERRORS, ContextLengthExceeded)
-_CANCEL_ON_DISCONNECT = header(
+CANCEL_ON_DISCONNECT = header(
     CANCEL_HEADER,
     "Of a stream: its job is cancelled when the caller goes away before the end",
     type="boolean",
@@ -58,7 +58,7 @@ _CANCEL_ON_DISCONNECT = header(
 @routes.post(
     "/v1/chat/completions",
     body=ChatCompletionSpec,
-    parameters=(IDEMPOTENCY_KEY, _CANCEL_ON_DISCONNECT),
+    parameters=(IDEMPOTENCY_KEY, CANCEL_ON_DISCONNECT),
     answers={200: Completion},
     streams=True,
     errors=_TEXT_ERRORS,
@@ -71,7 +71,7 @@ def create_chat_completion(services: Services, tenant_id: str) -> Response:
 @routes.post(
     "/v1/completions",
     body=CompletionSpec,
-    parameters=(IDEMPOTENCY_KEY, _CANCEL_ON_DISCONNECT),
+    parameters=(IDEMPOTENCY_KEY, CANCEL_ON_DISCONNECT),
     answers={200: Completion},
     streams=True,
     errors=_TEXT_ERRORS,

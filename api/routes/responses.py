@@ -9,11 +9,13 @@ from flask import Response, request
 
 from api import parsing, rendering, response_rendering
 from api.idempotency import once_for
-from api.routes.inference import DIRECT_ERRORS, answer, json_document
+from api.response_events import ResponseNarrator
+from api.routes.inference import CANCEL_ON_DISCONNECT, DIRECT_ERRORS, answer, json_document
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
 from api.services import Services
 from api.shapes import DeletedResponse, ResponseItemList, ResponseObject
+from api.streaming import Terms, cancels_of, follow_job, stream_call
 from api.submitting import Submission, prepare, submit_once
 from shared.db.briefs import Brief, briefs_of, delete_job
 from shared.db.jobs import JobRow, get_job
@@ -22,9 +24,9 @@ from shared.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     NotFound,
-    StreamingUnsupported,
+    TooManyRequests,
 )
-from shared.specs import ResponseSpec
+from shared.specs import ResponseSpec, parse_body
 from shared.translation import RESPONSES
 from shared.translation.responses import SHOWN
 
@@ -37,19 +39,24 @@ routes = RouteTable(
 CANCEL_PATIENCE_SECONDS = 5.0
 """What runs stops within a step: whoever cancels is told so, if it takes no longer."""
 ORDERS = ("asc", "desc")
+MAX_EVENT_NUMBER = 2**31 - 1
 
 
 @routes.post(
     "/v1/responses",
     body=ResponseSpec,
-    parameters=(IDEMPOTENCY_KEY,),
+    parameters=(IDEMPOTENCY_KEY, CANCEL_ON_DISCONNECT),
     answers={200: ResponseObject},
-    errors=(*DIRECT_ERRORS, StreamingUnsupported, ContextLengthExceeded, NotFound, Conflict),
+    streams=True,
+    errors=(*DIRECT_ERRORS, ContextLengthExceeded, NotFound, Conflict),
 )
 def create_response(services: Services, tenant_id: str) -> Response:
     """Answers a turn of a conversation, which may go on from a `previous_response_id`. With
-    `background: true` the answer is a response that is queued: fetch it by its id."""
+    `background: true` the answer is a response that is queued: fetch it by its id. With
+    `stream: true` either is told by typed events as it happens."""
     document = json_document(services)
+    if document.get("stream") is True:
+        return _stream(services, tenant_id, document)
     if document.get("background") is not True:
         return answer(services, tenant_id, RESPONSES, document)
     once = once_for(f"POST {RESPONSES}", parsing.idempotency_key(request), document)
@@ -65,19 +72,62 @@ def _prepare(services: Services, tenant_id: str, document: dict[str, Any]) -> Su
     return prepare(services, tenant_id, RESPONSES, document)
 
 
+def _stream(services: Services, tenant_id: str, document: dict[str, Any]) -> Response:
+    spec = parse_body(RESPONSES, document, streams=True)
+    terms = Terms(
+        lambda response_id, _: _narrator(*_find(services, tenant_id, response_id)),
+        cancels_of(request),
+        settles=document.get("background") is not True,
+    )
+    return stream_call(
+        services,
+        tenant_id,
+        once_for(f"POST {RESPONSES}", parsing.idempotency_key(request), document),
+        lambda: prepare(services, tenant_id, RESPONSES, document, spec),
+        terms,
+    )
+
+
+def _narrator(row: JobRow, brief: Brief, after: int = -1) -> ResponseNarrator:
+    return ResponseNarrator(
+        response_rendering.opening(row, brief),
+        of_job=lambda ended: response_rendering.response(ended, Brief(brief.asked, None)),
+        after=after,
+    )
+
+
 @routes.get(
     "/v1/responses/<response_id>",
     parameters=(
-        query("stream", "Not supported yet", type="string", enum=["false"], default="false"),
+        query(
+            "stream",
+            "Tell its events, from the first one on and as they happen",
+            type="string",
+            enum=["true", "false"],
+            default="false",
+        ),
+        query(
+            "starting_after",
+            "Of a stream: only the events after the one with this `sequence_number`",
+            type="integer",
+            minimum=0,
+            maximum=MAX_EVENT_NUMBER,
+        ),
     ),
     answers={200: ResponseObject},
-    errors=(StreamingUnsupported,),
+    streams=True,
+    errors=(TooManyRequests,),
 )
 def retrieve_response(services: Services, tenant_id: str, response_id: str) -> Response:
-    """A response and, once it has one, its answer."""
-    if request.args.get("stream", "false") != "false":
-        raise StreamingUnsupported("responses do not stream yet", param="stream")
-    return _reply(*_find(services, tenant_id, response_id))
+    """A response and, once it has one, its answer; or its events, however it was made. Those of one
+    that was made without `stream` come all at its end."""
+    after = parsing.integer(request, "starting_after", default=-1, least=0, most=MAX_EVENT_NUMBER)
+    found = _find(services, tenant_id, response_id)
+    if parsing.choice(request, "stream", ("true", "false")) == "true":
+        return follow_job(services, tenant_id, response_id, _narrator(*found, after))
+    if after >= 0:
+        raise InvalidRequest("'starting_after' is for streams", param="starting_after")
+    return _reply(*found)
 
 
 @routes.get(

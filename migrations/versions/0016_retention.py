@@ -90,12 +90,8 @@ def _create_deletions() -> None:
         "deletions",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("tenant_id", sa.Text, nullable=False),
-        sa.Column(
-            "kind", sa.Text, nullable=False, comment="job, file, artifact, model or tenant"
-        ),
-        sa.Column(
-            "target", sa.Text, nullable=False, comment="the id of what was to be deleted"
-        ),
+        sa.Column("kind", sa.Text, nullable=False, comment="job, file, artifact, model or tenant"),
+        sa.Column("target", sa.Text, nullable=False, comment="the id of what was to be deleted"),
         sa.Column(
             "jobs", ARRAY(sa.Text), nullable=False, server_default="{}", comment="that go with it"
         ),
@@ -143,13 +139,15 @@ def _index_uncleaned(which: str) -> None:
     )
 
 
-# None of these has an entry for a call that was just accepted, unless it names a tuned model.
+# None of these has an entry for a call of text that was just accepted, unless it names a tuned
+# model.
 def _index_what_goes() -> None:
     for name, columns, which in (
         ("ix_jobs_ended", ["tenant_id", "ended_at"], "ended_at IS NOT NULL"),
         ("ix_jobs_deleted", ["deleted_at"], "deleted_at IS NOT NULL"),
         ("ix_jobs_open_tunings", ["model"], f"kind = 'fine_tune' AND {OPEN}"),
         ("ix_jobs_open_of_tuned", ["model"], f"model LIKE 'ft:%' AND {OPEN}"),
+        ("ix_jobs_open_of_media", ["tenant_id"], f"{OPEN} AND endpoint NOT IN ({NO_FILES})"),
     ):
         op.create_index(name, "jobs", columns, postgresql_where=sa.text(which))
     for column in ("input_file_id", "validation_file_id"):
@@ -199,7 +197,13 @@ def downgrade() -> None:
             f"ix_jobs_{column}", "jobs", [column],
             postgresql_where=sa.text(f"{OPEN} AND {column} IS NOT NULL"),
         )  # fmt: skip
-    for name in ("ix_jobs_open_of_tuned", "ix_jobs_open_tunings", "ix_jobs_deleted", "ix_jobs_ended"):
+    for name in (
+        "ix_jobs_open_of_media",
+        "ix_jobs_open_of_tuned",
+        "ix_jobs_open_tunings",
+        "ix_jobs_deleted",
+        "ix_jobs_ended",
+    ):
         op.drop_index(name, "jobs")
     _index_uncleaned(f"(kind <> 'generate' OR endpoint NOT IN ({TEXT}))")
     for table in TABLES:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from shared.db.retention import TEXT_ENDPOINTS
 from shared.states import OPEN_JOB
 
 
@@ -56,6 +57,13 @@ _OPEN_READERS = text(f"""
 SELECT count(*) FROM jobs
  WHERE tenant_id = :tenant AND (input_file_id = :id OR validation_file_id = :id)
    AND state IN ({OPEN_JOB})
+""")
+
+_NAMED_BY_OPEN = text(f"""
+SELECT EXISTS (SELECT 1 FROM jobs
+                WHERE tenant_id = :tenant AND state IN ({OPEN_JOB})
+                  AND endpoint NOT IN ({TEXT_ENDPOINTS})
+                  AND strpos(CAST(spec AS text), '"' || CAST(:id AS text) || '"') > 0)
 """)
 
 _END_LIFE = text("""
@@ -121,6 +129,12 @@ def count_open_readers(connection: Connection, tenant_id: str, file_id: str) -> 
     """How many jobs that have not ended read this file."""
     values = {"tenant": tenant_id, "id": file_id}
     return int(connection.execute(_OPEN_READERS, values).scalar_one())
+
+
+def is_named_by_open(connection: Connection, tenant_id: str, input_id: str) -> bool:
+    """Whether the body of a call that has not ended names this file or artifact."""
+    values = {"tenant": tenant_id, "id": input_id}
+    return bool(connection.execute(_NAMED_BY_OPEN, values).scalar_one())
 
 
 def end_life(connection: Connection, tenant_id: str, file_id: str) -> None:

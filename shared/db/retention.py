@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from shared.states import OPEN_JOB
 
-TEXT_ENDPOINTS = "'/v1/chat/completions', '/v1/completions', '/v1/embeddings'"
-"""Rows of these make no files."""
+TEXT_ENDPOINTS = (
+    "'/v1/chat/completions', '/v1/completions', '/v1/embeddings',"
+    " '/v1/classifications', '/v1/responses', '/v1/moderations'"
+)
+"""Rows of these make no files, and bring none along."""
 OF_MODELS = "'fine_tune', 'evaluation', 'optimization', 'import'"
 """Kinds of jobs that leave models, or states of making them."""
 MAKES_FILES = f"j.endpoint NOT IN ({TEXT_ENDPOINTS})"
-LEAVES_OBJECTS = f"(j.kind <> 'generate' OR {MAKES_FILES})"
+LEAVES_OBJECTS = f"(j.kind NOT IN ('generate', 'response') OR {MAKES_FILES})"
 """Jobs to look at once they have ended: the condition of ``ix_jobs_uncleaned``."""
 LIMIT = 100
+MOST_HELD = 5_000
+"""Files past their expiry that are looked at in one go; open jobs may hold many."""
 ZOMBIE_GRACE = "1 hour"
 """Intermediate objects stay this long after a job has ended, for zombies to stop writing."""
 
@@ -48,6 +54,12 @@ class VainAttempts:
     last: int
 
 
+# Whoever removes what a job has left says of each object that it did.
+_BEING_DELETED = """(j.deleted_at IS NOT NULL AND EXISTS (
+    SELECT 1 FROM deletions d WHERE d.tenant_id = j.tenant_id AND j.id = ANY(d.jobs)
+       AND d.completed_at IS NULL))"""
+
+
 def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
     rows = connection.execute(
         text(f"""
@@ -59,6 +71,7 @@ def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
          WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
+           AND NOT {_BEING_DELETED}
          ORDER BY j.ended_at LIMIT {LIMIT}
         """),
         {"grace": ZOMBIE_GRACE},
@@ -150,35 +163,50 @@ class DeletedModel:
     keys: tuple[str, ...]
 
 
+# Those that nobody can be loading any more. A model that is a checkpoint of an open job stays until
+# that has ended, which may go on from it. Of files that a sweep's model shares with a trial's, the
+# one that is deleted last takes them along.
+_DELETED_MODELS = f"""
+SELECT m.id, m.files,
+       (SELECT coalesce(json_agg(o.files), '[]') FROM models o
+         WHERE o.job_id IN (SELECT t.parent_id FROM trials t WHERE t.job_id = m.job_id
+                             UNION ALL
+                            SELECT t.job_id FROM trials t WHERE t.parent_id = m.job_id)
+           AND o.cleaned_at IS NULL
+           AND (o.deleted_at IS NULL OR (o.deleted_at, o.id) > (m.deleted_at, m.id))
+       ) AS others
+  FROM models m
+ WHERE m.deleted_at < clock_timestamp() - CAST(:grace AS interval)
+   AND m.cleaned_at IS NULL AND m.job_id IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job_id
+                      AND j.state IN ({OPEN_JOB}))
+"""
+_NOT_RECORDED = """
+   AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.kind = 'model' AND d.target = m.id
+                      AND d.completed_at IS NULL)
+"""
+
+
 def deleted_models(connection: Connection) -> list[DeletedModel]:
-    """Those that nobody can be loading any more. A model that is a checkpoint of an open job stays
-    until that has ended, which may go on from it. Of files that a sweep's model shares with a
-    trial's, the one that is deleted last takes them along."""
-    rows = connection.execute(
-        text(f"""
-        SELECT m.id, m.files,
-               (SELECT coalesce(json_agg(o.files), '[]') FROM models o
-                 WHERE o.job_id IN (SELECT t.parent_id FROM trials t WHERE t.job_id = m.job_id
-                                     UNION ALL
-                                    SELECT t.job_id FROM trials t WHERE t.parent_id = m.job_id)
-                   AND o.cleaned_at IS NULL
-                   AND (o.deleted_at IS NULL OR (o.deleted_at, o.id) > (m.deleted_at, m.id))
-               ) AS others
-          FROM models m
-         WHERE m.deleted_at < clock_timestamp() - CAST(:grace AS interval)
-           AND m.cleaned_at IS NULL AND m.job_id IS NOT NULL
-           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = m.job_id
-                              AND j.state IN ({OPEN_JOB}))
-         ORDER BY m.deleted_at LIMIT {LIMIT}
-        """),
-        {"grace": ZOMBIE_GRACE},
-    )
-    found = []
-    for row in rows:
-        needed = {file["key"] for files in row.others for file in files}
-        keys = [file["key"] for file in row.files if file["key"] not in needed]
-        found.append(DeletedModel(row.id, tuple(keys)))
-    return found
+    """Those whose files can go, and whose deletion nobody wants to have proven."""
+    statement = f"{_DELETED_MODELS} {_NOT_RECORDED} ORDER BY m.deleted_at LIMIT {LIMIT}"
+    rows = connection.execute(text(statement), {"grace": ZOMBIE_GRACE})
+    return [_deleted_model(row) for row in rows]
+
+
+def deleted_model(
+    connection: Connection, model_id: str, *, grace_seconds: float
+) -> DeletedModel | None:
+    """This one, once its files can go: it was deleted ``grace_seconds`` ago."""
+    values = {"grace": f"{grace_seconds} seconds", "id": model_id}
+    row = connection.execute(text(f"{_DELETED_MODELS} AND m.id = :id"), values).one_or_none()
+    return None if row is None else _deleted_model(row)
+
+
+def _deleted_model(row: Row[Any]) -> DeletedModel:
+    needed = {file["key"] for files in row.others for file in files}
+    keys = [file["key"] for file in row.files if file["key"] not in needed]
+    return DeletedModel(row.id, tuple(keys))
 
 
 def mark_model_cleaned(connection: Connection, model_id: str) -> None:
@@ -193,20 +221,60 @@ def mark_cleaned(connection: Connection, job_id: str) -> None:
     )
 
 
+# Bodies of calls name files and artifacts by their ids, which nothing else of the same look can be.
+NAMED = r"""
+SELECT found[1] AS id FROM jobs j,
+       regexp_matches(CAST(j.spec AS text), '"((file-|art_)[0-9a-z]{{26}})"', 'g') AS found
+ WHERE j.state IN ({open}) AND j.endpoint NOT IN ({text_endpoints}) AND {of_tenant}
+"""
+_EXPIRED = f"""
+WITH over AS MATERIALIZED (
+    SELECT f.id, f.storage_key, f.tenant_id, f.expires_at FROM files f
+     WHERE f.deleted_at IS NULL AND f.expires_at IS NOT NULL
+       AND f.expires_at <= (SELECT clock_timestamp())  -- asked once, it bounds the scan
+     ORDER BY f.expires_at LIMIT {MOST_HELD}
+), named AS MATERIALIZED (
+    {
+    NAMED.format(
+        open=OPEN_JOB,
+        text_endpoints=TEXT_ENDPOINTS,
+        of_tenant="j.tenant_id IN (SELECT tenant_id FROM over)",
+    )
+})
+SELECT f.id, f.storage_key FROM over f
+ WHERE NOT EXISTS (SELECT 1 FROM jobs j
+                    WHERE (j.input_file_id = f.id OR j.validation_file_id = f.id)
+                      AND j.state IN ({OPEN_JOB}))
+   AND NOT EXISTS (SELECT 1 FROM named n WHERE n.id = f.id)
+ ORDER BY f.expires_at LIMIT {LIMIT}
+"""
+_NAMED_OF_TENANT = NAMED.format(
+    open=OPEN_JOB, text_endpoints=TEXT_ENDPOINTS, of_tenant="j.tenant_id = :tenant"
+)
+
+
 def expired_files(connection: Connection) -> list[tuple[str, str]]:
     """(file id, storage key) of files past their expiry that no open job reads."""
+    return [(file_id, key) for file_id, key in connection.execute(text(_EXPIRED))]
+
+
+def named_inputs(connection: Connection, tenant_id: str) -> set[str]:
+    """Ids of files and artifacts that bodies of the tenant's open calls name."""
+    rows = connection.execute(text(_NAMED_OF_TENANT), {"tenant": tenant_id})
+    return set(rows.scalars())
+
+
+def files_below(connection: Connection, tenant_id: str, prefix: str) -> list[str]:
+    """Ids of the tenant's files whose time is up and whose objects were kept below ``prefix``."""
     rows = connection.execute(
-        text(f"""
-        SELECT f.id, f.storage_key FROM files f
-         WHERE f.deleted_at IS NULL AND f.expires_at IS NOT NULL
-           AND f.expires_at <= (SELECT clock_timestamp())  -- asked once, it bounds the scan
-           AND NOT EXISTS (SELECT 1 FROM jobs j
-                            WHERE (j.input_file_id = f.id OR j.validation_file_id = f.id)
-                              AND j.state IN ({OPEN_JOB}))
-         ORDER BY f.expires_at LIMIT {LIMIT}
-        """)
+        text("""
+        SELECT id FROM files
+         WHERE tenant_id = :tenant AND starts_with(storage_key, :prefix)
+           AND (deleted_at IS NOT NULL OR expires_at <= clock_timestamp())
+        """),
+        {"tenant": tenant_id, "prefix": prefix},
     )
-    return [(file_id, key) for file_id, key in rows]
+    return list(rows.scalars())
 
 
 def mark_deleted(connection: Connection, file_id: str) -> None:

@@ -150,6 +150,15 @@ jobs = Table(
         postgresql_where=text(f"kind = 'fine_tune' AND state IN ({OPEN_JOB})"),
     ),
     Index(
+        "ix_jobs_open_of_media",
+        "tenant_id",
+        postgresql_where=text(
+            f"state IN ({OPEN_JOB}) AND endpoint NOT IN"
+            " ('/v1/chat/completions', '/v1/completions', '/v1/embeddings',"
+            " '/v1/classifications', '/v1/responses', '/v1/moderations')"
+        ),
+    ),
+    Index(
         "ix_jobs_open_of_tuned",
         "model",
         postgresql_where=text(f"model LIKE 'ft:%' AND state IN ({OPEN_JOB})"),

@@ -77,14 +77,16 @@ def choose(
     max_shards: int,
     max_rows: int,
     loaded: Collection[str] = (),
+    in_use: Collection[str] = (),
     patience: float = PATIENCE,
 ) -> Choice:
     """The next shards for a worker with room for ``max_shards``, until ``max_rows`` rows are
-    taken, that has the models ``loaded``.
+    taken, that has the models ``loaded``; ``in_use`` are those of shards that run anywhere in the
+    pool.
 
     Never empty when the line-up has a shard of a tenant with room and the worker has some too.
     """
-    turns = _Turns(line)
+    turns = _Turns(line, in_use)
     near = set(loaded)
     picks: list[Pick] = []
     rows = 0
@@ -105,7 +107,8 @@ def choose(
 class _Turns:
     """Tenants by their virtual time."""
 
-    def __init__(self, line: Sequence[InLine]) -> None:
+    def __init__(self, line: Sequence[InLine], in_use: Collection[str]) -> None:
+        self._in_use = in_use
         self._heap = [
             (item.start, item.tenant_id, _Turn(item, item.start, item.served, item.room, [*given]))
             for item in line
@@ -128,7 +131,7 @@ class _Turns:
                 return None
             if turn.left and (place := turn.best(loaded)) is not None:
                 return turn, place
-            if not turn.served:
+            if turn.left and not turn.served and turn.left[0].model not in self._in_use:
                 return None
         return None
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from shared.lifecycle.artifacts import NewArtifact, add_preview
 from shared.lifecycle.batches import finish_estimate, keep_sizes, take_input
-from shared.lifecycle.claim import Claim, claim, dispatch
+from shared.lifecycle.claim import Claim, claim
+from shared.lifecycle.dispatch import dispatch
 from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import (
     GenerationEnd,
@@ -84,6 +85,7 @@ from shared.lifecycle.submit import (
     submit_generation,
     submit_generations,
     submit_plan,
+    submit_unlimited_generations,
 )
 from shared.lifecycle.sweep_end import SweepEnd, finish_sweep
 from shared.lifecycle.sweeps import NewTrial, add_trials, collect_trials, prune_trial
@@ -229,6 +231,7 @@ __all__ = [
     "submit_optimization",
     "submit_plan",
     "submit_production",
+    "submit_unlimited_generations",
     "sweep_stopped",
     "take_input",
     "unfold_slice",

@@ -1,16 +1,25 @@
-"""From waiting to held: the fair ready window, and the claim."""
+"""From ready to held: the claim."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared.fairness import choose
 from shared.lifecycle.fence import Held
+from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START
+from shared.lifecycle.turns import read_line, take
 from shared.pools import UPKEEP
-from shared.states import JobState, ShardState, StopReason, guard
+from shared.states import StopReason
+
+ROUNDS = 4
+"""Looks at the line-up in one claim: again where others were quicker, or it showed too little."""
+SPARE = 8
+"""Shards that are chosen on top of the room: others may be about to take the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,109 +71,70 @@ class Claim:
         return found
 
 
-# A loose index scan: one probe per tenant that waits, however many shards each has.
-_DISPATCH = text(f"""
-WITH RECURSIVE waiting (tenant_id) AS (
-    (SELECT tenant_id FROM shards WHERE pool = :pool AND state = 'queued' AND blocked_n = 0
-      ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT s.tenant_id FROM shards s
-             WHERE s.pool = :pool AND s.state = 'queued' AND s.blocked_n = 0
-               AND s.tenant_id > w.tenant_id
-             ORDER BY s.tenant_id LIMIT 1)
-      FROM waiting w WHERE w.tenant_id IS NOT NULL
-), picked AS (
-    SELECT next.id, next.turn
-      FROM waiting w
-     CROSS JOIN LATERAL (
-           SELECT greatest(0, :window - count(*)) AS free FROM shards r
-            WHERE r.pool = :pool AND r.tenant_id = w.tenant_id AND r.state = 'ready') room
-     CROSS JOIN LATERAL (
-           SELECT held.id, row_number() OVER (ORDER BY held.priority, held.id) AS turn
-             FROM (SELECT q.id, q.priority FROM shards q
-                    WHERE q.pool = :pool AND q.tenant_id = w.tenant_id AND q.state = 'queued'
-                      AND q.blocked_n = 0
-                    ORDER BY q.priority, q.id LIMIT room.free FOR UPDATE SKIP LOCKED) held) next
-     WHERE w.tenant_id IS NOT NULL
-), in_turn AS (
-    SELECT id, nextval('ready_seq') AS seq FROM (SELECT id FROM picked ORDER BY turn, id) o
-)
-UPDATE shards s SET state = 'ready', ready_seq = in_turn.seq
-  FROM in_turn WHERE s.id = in_turn.id AND {guard("s.state", ShardState.READY)}
-""")
+def _waits(where: str, side: str) -> str:
+    """Whether a tenant other than ``one`` waits: one probe of an index for each side of it."""
+    return f"""EXISTS (
+                    SELECT 1 FROM shards r
+                     WHERE r.pool = :pool AND {where} AND r.tenant_id {side} one)"""
 
-# Two dispatchers that count the same window would both fill it. The one that comes second leaves
-# the pool to the first; nothing to move, no lock.
-_TURN = text("""
-SELECT pg_try_advisory_xact_lock(:lock, hashtext(:pool))
- WHERE EXISTS (SELECT 1 FROM shards WHERE pool = :pool AND state = 'queued' AND blocked_n = 0)
-""")
-_TURN_LOCK = 7_703_002
 
-# The line of ready shards gives each tenant its places; which of its shards stands in which of them
-# is the tenant's own business: its priorities reorder its places and nobody else's.
-_CLAIM = text(f"""
-WITH place AS (
-    SELECT pool, tenant_id, ready_seq,
-           row_number() OVER (PARTITION BY pool, tenant_id ORDER BY ready_seq) AS turn
-      FROM (SELECT pool, tenant_id, ready_seq FROM shards
-             WHERE state = 'ready' AND pool = ANY(:pools) AND not_before <= clock_timestamp()
-             ORDER BY ready_seq LIMIT :max_shards) line
+# While nobody has to give way there is nothing to choose: one tenant alone waits in the pool, for
+# one model, or all that waits fits into this worker. The line of ready shards gives each tenant its
+# places; which of its shards stands in which of them goes by its own priorities.
+_CLAIM_ALL = text(f"""
+WITH line AS (
+    SELECT tenant_id, ready_seq, row_count, model FROM shards
+     WHERE state = 'ready' AND pool = :pool AND not_before <= clock_timestamp()
+     ORDER BY ready_seq LIMIT :max_shards + 1
+), facts AS (
+    SELECT count(*) AS n, min(tenant_id) AS one, max(tenant_id) AS other,
+           count(DISTINCT coalesce(model, '')) AS models, sum(row_count) AS rows
+      FROM line
+), gate AS (
+    SELECT n > 0 AS waits,
+           (n <= :max_shards AND rows <= :max_rows AND NOT EXISTS (
+                SELECT 1 FROM shards q
+                 WHERE q.pool = :pool AND q.state = 'queued' AND q.blocked_n = 0)
+            OR one = other AND models = 1
+               AND NOT {_waits("r.state = 'ready'", ">")}
+               AND NOT {_waits("r.state = 'ready'", "<")}
+               AND NOT {_waits("r.state = 'queued' AND r.blocked_n = 0", ">")}
+               AND NOT {_waits("r.state = 'queued' AND r.blocked_n = 0", "<")})
+           AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id IN (SELECT tenant_id FROM line)
+                              AND t.max_running_shards IS NOT NULL) AS free
+      FROM facts
+), place AS (
+    SELECT tenant_id, ready_seq,
+           row_number() OVER (PARTITION BY tenant_id ORDER BY ready_seq) AS turn
+      FROM (SELECT * FROM line ORDER BY ready_seq LIMIT :max_shards) l
+     WHERE (SELECT free FROM gate)
 ), share AS (
-    SELECT pool, tenant_id, count(*) AS places FROM place GROUP BY pool, tenant_id
+    SELECT tenant_id, count(*) AS places FROM place GROUP BY tenant_id
 ), candidate AS (
-    SELECT chosen.id, chosen.row_count, share.pool, share.tenant_id,
-           row_number() OVER (PARTITION BY share.pool, share.tenant_id
+    SELECT chosen.id, chosen.row_count, share.tenant_id,
+           row_number() OVER (PARTITION BY share.tenant_id
                               ORDER BY chosen.priority, chosen.ready_seq) AS turn
       FROM share CROSS JOIN LATERAL (
            SELECT s.id, s.row_count, s.priority, s.ready_seq FROM shards s
-            WHERE s.state = 'ready' AND s.pool = share.pool AND s.tenant_id = share.tenant_id
+            WHERE s.state = 'ready' AND s.pool = :pool AND s.tenant_id = share.tenant_id
               AND s.not_before <= clock_timestamp()
             ORDER BY s.priority, s.ready_seq LIMIT share.places
               FOR UPDATE SKIP LOCKED) chosen
 ), budget AS (
     SELECT c.id, place.ready_seq AS place,
            sum(c.row_count) OVER (ORDER BY place.ready_seq) - c.row_count AS rows_before
-      FROM candidate c JOIN place USING (pool, tenant_id, turn)
+      FROM candidate c JOIN place USING (tenant_id, turn)
 ), claimed AS (
-    UPDATE shards s
-       SET state = 'running', epoch = s.epoch + 1, session_id = :me,
-           started_at = clock_timestamp(), progress = NULL,
-           rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
-           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END
-      FROM budget
-     WHERE s.id = budget.id AND budget.rows_before < :max_rows
-       AND {guard("s.state", ShardState.RUNNING)}
-       AND EXISTS (SELECT 1 FROM sessions w
-                    WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)
+    {BEGIN}
+      FROM budget WHERE s.id = budget.id AND budget.rows_before < :max_rows AND {MAY_BEGIN}
     RETURNING s.*, budget.place
 ), started AS (
-    UPDATE jobs j SET state = 'running', version = j.version + 1,
-           started_at = coalesce(j.started_at, clock_timestamp())
-      FROM claimed WHERE j.id = claimed.job_id AND {guard("j.state", JobState.RUNNING)}
+    {START}
 )
-SELECT c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
-       coalesce(t.endpoint, j.endpoint), CASE c.stage WHEN 'step' THEN t.model ELSE j.model END,
-       CAST(coalesce(t.spec, j.spec) AS text), c.row_count, c.byte_start, c.byte_end,
-       c.first_line, c.suspect, c.crash_n, f.storage_key, j.stop_reason, c.lines, t.name,
-       coalesce(t.line, 0), v.storage_key, CAST(j.detail AS text)
-  FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
-  LEFT JOIN files v ON v.id = j.validation_file_id
-  LEFT JOIN steps t ON t.shard_id = c.id
+SELECT gate.waits AND NOT gate.free, {COLUMNS}
+  FROM gate LEFT JOIN ({CLAIMED}) ON true
  ORDER BY c.place
 """)
-
-
-def dispatch(connection: Connection, *, pool: str, window: int) -> int:
-    """Moves waiting shards into the ready window, tenants taking turns; returns how many.
-
-    It fills a tenant's window in a pool to ``window`` ready shards, whatever the tenant has
-    submitted; shards that came back may be ready on top of that. Any number of processes may run
-    it, each in a transaction (not autocommit): the pool's turn ends with it.
-    """
-    if not connection.execute(_TURN, {"lock": _TURN_LOCK, "pool": pool}).scalar():
-        return 0
-    return connection.execute(_DISPATCH, {"pool": pool, "window": window}).rowcount
 
 
 def claim(
@@ -174,19 +144,62 @@ def claim(
     pools: Sequence[str],
     max_shards: int,
     max_rows: int,
+    loaded: Collection[str] = (),
 ) -> list[Claim]:
-    """Takes up to ``max_shards`` ready shards, stopping once ``max_rows`` rows are taken.
+    """Takes up to ``max_shards`` ready shards, stopping once ``max_rows`` rows are taken: those of
+    the tenants whose turn it is, models that are ``loaded`` first where that is fair.
 
-    A dead or draining session gets nothing.
+    Several pools are served in the order given. A dead or draining session gets nothing. For a
+    connection in autocommit: each look at the line has to see what others took.
     """
-    rows = connection.execute(
-        _CLAIM,
-        {
-            "me": session_id,
-            "pools": list(pools),
-            "max_shards": max_shards,
-            "max_rows": max_rows,
-            "upkeep": UPKEEP,
-        },
-    )
-    return [Claim(*row) for row in rows]
+    taken: list[Claim] = []
+    rows = 0
+    for pool in pools:
+        if len(taken) >= max_shards or rows >= max_rows:
+            break
+        taken += _claim_of(
+            connection,
+            {
+                "me": session_id,
+                "pool": pool,
+                "max_shards": max_shards - len(taken),
+                "max_rows": max_rows - rows,
+                "upkeep": UPKEEP,
+            },
+            loaded,
+        )
+        rows = sum(claim.row_count for claim in taken)
+    return taken
+
+
+def _claim_of(
+    connection: Connection, values: dict[str, Any], loaded: Collection[str]
+) -> list[Claim]:
+    """Of one pool; ``values`` are those of ``_CLAIM_ALL``."""
+    found = connection.execute(_CLAIM_ALL, values).all()
+    if not found[0][0]:
+        return [Claim(*row[1:]) for row in found if row[1] is not None]
+    taken: list[Claim] = []
+    near = set(loaded)
+    for _ in range(ROUNDS):
+        shards, rows = values["max_shards"], values["max_rows"]
+        line = read_line(connection, values["pool"])
+        choice = choose(
+            line.tenants,
+            pool_time=line.pool_time,
+            max_shards=shards + SPARE,
+            max_rows=rows + SPARE,
+            loaded=near,
+        )
+        if not choice.picks:
+            break
+        got = [Claim(*row) for row in take(connection, line, choice.picks, values=values)]
+        taken += got
+        near.update(claim.model for claim in got if claim.model is not None)
+        values["max_shards"] = shards - len(got)
+        values["max_rows"] = rows - sum(claim.row_count for claim in got)
+        if values["max_shards"] <= 0 or values["max_rows"] <= 0:
+            break
+        if got and not choice.short and len(choice.picks) == len(got):
+            break
+    return taken

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
+from shared.lifecycle.quotas import hold
 from shared.lifecycle.stages import BadLine
 from shared.lifecycle.submit import SHARD
 from shared.lifecycle.tuned_models import NewModel, add_model
@@ -89,6 +90,7 @@ def submit_import(
         values = {"job": job_id, "tenant": tenant_id, "model": base_model}
         connection.execute(_NEED, values)
     announce(connection, job_id, f"{KIND}.created")
+    hold(connection, tenant_id, [job_id])
     remember(connection, tenant_id, job_id, idempotency)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.quotas import hold
 from shared.lifecycle.submit import SHARD
 from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import TRAIN
@@ -85,6 +86,7 @@ def submit_evaluation(
             "detail": json.dumps(detail or {}),
         },
     )
+    hold(connection, tenant_id, [job_id])
     remember(connection, tenant_id, job_id, idempotency)
 
 
@@ -113,6 +115,7 @@ def submit_optimization(
             "detail": json.dumps(new.detail),
         },
     )
+    hold(connection, new.tenant_id, [new.job_id])
     remember(connection, new.tenant_id, new.job_id, idempotency)
 
 

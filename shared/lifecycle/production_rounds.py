@@ -19,7 +19,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from shared.lifecycle.fence import FENCE, Held, count_zombies
-from shared.lifecycle.submit import SHARD
 from shared.lifecycle.tuning_close import digest
 from shared.lifecycle.tuning_events import announce
 from shared.pools import UPKEEP
@@ -40,14 +39,17 @@ INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key,
 VALUES (:file, :tenant, :filename, :purpose, :bytes, :sha256, :key, clock_timestamp())
 """)
 
-_ADD_JOB = text(f"""
+_ADD_JOB = text("""
 WITH job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, spec, metadata, priority,
                       input_file_id, shards_open, expires_at)
     SELECT :id, p.tenant_id, 'batch', 'queued', :stage, :endpoint, CAST(:spec AS json),
            p.metadata, p.priority, :file, 1, p.expires_at
-      FROM jobs p WHERE p.id = :parent)
-{SHARD}
+      FROM jobs p WHERE p.id = :parent
+    RETURNING id, tenant_id, priority
+)
+INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, priority)
+SELECT id, tenant_id, :pool, :stage, 0, 'queued', priority FROM job
 """)
 
 _ADD_BATCH = text("""
@@ -138,7 +140,6 @@ def continue_production(
     state: Mapping[str, Any],
     progress: float,
     kept: int,
-    window: int,
 ) -> bool:
     """Keeps ``state``, adds the next batch and puts the production's shard back, to wait until
     that has ended. One that was asked to stop gets none: it is claimed again at once, to write
@@ -157,7 +158,7 @@ def continue_production(
     kept_state = {"round": new.round, "phase": new.phase, "state": json.dumps(dict(state))}
     connection.execute(_KEEP_STATE, {"parent": parent_id, **kept_state})
     if parent.stop_reason is None:
-        _add(connection, parent, new, window)
+        _add(connection, parent, new)
     values_now = {"parent": parent_id, "progress": progress, "kept": kept}
     connection.execute(_PROGRESS, values_now)
     is_open = connection.execute(_OPEN, {"parent": parent_id}).scalar_one() > 0
@@ -165,7 +166,7 @@ def continue_production(
     return True
 
 
-def _add(connection: Connection, parent: Row[Any], new: NewProductionBatch, window: int) -> None:
+def _add(connection: Connection, parent: Row[Any], new: NewProductionBatch) -> None:
     place = {"round": new.round, "phase": new.phase}
     file = {
         "file": new.file_id,
@@ -181,15 +182,12 @@ def _add(connection: Connection, parent: Row[Any], new: NewProductionBatch, wind
         _ADD_JOB,
         {
             "id": new.job_id,
-            "tenant": parent.tenant_id,
             "parent": parent.id,
-            "priority": parent.priority,
             "stage": Stage.VALIDATE,
             "pool": UPKEEP,
             "endpoint": new.endpoint,
             "spec": json.dumps({"production": parent.id, "priority": parent.priority, **place}),
             "file": new.file_id,
-            "window": window,
         },
     )
     batch = {"id": new.job_id, "tenant": parent.tenant_id, "parent": parent.id, "rows": new.rows}

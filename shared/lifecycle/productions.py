@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -28,9 +28,9 @@ from shared.states import JobState, ShardState, Stage, guard
 _SUBMIT = text(f"""
 WITH job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata, priority,
-                      input_file_id, detail, shards_open, expires_at)
+                      input_file_id, validation_file_id, detail, shards_open, expires_at)
     VALUES (:id, :tenant, :kind, 'queued', :stage, :endpoint, :model, CAST(:spec AS json),
-            CAST(:metadata AS json), :priority, :file, CAST(:detail AS json), 1,
+            CAST(:metadata AS json), :priority, :file, :audience_file, CAST(:detail AS json), 1,
             clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)))
 )
 {SHARD}
@@ -88,7 +88,9 @@ class NewProduction:
     models: Sequence[str]
     """Every model that it asks; they stay until it has ended. The first is shown as the job's."""
     data_file_id: str
-    detail: Mapping[str, Any]
+    audience_file_id: str | None = None
+    """The table of its audiences, where it has one; it stays until the job ends, as the data do."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] | None = None
     priority: int = 0
     expires_in_seconds: float | None = None
@@ -128,6 +130,7 @@ def submit_production(
         "metadata": None if new.metadata is None else json.dumps(new.metadata, ensure_ascii=False),
         "priority": new.priority,
         "file": new.data_file_id,
+        "audience_file": new.audience_file_id,
         "detail": json.dumps(dict(new.detail)),
         "seconds": new.expires_in_seconds,
         "pool": UPKEEP,

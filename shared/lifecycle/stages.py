@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from shared.errors import ModelNotFound
 from shared.lifecycle.fence import FENCE, Held, count_zombies
+from shared.lifecycle.quotas import hold
 from shared.sharding import Slice
 from shared.states import JobState, guard
 from shared.storage.base import StoredObject
@@ -49,13 +50,14 @@ SELECT 1 FROM shards WHERE id = :id AND epoch = :epoch AND session_id = :me
 
 _ADD_SLICES = text("""
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, priority, byte_start,
-                    byte_end, first_line, row_count, lines)
+                    byte_end, first_line, row_count, lines, model, expected_seconds)
 SELECT j.id, j.tenant_id, d.pool, 'generate', d.ordinal, 'queued', j.priority, d.byte_start,
-       d.byte_end, d.first_line, d.row_count, CAST(d.lines AS int[])
+       d.byte_end, d.first_line, d.row_count, CAST(d.lines AS int[]), d.model, d.seconds
   FROM jobs j, unnest(CAST(:ordinals AS int[]), CAST(:pools AS text[]),
                       CAST(:starts AS bigint[]), CAST(:ends AS bigint[]),
-                      CAST(:firsts AS int[]), CAST(:counts AS int[]), CAST(:lines AS text[]))
-       AS d (ordinal, pool, byte_start, byte_end, first_line, row_count, lines)
+                      CAST(:firsts AS int[]), CAST(:counts AS int[]), CAST(:lines AS text[]),
+                      CAST(:models AS text[]), CAST(:seconds AS double precision[]))
+       AS d (ordinal, pool, byte_start, byte_end, first_line, row_count, lines, model, seconds)
  WHERE j.id = :job
 """)
 
@@ -65,6 +67,7 @@ WITH job AS (
            model = :model, in_progress_at = clock_timestamp(), version = version + 1
      WHERE id = :job RETURNING id, tenant_id)
 INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'batch.in_progress' FROM job
+RETURNING tenant_id
 """)
 
 _READ_DETAIL = text("SELECT detail FROM jobs WHERE id = :job FOR UPDATE")
@@ -121,7 +124,8 @@ def finish_validation(
     zombie. ``models`` are those that hold the aliases which its rows name, by alias: from here on
     they are what the batch's rows mean by these names. ``model`` is the one that all rows name.
 
-    Raises ModelNotFound when one of them was deleted since: validate again.
+    Raises ModelNotFound when one of them was deleted since: validate again. Raises QuotaExceeded or
+    BudgetExceeded when the tenant may not have all of the rows.
     """
     job_id = _close_shard(connection, session_id, held, sha256=None)
     if job_id is None:
@@ -139,13 +143,17 @@ def finish_validation(
                 "firsts": [item.first_line for item in part],
                 "counts": [item.row_count for item in part],
                 "lines": [_int_array(item.lines) for item in part],
+                "models": [item.model for item in part],
+                "seconds": [item.seconds or None for item in part],
             },
         )
     rows = sum(item.row_count for item in slices)
     values = {"job": job_id, "shards": len(slices), "rows": rows, "model": model}
-    connection.execute(_BEGIN_GENERATING, values)
+    tenant_id = connection.execute(_BEGIN_GENERATING, values).scalar_one()
     if models:
         _keep_models(connection, job_id, models)
+    held_for = {part.ordinal: part.reserved for part in slices}
+    hold(connection, tenant_id, [job_id], held_for)
     return True
 
 

@@ -45,16 +45,17 @@ WITH new AS (
                             AND r.tenant_id = job.tenant_id LIMIT :window) taken) END AS free
       FROM (SELECT DISTINCT pool FROM new) g, job
 ), placed AS (
-    SELECT new.turn, new.pool, new.blocked_n,
+    SELECT new.turn, new.pool, new.blocked_n, new.model,
            new.blocked_n = 0 AND room.free >= row_number() OVER (
                PARTITION BY new.pool, new.blocked_n = 0 ORDER BY new.turn) AS ready
       FROM new JOIN room USING (pool)
 ), shard AS (
     INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, blocked_n,
-                        priority)
+                        priority, model)
     SELECT job.id, job.tenant_id, p.pool, 'step', :first + p.turn,
            CASE WHEN p.ready THEN 'ready' ELSE 'queued' END,
-           CASE WHEN p.ready THEN nextval('ready_seq') END, p.blocked_n, job.priority
+           CASE WHEN p.ready THEN nextval('ready_seq') END, p.blocked_n, job.priority,
+           p.model
       FROM placed p, job ORDER BY p.turn
     RETURNING id, ordinal
 )

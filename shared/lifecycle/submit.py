@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.quotas import hold
 from shared.lifecycle.steps import add_steps
 from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import UPKEEP
@@ -34,8 +35,9 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 """A job's first shard; ready at once when nobody of the tenant waits and its window has room: no
 need to wait for a dispatcher."""
 
+# Tenants with limits take another way: see ``submit_generations``.
 _GENERATIONS = text("""
-WITH new AS (
+WITH asked AS (
     SELECT * FROM unnest(
         CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
         CAST(:endpoints AS text[]), CAST(:models AS text[]), CAST(:specs AS text[]),
@@ -45,6 +47,10 @@ WITH new AS (
         CAST(:details AS text[]), CAST(:hashes AS bytea[])) WITH ORDINALITY
       AS n (id, tenant_id, pool, endpoint, model, spec, metadata, priority, seconds, kind,
             client_id, fingerprint, detail, request_hash, turn)
+), new AS (
+    SELECT * FROM asked
+     WHERE CAST(:held AS boolean) OR NOT EXISTS (
+         SELECT 1 FROM tenant_limits WHERE tenant_id = ANY(CAST(:tenants AS text[])))
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at, client_id,
@@ -69,9 +75,9 @@ WITH new AS (
                PARTITION BY new.tenant_id, new.pool ORDER BY new.priority, new.turn) AS ready
       FROM new JOIN room ON room.tenant_id = new.tenant_id AND room.pool = new.pool
 )
-INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority)
+INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority, model)
 SELECT id, tenant_id, pool, 'generate', 0, CASE WHEN ready THEN 'ready' ELSE 'queued' END,
-       CASE WHEN ready THEN nextval('ready_seq') END, priority
+       CASE WHEN ready THEN nextval('ready_seq') END, priority, model
   FROM placed ORDER BY turn
 """)
 
@@ -128,13 +134,34 @@ class NewGeneration:
 def submit_generations(
     connection: Connection, new: Sequence[NewGeneration], *, window: int
 ) -> None:
-    """Queues inference calls, of any tenants, in one statement: all of them or none.
+    """Queues inference calls, of any tenants: all of them or none. For a transaction.
 
-    Raises sqlalchemy's IntegrityError when a tenant has used a client id already.
+    Raises sqlalchemy's IntegrityError when a tenant has used a client id already, QuotaExceeded or
+    BudgetExceeded.
     """
-    connection.execute(
+    if not new or _add(connection, new, window=window, held=False):
+        return
+    _add(connection, new, window=window, held=True)
+    for tenant_id in sorted({item.tenant_id for item in new}):
+        hold(connection, tenant_id, [item.job_id for item in new if item.tenant_id == tenant_id])
+
+
+def submit_unlimited_generations(
+    connection: Connection, new: Sequence[NewGeneration], *, window: int
+) -> bool:
+    """As ``submit_generations``, in one statement that needs no transaction; False, and nothing is
+    queued, when one of the tenants has limits: they are looked at in ``submit_generations``."""
+    return _add(connection, new, window=window, held=False)
+
+
+def _add(
+    connection: Connection, new: Sequence[NewGeneration], *, window: int, held: bool
+) -> bool:
+    """Whether they were added: without ``held``, only if none of the tenants has limits."""
+    added = connection.execute(
         _GENERATIONS,
         {
+            "held": held,
             "ids": [item.job_id for item in new],
             "tenants": [item.tenant_id for item in new],
             "pools": [item.pool for item in new],
@@ -154,6 +181,7 @@ def submit_generations(
             "window": window,
         },
     )
+    return added.rowcount > 0
 
 
 def submit_generation(
@@ -229,6 +257,7 @@ def submit_plan(
         },
     )
     add_steps(connection, job_id, steps, window=window)
+    hold(connection, tenant_id, [job_id])
     remember(connection, tenant_id, job_id, idempotency)
 
 
@@ -266,4 +295,5 @@ def submit_batch(
             "window": window,
         },
     )
+    hold(connection, tenant_id, [job_id])
     remember(connection, tenant_id, job_id, idempotency)

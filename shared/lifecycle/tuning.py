@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
 from shared.lifecycle.pause import block_paused
+from shared.lifecycle.quotas import hold
 from shared.lifecycle.settle import ClosedShard, end_job
 from shared.lifecycle.stages import BadLine, NewFile
 from shared.lifecycle.submit import SHARD
@@ -29,6 +30,7 @@ from shared.lifecycle.tuning_close import (
 from shared.lifecycle.tuning_events import CREATED, VALIDATED, announce
 from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import TRAIN, UPKEEP
+from shared.quotas import Reservation
 from shared.states import JobState, ShardState, Stage, guard
 
 ENDPOINT = "/v1/fine_tuning/jobs"
@@ -128,6 +130,7 @@ def submit_fine_tune(
         },
     )
     announce(connection, job_id, CREATED, {"model": model})
+    hold(connection, tenant_id, [job_id])
     remember(connection, tenant_id, job_id, idempotency)
 
 
@@ -142,7 +145,9 @@ def open_training(
 ) -> bool:
     """Opens the training of a job whose data are good, or the ``sweep`` that searches for the best
     of many. ``found`` (counts, labels, estimates) is kept in the job's ``detail["data"]``; ``card``
-    describes the data to the tenant. False means that this worker is a zombie."""
+    describes the data to the tenant. False means that this worker is a zombie.
+
+    Raises QuotaExceeded or BudgetExceeded when the tenant may not have the training."""
     sha256 = digest("train", found, card and card.stored.sha256)
     shard = close(connection, session_id, held, ShardState.SUCCEEDED, sha256)
     if shard is None:
@@ -163,6 +168,9 @@ def open_training(
     connection.execute(_OPEN_TRAINING, values)
     if sweep is not None:
         connection.execute(_ADD_SWEEP, {"job": shard.job_id, **asdict(sweep)})
+    else:
+        tokens = found.get("estimate", {}).get("trained_tokens") or 0
+        hold(connection, shard.tenant_id, [shard.job_id], {0: Reservation(1, tokens)})
     announce(connection, shard.job_id, VALIDATED)
     block_paused(connection, [shard.job_id])
     return True

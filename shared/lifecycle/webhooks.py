@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from shared.ids import new_delivery_id, new_webhook_event_id
+from shared.translation.responses import CUT
 from shared.webhook_events import UNANNOUNCED, end_told, event_type
 
 REPLAY_AT_ONCE = 10_000
@@ -28,6 +29,7 @@ WITH told AS (
 UPDATE events e SET announced = true
   FROM told, jobs j WHERE e.id = told.id AND j.id = e.job_id
 RETURNING e.id, e.tenant_id, e.job_id, e.type, e.created_at, j.kind,
+          j.kind = 'response' AND coalesce(CAST(j.result AS text) ~ '{CUT}', false) AS cut,
           j.kind = 'batch' AND EXISTS (
               SELECT 1 FROM production_batches b WHERE b.job_id = j.id) AS a_part
 """)
@@ -153,7 +155,7 @@ def _made_of(connection: Connection, ends: Sequence[tuple[Row[Any], str]]) -> li
     }
     made: list[_NewDelivery] = []
     for row, end in ends:
-        kind = event_type(row.kind, end)
+        kind = event_type(row.kind, end, cut=row.cut)
         common = {
             "tenant_id": row.tenant_id,
             "event_id": new_webhook_event_id(),

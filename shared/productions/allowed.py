@@ -88,15 +88,10 @@ def check(tree: nodes.Template) -> Uses:
         if loops > MOST_LOOPS:
             raise NotAllowed(f"loops nest at most {MOST_LOOPS} deep", node.lineno)
         _check_node(node, uses)
-        inner = {nodes.Getattr: (), nodes.Getitem: ()}
         for child in node.iter_child_nodes():
-            if type(node) in inner and isinstance(child, nodes.Name) and child is node.node:  # type: ignore[attr-defined]
-                _check_name(child)
-            else:
-                if isinstance(child, nodes.Name):
-                    _check_name(child)
-                    _check_bare(child)
-                todo.append((child, depth + 1, loops))
+            if isinstance(child, nodes.Name):
+                _check_name(child, whole=not _is_looked_into(node, child))
+            todo.append((child, depth + 1, loops))
     return uses
 
 
@@ -111,22 +106,23 @@ def _check_node(node: nodes.Node, uses: Uses) -> None:
         case nodes.Filter():
             _check_filter(node)
         case nodes.Test():
-            if node.name not in TESTS or node.args or node.kwargs:
-                known = ", ".join(sorted(TESTS))
-                raise NotAllowed(f"there is no test 'is {node.name}'; known: {known}", node.lineno)
+            _check_test(node)
         case nodes.Neg() if not _is_number(node.node):
             raise NotAllowed("arithmetic can't be used in templates", node.lineno)
-        case nodes.If() if len(node.elif_) > MOST_BRANCHES:
-            raise NotAllowed(f"an 'if' has at most {MOST_BRANCHES} 'elif'", node.lineno)
-        case nodes.Compare() if len(node.ops) > MOST_BRANCHES:
-            raise NotAllowed(f"a comparison has at most {MOST_BRANCHES} parts", node.lineno)
-        case nodes.List() | nodes.Tuple() if len(node.items) > MOST_BRANCHES:
-            raise NotAllowed(f"a list has at most {MOST_BRANCHES} entries", node.lineno)
+        case nodes.If() | nodes.Compare() | nodes.List() | nodes.Tuple():
+            _check_breadth(node)
 
 
-def _check_name(node: nodes.Name) -> None:
+def _is_looked_into(node: nodes.Node, child: nodes.Name) -> bool:
+    return isinstance(node, nodes.Getattr | nodes.Getitem) and child is node.node
+
+
+def _check_name(node: nodes.Name, *, whole: bool) -> None:
+    """``whole`` is a name without a dot or bracket behind it."""
     if node.name.startswith("_"):
         raise NotAllowed(f"the name '{node.name[:80]}' begins with '_'", node.lineno)
+    if whole:
+        _check_bare(node)
 
 
 def _check_bare(node: nodes.Name) -> None:
@@ -188,6 +184,21 @@ def _check_filter(node: nodes.Filter) -> None:
         raise NotAllowed(f"'{node.name}' takes {wanted} arguments", node.lineno)
     if node.node is None:
         raise NotAllowed("'filter' blocks can't be used in templates", node.lineno)
+
+
+def _check_test(node: nodes.Test) -> None:
+    if node.name not in TESTS or node.args or node.kwargs:
+        known = ", ".join(sorted(TESTS))
+        raise NotAllowed(f"there is no test 'is {node.name[:80]}'; known: {known}", node.lineno)
+
+
+def _check_breadth(node: nodes.If | nodes.Compare | nodes.List | nodes.Tuple) -> None:
+    what, parts = {
+        nodes.If: ("'elif' of an 'if'", getattr(node, "elif_", ())),
+        nodes.Compare: ("parts of a comparison", getattr(node, "ops", ())),
+    }.get(type(node), ("entries of a list", getattr(node, "items", ())))
+    if len(parts) > MOST_BRANCHES:
+        raise NotAllowed(f"more than {MOST_BRANCHES} {what}", node.lineno)
 
 
 def _is_number(node: nodes.Node) -> bool:

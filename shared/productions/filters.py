@@ -37,19 +37,20 @@ class Filter:
     takes_undefined: bool = False
 
 
+class Passages(list[dict[str, Any]]):
+    """What was found for an item: written out with numbers, or looped over one by one."""
+
+    def written(self) -> str:
+        return "\n\n".join(f"[{each['number']}] {each['text']}" for each in self)
+
+
 def text_of(value: Any) -> str:
     """How a value is written into a prompt: nothing for null, JSON for lists and objects."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Undefined):
-        return str(value)  # raises, and names the column
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, Passages):
+        return value.written()
+    if isinstance(value, bool | dict | list | tuple):
         return json.dumps(value, ensure_ascii=False, default=_not_json)
-    return str(value)
+    return "" if value is None else str(value)  # of Undefined it raises, and names the column
 
 
 def _not_json(value: Any) -> Any:

@@ -180,6 +180,8 @@ class Text:
             tree = environment.parse(source)
             uses = check(tree)
             free = meta.find_undeclared_variables(tree)
+            if LOOP in free:
+                raise NotAllowed("'loop' is only there in a loop", 1)
             _weigh(tree)
             tree.set_environment(environment)
             code = environment.compile(tree)
@@ -232,5 +234,5 @@ def _weigh(tree: nodes.Template) -> None:
                 operand.expr = _through(_WEIGHED, operand.expr, [])
 
 
-def _through(name: str, node: nodes.Expr, arguments: list[nodes.Expr]) -> nodes.Filter:
+def _through(name: str, node: Any, arguments: list[nodes.Expr]) -> nodes.Filter:
     return nodes.Filter(node, name, arguments, [], None, None, lineno=node.lineno)

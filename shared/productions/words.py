@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 
 # Scripts that are written without spaces: each of their signs counts as a word.
-_SIGNS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_SIGNS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
 _WORD = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+(?:['’\-][^\W{_SIGNS}]+)*")
 _SPACE = re.compile(r"\s+")
 

@@ -12,6 +12,8 @@ from shared.specs.schemas import check_schema, without_notes
 FormatType = Literal["text", "json_object", "json_schema"]
 SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Description = Annotated[str, Field(max_length=4_096)]
+UNFINISHED = "the answer is unfinished: the limit of its tokens was reached"
+"""What an answer that was cut says of itself, in ``refusal``."""
 ANY_OBJECT = '{"type":"object"}'
 
 

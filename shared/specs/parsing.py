@@ -85,9 +85,7 @@ def parse_body_json(endpoint: str, body: bytes, *, streams: bool = False) -> Inf
 
 
 def _check_stream(spec: InferenceSpec, allowed: bool) -> None:
-    if isinstance(spec, ResponseSpec) and spec.stream:
-        raise StreamingUnsupported("responses do not stream yet", param="stream")
-    if not isinstance(spec, GenerationSpec):
+    if not isinstance(spec, GenerationSpec | ResponseSpec):
         return
     if spec.stream and not allowed:
         raise StreamingUnsupported(

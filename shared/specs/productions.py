@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,24 +15,12 @@ INTERMEDIATE = "production_input"
 """… and of the inputs of its batches, which no list shows."""
 
 MOST_TEMPLATE_BYTES = 256 * 1024
+MOST_CANDIDATES = 16
 OutputFormat = Literal["csv", "jsonl", "parquet"]
 DataFormat = Literal["csv", "jsonl", "parquet"]
 
-CANCELLED_BATCH = "batch_cancelled"
-EXPIRED_BATCH = "batch_expired"
-FAILED_BATCH = "batch_failed"
-"""Why a production ends early that nobody has asked to: what became of its batch."""
-
-
-class Sampling(BaseModel):
-    """How texts are drawn; a step's own come first, then the template's, then these."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+FIRST_ROUND = 0.9
+"""How much of the work a round is taken to be, of what is left before it."""
 
 
 class ProductionSpec(BaseModel):
@@ -44,10 +32,20 @@ class ProductionSpec(BaseModel):
     data_format: DataFormat
     output_format: OutputFormat
     models: tuple[str, ...]
-    """Whose candidates compete; ids, aliases looked up when the production was accepted."""
-    n: int | None = None
-    """Candidates of each model; None: the template's."""
-    sampling: Sampling | None = None
+    """Names of those whose candidates compete, in the order of their numbers."""
+    named: dict[str, str]
+    """The model that each name in the template stood for when the production was accepted."""
+    n: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
+    """Candidates of each model."""
+    sampling: dict[str, Any] = {}
+    """Comes before the template's own."""
+    priority: int = 0
     dry_run: bool = False
     output_seconds: float | None = None
     """Life of the output; None: as long as a batch's."""
+
+
+def progress_at(round_number: int, share: float) -> float:
+    """0 to 1, with ``share`` of the round done; it never goes down."""
+    left: float = (1 - FIRST_ROUND) ** round_number
+    return 1 - left + left * FIRST_ROUND * share

@@ -67,6 +67,13 @@ class ResponseText(_Known):
     format: ResponseTextFormat | None = None
 
 
+class ResponseStreamOptions(_Known):
+    """How a stream is told."""
+
+    include_obfuscation: Literal[False] = False
+    """Nothing is added to hide how long the pieces are."""
+
+
 class ResponseSpec(InferenceSpec):
     """A turn of a conversation in, one reply out, kept under an id of its own."""
 
@@ -86,6 +93,8 @@ class ResponseSpec(InferenceSpec):
     """Every response is kept until it is deleted."""
     truncation: Literal["disabled"] = "disabled"
     stream: bool = False
+    """Of a call: its events are told as they happen. Refused everywhere else."""
+    stream_options: ResponseStreamOptions | None = None
 
     @model_validator(mode="before")
     @classmethod

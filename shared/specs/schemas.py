@@ -37,11 +37,9 @@ def check_schema(schema: Any, param: str) -> None:
     """Raises InvalidSchema, whose ``param`` is a path below ``param``, for a schema that is too
     large, malformed, or says what is not supported."""
     _check_size(schema, param)
-    subschemas = 0
     values = 0
-    for path, found in _subschemas(schema, param):
-        subschemas += 1
-        if subschemas > MAX_SUBSCHEMAS:
+    for number, (path, found) in enumerate(_subschemas(schema, param), 1):
+        if number > MAX_SUBSCHEMAS:
             raise _refuse(param, f"more than {MAX_SUBSCHEMAS} subschemas")
         for keyword, value in found.items():
             check = _CHECKS.get(keyword)
@@ -132,7 +130,7 @@ def resolve(schema: Any, reference: str) -> Any:
     return found
 
 
-# --- keywords: each with a function that says what is wrong with its value, or "" ------------------
+# --- keywords: each with a function that says what is wrong with its value, or "" -----------------
 
 
 def _any(_: Any) -> str:

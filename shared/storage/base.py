@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -57,6 +57,17 @@ class Store(Protocol):
 
     def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> int:
         """Removes every object below ``prefix`` but the keys of ``keep``; returns how many."""
+
+    def keys(self, prefix: str, *, limit: int) -> list[str]:
+        """Keys below ``prefix``, in no order that means anything; ``limit`` of them at most."""
+
+    def delete_keys(self, keys: Sequence[str]) -> None:
+        """Removes these objects; no error for those that are gone already."""
+
+    def abort_uploads(self, prefix: str, *, older_than_seconds: float) -> int:
+        """Drops what was begun to be written below ``prefix`` and not ended, so long ago or longer;
+        returns how many objects that would have become. A directory does not know of what is under
+        way whose it is: there everything of a day or more goes."""
 
     def download_url(
         self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False

@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
 
@@ -97,6 +97,25 @@ class LocalStore:
                 self._remove_empty(Path(folder))
         return deleted
 
+    def keys(self, prefix: str, *, limit: int) -> list[str]:
+        top, found = self._root / folder_of(prefix), []
+        with _mapped_errors("list"):
+            for folder, _, names in os.walk(top, onerror=_raise_unless_absent):
+                for name in names:
+                    if len(found) == limit:
+                        return found
+                    found.append(Path(folder, name).relative_to(self._root).as_posix())
+        return found
+
+    def delete_keys(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def abort_uploads(self, prefix: str, *, older_than_seconds: float) -> int:
+        folder_of(prefix)
+        with _mapped_errors("abort"):
+            return self._drop_abandoned()
+
     def download_url(
         self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False
     ) -> str:
@@ -145,12 +164,14 @@ class LocalStore:
                 return
             folder = folder.parent
 
-    def _drop_abandoned(self) -> None:
-        oldest = time.time() - ABANDONED_SECONDS
+    def _drop_abandoned(self) -> int:
+        oldest, dropped = time.time() - ABANDONED_SECONDS, 0
         for partial in self._partial.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if partial.stat().st_mtime < oldest:
                     partial.unlink()
+                    dropped += 1
+        return dropped
 
 
 class LocalWriter:

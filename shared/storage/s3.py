@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from shared.storage.downloads import disposition, may_be_inline
 from shared.storage.keys import check_key, check_range, folder_of
 from shared.storage.s3_errors import mapped_errors, status_of
 from shared.storage.s3_reading import S3Reading
+from shared.storage.s3_removing import MOST_AT_ONCE, abort_uploads, delete_objects
 
 MOST_PARTS = 10_000
 _READ_BYTES = 2**20
@@ -89,19 +90,27 @@ class S3Store:
         )
         with mapped_errors("delete", prefix):
             for page in pages:
-                found = (item["Key"] for item in page.get("Contents", ()))
-                keys = [{"Key": key} for key in found if key not in kept]
-                if not keys:
-                    continue
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True}
-                )
-                if refused := answer.get("Errors"):
-                    code = refused[0].get("Code")
-                    log.warning("storage_failed", operation="delete", code=code, n=len(refused))
-                    raise StorageUnavailable("The artifact store refused to delete objects.")
+                keys = [item["Key"] for item in page.get("Contents", ())]
+                keys = [key for key in keys if key not in kept]
+                delete_objects(self._client, self._bucket, keys)
                 deleted += len(keys)
         return deleted
+
+    def keys(self, prefix: str, *, limit: int) -> list[str]:
+        with mapped_errors("list", prefix):
+            page = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=folder_of(prefix), MaxKeys=min(limit, MOST_AT_ONCE)
+            )
+        return [item["Key"] for item in page.get("Contents", ())]
+
+    def delete_keys(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), MOST_AT_ONCE):
+            page = [check_key(key) for key in keys[start : start + MOST_AT_ONCE]]
+            with mapped_errors("delete", page[0]):
+                delete_objects(self._client, self._bucket, page)
+
+    def abort_uploads(self, prefix: str, *, older_than_seconds: float) -> int:
+        return abort_uploads(self._client, self._bucket, folder_of(prefix), older_than_seconds)
 
     def download_url(
         self, key: str, *, filename: str, media_type: str, seconds: int, inline: bool = False

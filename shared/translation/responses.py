@@ -27,6 +27,13 @@ _PLAIN: Object = {
 }
 """Members that are the same in every response here; clients want to read them."""
 
+CUT = (
+    r'^\{"id"."[a-z0-9_]+","object"."response","created_at".[0-9]+,'
+    '"completed_at".null,"status"."incomplete",'
+)
+"""How a response that was cut begins as compact JSON: a regular expression that Python and Postgres
+read alike. Postgres looks into no JSON that holds an escaped NUL, which a model may have said."""
+
 ENGINE_PARAMS = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -51,6 +58,8 @@ def chat_body(spec: ResponseSpec) -> Object:
     }
     if spec.max_output_tokens is not None:
         body["max_completion_tokens"] = spec.max_output_tokens
+    if spec.stream:
+        body["stream"] = True
     if spec.text is not None and spec.text.format is not None:
         body["response_format"] = spec.text.format.for_chat()
     return body
@@ -92,6 +101,11 @@ def _item(response_id: str, place: int, turn: Object) -> Object:
 
 
 # --- the answer -----------------------------------------------------------------------------------
+
+
+def message_id(response_id: str) -> str:
+    """The id of the message that answers."""
+    return derived_id("msg_", response_id, "output")
 
 
 def response(
@@ -149,7 +163,7 @@ def _message(response_id: str, status: str, said: Mapping[str, Any]) -> Object:
     if status == "completed" and said.get("refusal"):
         part = {"type": "refusal", "refusal": said["refusal"]}
     return {
-        "id": derived_id("msg_", response_id, "output"),
+        "id": message_id(response_id),
         "type": "message",
         "role": "assistant",
         "status": status,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from shared.fairness import InLine, Waiting, choose
 from shared.lifecycle import Held, ReleaseReason
+from shared.lifecycle.claim import ROUNDS, SPARE
 
 WINDOW = 2
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
@@ -54,10 +56,15 @@ class ModelShard:
     suspect: bool = False
     sha256: str | None = None
     blocked_n: int = 0
+    model: str | None = None
     name: str = ""
     needs: tuple[str, ...] = ()
     last: bool = False
     """A step of a graph: the one whose result counts, and whose work is no model's."""
+
+    @property
+    def rows(self) -> int:
+        return 2 if self.job.kind == "batch" and self.stage == "generate" else 1
 
     @property
     def waits(self) -> bool:
@@ -79,33 +86,35 @@ class Model:
     shards: dict[int, ModelShard] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     draining: set[str] = field(default_factory=set)
+    shares: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(pool, tenant) → virtual time; the pool's own without a tenant."""
     _seq: count[int] = field(default_factory=count)
 
     # --- waiting --------------------------------------------------------------------------
 
-    def submit(self, shard_id: int, job: ModelJob, pool: str) -> None:
+    def submit(self, shard_id: int, job: ModelJob, pool: str, model: str | None) -> None:
         room = self._room(pool, job.tenant) > 0
         self.jobs[job.id] = job
         self.shards[shard_id] = ModelShard(
             shard_id, job, pool, job.stage, "ready" if room else "queued",
-            next(self._seq) if room else None,
+            next(self._seq) if room else None, model=model,
         )  # fmt: skip
 
     def submit_graph(
-        self, job: ModelJob, steps: Iterable[tuple[int, str, str, tuple[str, ...]]]
+        self, job: ModelJob, steps: Iterable[tuple[int, str, str | None, str, tuple[str, ...]]]
     ) -> None:
-        """``steps`` are (shard id, pool, name, needs); the last of them is the last."""
+        """``steps`` are (shard id, pool, model, name, needs); the last of them is the last."""
         made = list(steps)
         job.shards_open = len(made)
         self.jobs[job.id] = job
-        room = {pool: self._room(pool, job.tenant) for _, pool, _, _ in made}
-        for shard_id, pool, name, needs in made:
+        room = {pool: self._room(pool, job.tenant) for _, pool, _, _, _ in made}
+        for shard_id, pool, model, name, needs in made:
             ready = not needs and room[pool] > 0
             room[pool] -= ready
             self.shards[shard_id] = ModelShard(
                 shard_id, job, pool, "step", "ready" if ready else "queued",
                 next(self._seq) if ready else None, blocked_n=len(needs), name=name, needs=needs,
-                last=name == made[-1][2],
+                last=name == made[-1][3], model=model,
             )  # fmt: skip
 
     def _room(self, pool: str, tenant: str) -> int:
@@ -128,16 +137,67 @@ class Model:
     def claim(self, session: str, pools: Iterable[str], limit: int) -> list[ModelShard]:
         if self.sessions[session] != "alive" or session in self.draining:
             return []
-        line = [s for s in self.shards.values() if s.state == "ready" and s.pool in pools]
-        taken = sorted(line, key=lambda s: s.seq or 0)[:limit]
-        for shard in taken:
+        taken: list[ModelShard] = []
+        for pool in pools:
+            taken += self._claim(session, pool, limit - len(taken))
+        return taken
+
+    def _claim(self, session: str, pool: str, limit: int) -> list[ModelShard]:
+        if limit <= 0:
+            return []
+        waiting = [s for s in self.shards.values() if s.pool == pool and s.in_line]
+        line = sorted((s for s in waiting if s.state == "ready"), key=lambda s: s.seq or 0)
+        fits = len(line) == len(waiting) <= limit
+        alone = len({s.job.tenant for s in waiting}) == 1
+        if fits or (alone and len({s.model for s in line[: limit + 1]}) == 1):
+            return self._take(session, line[:limit])
+        taken: list[ModelShard] = []
+        for _ in range(ROUNDS):
+            choice = choose(
+                self._line(pool),
+                pool_time=self.shares.get((pool, ""), 0.0),
+                max_shards=limit - len(taken) + SPARE,
+                max_rows=100_000,
+                loaded={s.model for s in taken if s.model},
+            )
+            for pick in choice.picks[: limit - len(taken)]:
+                taken += self._take(session, [self.shards[pick.shard.shard_id]])
+                key = (pool, pick.tenant_id)
+                base = max(self.shares.get(key, 0.0), pick.start)
+                self.shares |= {key: base + pick.shard.work, (pool, ""): pick.pool_time}
+            if not choice.short or len(taken) >= limit:
+                break
+        return taken
+
+    def _line(self, pool: str) -> list[InLine]:
+        now = self.shares.get((pool, ""), 0.0)
+        found = []
+        for tenant in sorted({s.job.tenant for s in self._of(pool)}):
+            mine = sorted(self._of(pool, tenant), key=lambda s: s.seq or 0)
+            shards = [
+                Waiting(s.id, s.rows, float(s.rows), s.model, 0, s.seq or 0)
+                for s in mine
+                if s.state == "ready"
+            ]
+            start = max(self.shares.get((pool, tenant), 0.0), now)
+            served = any(s.state == "running" for s in mine)
+            more = any(s.state == "queued" and s.in_line for s in mine)
+            if shards:
+                found.append(InLine(tenant, 1.0, start, served, None, shards, more))
+        return found
+
+    @staticmethod
+    def _take(session: str, shards: list[ModelShard]) -> list[ModelShard]:
+        for shard in shards:
             shard.state, shard.session = "running", session
             shard.epoch += 1
             shard.job.state = "running"
-        return taken
+        return shards
 
-    def _of(self, pool: str, tenant: str) -> list[ModelShard]:
-        return [s for s in self.shards.values() if s.pool == pool and s.job.tenant == tenant]
+    def _of(self, pool: str, tenant: str | None = None) -> list[ModelShard]:
+        return [
+            s for s in self.shards.values() if s.pool == pool and tenant in {None, s.job.tenant}
+        ]
 
     # --- ends -----------------------------------------------------------------------------
 

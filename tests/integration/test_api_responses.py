@@ -218,8 +218,6 @@ def test_a_response_is_its_tenants_alone(media: MediaCase) -> None:
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        ({"stream": True}, (400, "streaming_unsupported", "stream")),
-        ({"stream": True, "background": False}, (400, "streaming_unsupported", "stream")),
         ({"tools": [{"type": "web_search"}]}, (400, "unsupported_parameter", "tools")),
         ({"model": PAINTER}, (404, "model_not_found", "model")),
         ({"model": None}, (400, "invalid_request", "model")),
@@ -232,12 +230,6 @@ def test_what_cannot_be_asked(
 ) -> None:
     assert error(media.post("/v1/responses", ASKED | members)) == expected
     assert media.get("/v1/jobs").json["data"] == []
-
-
-def test_streaming_a_response_again_is_refused(media: MediaCase) -> None:
-    response_id = submit(media)
-    reply = media.get(f"/v1/responses/{response_id}?stream=true")
-    assert error(reply) == (400, "streaming_unsupported", "stream")
 
 
 # --- moderations ----------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ class Protocol(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.plant.sql("TRUNCATE tenants, sessions, jobs, shards, events, usage, files CASCADE")
+        self.plant.sql(
+            "TRUNCATE tenants, sessions, jobs, shards, shares, events, usage, files CASCADE"
+        )
         for tenant in (TENANT, OTHER):
             self.plant.tenant(tenant)
         self.model = Model()
@@ -82,12 +84,12 @@ class Protocol(RuleBasedStateMachine):
         made = zip(self.plant.shards(job_id), shape.items(), strict=True)
         self.model.submit_graph(
             ModelJob(job_id, tenant, "campaign", "step"),
-            [(shard.id, shard.pool, name, needs) for shard, (name, needs) in made],
+            [(shard.id, shard.pool, shard.model, name, needs) for shard, (name, needs) in made],
         )
 
     def _submitted(self, job: ModelJob, pool: str) -> None:
         (shard,) = self.plant.shards(job.id)
-        self.model.submit(shard.id, job, pool)
+        self.model.submit(shard.id, job, pool, shard.model)
 
     @precondition(lambda self: self.model.jobs)
     @rule(pick=PICK)
@@ -250,6 +252,8 @@ class Protocol(RuleBasedStateMachine):
             (job.id, job.state, job.stage, job.stop, job.shards_open)
             for job in self.model.jobs.values()
         }
+        given = self.plant.sql("SELECT pool, tenant_id, virtual_time FROM shares")
+        assert {(row.pool, row.tenant_id): row.virtual_time for row in given} == self.model.shares
         for row in rows:
             self._moved_forward(row)
 

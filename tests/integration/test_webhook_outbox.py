@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from shared.lifecycle import BadLine, ReleaseReason
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
 from shared.lifecycle.webhooks import announce_ends
 from shared.states import ShardState, StopReason
+from shared.translation import responses
 from shared.webhook_events import end_told, event_type
 from tests.architecture.test_states import LIFECYCLE
 from tests.integration import graphs
@@ -259,6 +261,35 @@ def test_each_ending_is_told_once_as_what_it_is(
     assert made.tenant_id == TENANT
     assert made.event_at >= job.created_at
     assert announce(plant) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "kind_told"),
+    [
+        ("response", "length", "response.incomplete"),
+        ("response", "stop", "response.completed"),
+        ("generate", "length", "job.succeeded"),
+    ],
+)
+def test_an_answer_that_was_cut_is_told_as_such(
+    plant: TuningPlant, kind: str, reason: str, kind_told: str
+) -> None:
+    """Whatever the model said, were it NUL or how such an answer looks."""
+    said = '\x00 {"completed_at":null,"status":"incomplete"'
+    chat = {
+        "created": 1_800_000_000,
+        "model": "m",
+        "choices": [{"message": {"content": said}, "finish_reason": reason}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    }
+    endpoint(plant)
+    job_id = plant.generation()
+    plant.sql(f"UPDATE jobs SET kind = '{kind}'")
+    answer = responses.answered(job_id, created_at=1, asked={}, chat=chat)
+    result = json.dumps(answer, separators=(",", ":"))
+    assert plant.finish("w1", plant.claim_one().held, result=result)
+    announce(plant)
+    assert told(plant) == [(job_id, kind_told)]
 
 
 SILENT = {"uploads.py"}

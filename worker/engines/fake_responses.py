@@ -12,12 +12,13 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from shared.errors import UnsupportedEndpoint
 from worker.engines.fake_labels import ClassificationRequest, classifications
+from worker.engines.fake_objects import held_words, refusal_of, schema_of
 
 _HEADS = ["b", "br", "ch", "d", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "r", "st", "t"]
 _TAILS = ["a", "ade", "al", "an", "ane", "el", "en", "er", "i", "ine", "o", "ond", "or", "ost"]
@@ -111,6 +112,7 @@ class _Sampling(msgspec.Struct, kw_only=True):
 class _ChatRequest(_Sampling, kw_only=True):
     messages: list[_Message]
     max_completion_tokens: int | None = None
+    response_format: dict[str, Any] | None = None
 
 
 class _CompletionRequest(_Sampling, kw_only=True):
@@ -149,7 +151,7 @@ class _Usage(msgspec.Struct):
 class _Reply(msgspec.Struct):
     content: str
     role: str = "assistant"
-    refusal: None = None
+    refusal: str | None = None
 
 
 class _ChatChoice(msgspec.Struct):
@@ -224,8 +226,15 @@ def _chat_completion(body: bytes, model: str, default_max_tokens: int | None) ->
     digest = _digest(model, spec.seed, turns)
     limit = spec.max_completion_tokens or spec.max_tokens or default_max_tokens
     stops = _listed(spec.stop)
-    said = [_say(digest, choice, limit, stops) for choice in range(spec.n or 1)]
-    choices = [_ChatChoice(i, _Reply(w.text), w.finish_reason) for i, w in enumerate(said)]
+    schema = schema_of(spec.response_format)
+    if schema is None:
+        said = [_say(digest, choice, limit, stops) for choice in range(spec.n or 1)]
+    else:
+        said = [_Words(*held_words(schema, digest, c, limit)) for c in range(spec.n or 1)]
+    choices = [
+        _ChatChoice(i, _Reply(w.text, refusal=refusal_of(schema, w.finish_reason)), w.finish_reason)
+        for i, w in enumerate(said)
+    ]
     read, written = sum([len(t.split()) for t in texts]), sum([w.words_n for w in said])
     usage = _Usage(read, written, read + written)
     made = _Generated(f"chatcmpl-{digest.hex()}", "chat.completion", model, choices, usage)

@@ -166,9 +166,8 @@ class Host:
                     return
                 self._heed(engine, message)
             if engine.busy:
-                began = self._clock()
-                results = engine.step()
-                self._working.worked(self._clock() - began)
+                with self._working.step():
+                    results = engine.step()
                 if reporting is not None:
                     self._send_progress(reporting, results)
                 if telling is not None and (told := telling.deltas()):

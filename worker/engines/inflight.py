@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 _REGROW_AFTER_STEPS = 256
 _LEAST_PREFILL_TOKENS = 64
+_CELLS_PER_TOKEN = 8
+"""Of the cache of one prefill, by the tokens that it may prefill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +84,20 @@ def joining(waiting: Sequence[int], active: Sequence[int], limits: Limits) -> in
     return joined
 
 
-def prefill_groups(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+def prefill_groups(lengths: Sequence[int], most_tokens: int, *, shared: int = 0) -> list[list[int]]:
     """Splits prompts into prefills: indices, like lengths together, at most ``most_tokens`` each.
 
     The count includes padding. A prompt longer than ``most_tokens`` is alone in its group.
+    ``lengths`` are without the beginning of ``shared`` tokens, which each row only copies; what
+    the copies take is bounded, too.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         group = groups[-1] if groups else []
-        if group and (len(group) + 1) * lengths[group[0]] <= most_tokens:
+        longest = lengths[group[0]] if group else 0
+        rows = len(group) + 1
+        cells = rows * (longest + shared)
+        if group and rows * longest <= most_tokens and cells <= _CELLS_PER_TOKEN * most_tokens:
             group.append(index)
         else:
             groups.append([index])

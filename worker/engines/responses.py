@@ -23,6 +23,8 @@ class FinishedChoice(msgspec.Struct, frozen=True):
     index: int
     text: str
     finish_reason: FinishReason
+    refusal: str | None = None
+    """Why the text is not what its schema asks, where it isn't."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -46,7 +48,7 @@ def chat_body(
     rendered: list[dict[str, Any]] = [
         {
             "index": choice.index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": {"role": "assistant", "content": choice.text, "refusal": choice.refusal},
             "logprobs": None,
             "finish_reason": choice.finish_reason,
         }
@@ -123,6 +125,14 @@ def out_of_memory(shard: int, epoch: int, index: int, message: str) -> RowResult
     """A row that alone was too much for this machine: status 500."""
     error = {"message": message, "type": "server_error", "param": None, "code": "out_of_memory"}
     return RowResult(shard, epoch, index, 500, msgspec.json.encode({"error": error}))
+
+
+def unusable_schema(shard: int, epoch: int, index: int, why: str) -> RowResult:
+    """A row whose answers can't be held to its schema: status 400."""
+    message = f"answers can't be held to this schema: {why}"
+    return refusal(
+        shard, epoch, index, code="invalid_schema", message=message, param="response_format"
+    )
 
 
 def unusable_adapter(shard: int, epoch: int, index: int, name: str, why: str) -> RowResult:

@@ -125,7 +125,7 @@ def _in_flight(
     if cells < 2:  # noqa: PLR2004 - a token of prompt and one of output
         raise EngineFailed("bad_settings", f"kv_cache_bytes {budget} holds no row")
     context = min(context, cells)
-    slots = SlotScheduler(forward, vocabulary, limits, cache)
+    slots = SlotScheduler(forward, vocabulary, limits, cache, settings.share_prefixes)
     if not _wants_continuous(loaded, settings):
         return Chosen(slots, context, "rows are independent in the cache")
     lanes: dict[str, Lane] = {"exact": slots}

@@ -15,7 +15,7 @@ import jsonschema_rs
 from shared.specs.schemas import resolve
 
 MOST_EVALUATIONS = 200_000
-"""Of subschemas on parts of one answer: half a second."""
+"""Of subschemas on parts of one answer; the library makes millions in a second."""
 _MOST_MESSAGE = 300
 
 _APPLIED_IN_PLACE = ("anyOf", "oneOf", "allOf")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from worker.engines.constraints import hold
 from worker.engines.forward import Forward
 from worker.engines.inflight import Headroom, Limits, departures, joining, prefill_groups
 from worker.engines.memory import give_back, is_out_of_memory
@@ -29,6 +30,10 @@ class Prefill:
     """Choices whose prompts are being prefilled together; a long prompt takes several steps."""
 
     choices: list[Choice]
+    shared: int = 0
+    """Tokens that the prompts begin with, …"""
+    uses: int = 1
+    """… and how many prompts do."""
     done: int = 0
     cache: DynamicCache | None = None
 
@@ -50,6 +55,7 @@ class SlotScheduler:
     vocabulary: Vocabulary
     limits: Limits
     cache: SlotCache
+    share_prefixes: bool = True
     headroom: Headroom = field(init=False)
     prefixes: PrefixStore = field(init=False)
     _waiting: deque[Choice] = field(default_factory=deque)
@@ -61,7 +67,12 @@ class SlotScheduler:
 
     def __post_init__(self) -> None:
         self.headroom = Headroom(self.limits)
-        self.prefixes = PrefixStore(self.forward, self.limits.prefill_tokens)
+        self.prefixes = PrefixStore(
+            self.forward,
+            self.limits.prefill_tokens,
+            most_kept_tokens=self.limits.cache_tokens // 8,
+            share=self.share_prefixes,
+        )
 
     @property
     def active(self) -> int:
@@ -126,18 +137,32 @@ class SlotScheduler:
         by_prompt: dict[int, list[Choice]] = {}
         for choice in joined:
             by_prompt.setdefault(id(choice.prompt), []).append(choice)
-        shared = list(by_prompt.values())
-        lengths = [len(choices[0].prompt.tokens) for choices in shared]
-        for group in prefill_groups(lengths, limits.prefill_tokens):
-            self._prefills.append(Prefill([c for index in group for c in shared[index]]))
+        self._plan_prefills(list(by_prompt.values()))
+
+    def _plan_prefills(self, joined: list[list[Choice]]) -> None:
+        """``joined`` are choices by prompt. What prompts share is prefilled once, so those that
+        begin alike go together."""
+        tokens = [choices[0].prompt.tokens for choices in joined]
+        for family in self.prefixes.families(tokens):
+            rest = [len(tokens[index]) - family.shared for index in family.members]
+            most = self.headroom.now.prefill_tokens
+            for group in prefill_groups(rest, most, shared=family.shared):
+                choices = [choice for one in group for choice in joined[family.members[one]]]
+                self._prefills.append(Prefill(choices, family.shared, family.uses))
 
     def _prefill(self, prefill: Prefill) -> list[Choice]:
         prompts = prefill.prompts
         adapters = [prompt.adapter for prompt in prompts]
         if prefill.cache is None:
-            prefill.done, prefill.cache = self.prefixes.begin(
-                [prompt.tokens for prompt in prompts], adapters
+            begun = self.prefixes.begin(
+                [prompt.tokens for prompt in prompts],
+                adapters,
+                shared=prefill.shared,
+                uses=prefill.uses,
             )
+            if begun is None:
+                return []
+            prefill.done, prefill.cache = begun
         pieces = [prompt.tokens[prefill.done :] for prompt in prompts]
         if len(prompts) == 1:
             pieces = [pieces[0][: self.headroom.now.prefill_tokens]]
@@ -174,7 +199,7 @@ class SlotScheduler:
         """Gives a token to each active choice from slot ``first`` on; the finished leave."""
         choices = self._active[first:]
         kept = [True] * first
-        for choice, token in zip(choices, pick(logits, choices), strict=True):
+        for choice, token in zip(choices, pick(hold(logits, choices), choices), strict=True):
             kept.append(not choice.accept(token, self.vocabulary))
         finished = [choice for choice, stays in zip(self._active, kept, strict=True) if not stays]
         self._keep(kept)

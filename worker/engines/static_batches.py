@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from worker.engines.adapters import Adapters
+from worker.engines.constraints import hold
 from worker.engines.inflight import Headroom, Limits
 from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.sampling import pick
@@ -90,7 +91,8 @@ class Microbatch:
         choices = [c for c in self.choices if c not in self._gone]
         rows = [row for row, c in enumerate(self.choices) if c not in self._gone]
         tokens = torch.zeros(len(self.choices), dtype=torch.int64, device=scores.device)
-        tokens[rows] = torch.tensor(pick(scores[rows], choices), device=scores.device)
+        held = hold(scores[rows], choices)
+        tokens[rows] = torch.tensor(pick(held, choices), device=scores.device)
         for row, choice in zip(rows, choices, strict=True):
             if choice.accept(int(tokens[row]), self._vocabulary):
                 self._finished.append(choice)

@@ -11,6 +11,7 @@ from worker.engines.adapter_files import BadAdapter
 from worker.engines.adapter_line import AdapterLine
 from worker.engines.adapters import Adapters
 from worker.engines.base import OnProgress
+from worker.engines.grammars import Grammars, SchemaLine
 from worker.engines.loading import (
     LoadedModel,
     dtype_name,
@@ -18,13 +19,15 @@ from worker.engines.loading import (
     read_settings,
 )
 from worker.engines.protocol import Load, Row, RowDelta, RowResult
-from worker.engines.responses import refusal, unusable_adapter
+from worker.engines.responses import refusal, unusable_adapter, unusable_schema
 from worker.engines.scheduling import choose_scheduler, model_class
 from worker.engines.text_deltas import Deltas
 from worker.engines.text_rows import Room, TextRow, read_row
 from worker.engines.text_settings import TextSettings
 from worker.engines.turns import Lane
 from worker.engines.vocabulary import Vocabulary
+
+NAP_SECONDS = 0.02
 
 
 class TextEngine:
@@ -58,6 +61,8 @@ class TextEngine:
             most=settings.max_adapters,
             quota=4 * settings.slots,
         )
+        self._grammars = Grammars(vocabulary)
+        self._schemas: SchemaLine[TextRow] = SchemaLine(self._grammars.get)
 
     @property
     def capacity(self) -> int:
@@ -92,7 +97,7 @@ class TextEngine:
 
     @property
     def waiting_rows(self) -> int:
-        return self._scheduler.waiting + self._line.waiting
+        return self._scheduler.waiting + self._line.waiting + self._schemas.waiting
 
     def submit(self, shard: int, epoch: int, row: Row) -> RowResult | None:
         """Queues a row, or answers at once with status 400 when it cannot be run."""
@@ -110,11 +115,17 @@ class TextEngine:
         self._rows.add(text_row)
         if text_row.streamed:
             self._deltas.add(text_row)
-        if text_row.adapter:
-            self._line.add(text_row)
+        if text_row.schema is not None:
+            self._schemas.add(text_row)
         else:
-            self._scheduler.add(text_row.choices)
+            self._let_in(text_row)
         return None
+
+    def _let_in(self, row: TextRow) -> None:
+        if row.adapter:
+            self._line.add(row)
+        else:
+            self._scheduler.add(row.choices)
 
     def cancel(self, shard: int, epoch: int) -> None:
         def gone(row: TextRow) -> bool:
@@ -140,19 +151,36 @@ class TextEngine:
         return results
 
     def _board(self) -> list[RowResult]:
-        """Lets rows in whose adapters are loaded by now; answers those whose can't be."""
+        """Lets rows in whose schemas and adapters are ready by now; answers those whose can't
+        be."""
+        results = self._board_schemas()
         boarded, failed = self._line.board()
         for row in boarded:
             self._scheduler.add(row.choices)
         for row, _ in failed:
             self._rows.remove(row)
             self._deltas.forget(row)
-        return [_without_adapter(row, why) for row, why in failed]
+        return results + [_without_adapter(row, why) for row, why in failed]
+
+    def _board_schemas(self) -> list[RowResult]:
+        if not self._schemas.waiting:
+            return []
+        ready, useless = self._schemas.board()
+        for row in ready:
+            self._let_in(row)
+        for row, _ in useless:
+            self._rows.remove(row)
+            self._deltas.forget(row)
+        if self._schemas.waiting == len(self._rows):  # nothing else to do
+            self._grammars.wait(NAP_SECONDS)
+        return [unusable_schema(row.shard, row.epoch, row.index, why) for row, why in useless]
 
     def _forget(self, row: TextRow) -> None:
         self._rows.remove(row)
         self._deltas.forget(row)
-        if row.adapter:
+        if row.schema is not None and row.grammar is None:
+            self._schemas.leave(row)
+        elif row.adapter:
             self._line.leave(row)
 
     def _fingerprint(self, row: TextRow) -> str:

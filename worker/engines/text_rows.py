@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from shared.errors import ContextLengthExceeded, PressrunError
 from shared.specs import ChatCompletionSpec, CompletionSpec, GenerationSpec, parse_body_json
 from shared.specs.completions import DEFAULT_COMPLETION_TOKENS
+from shared.specs.formats import UNFINISHED
+from worker.engines.constraints import Constraint, Grammar
 from worker.engines.protocol import Row, RowResult
 from worker.engines.responses import (
     FinishedChoice,
@@ -15,6 +17,7 @@ from worker.engines.responses import (
     chat_body,
     completion_body,
     out_of_memory,
+    unusable_schema,
 )
 from worker.engines.sampling import Sampling, Stream, random_seed, seed_of
 from worker.engines.vocabulary import Vocabulary
@@ -46,6 +49,8 @@ class Choice:
     finish_reason: FinishReason | None = None
     failure: str | None = None
     text: str = ""
+    constraint: Constraint | None = None
+    """What holds it to its row's schema."""
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.row.seed, self.index)
@@ -72,16 +77,22 @@ class Choice:
         """Forgets what was generated; the same stream begins anew."""
         self.generated = []
         self.stream = Stream(self.row.seed, self.index)
+        if self.constraint is not None:
+            self.constraint.restart()
 
     def accept(self, token: int, vocabulary: Vocabulary) -> bool:
         """Adds a token; True when the choice is finished, with text and reason set."""
         self.generated.append(token)
         if token in vocabulary.end_ids:
             return self._finish("stop", vocabulary.decode(self.generated[:-1]))
+        if self.constraint is not None:
+            self.constraint.accept(token)
         if self.row.stops:
             before = vocabulary.find_stop(self.generated, self.row.stops)
             if before is not None:
                 return self._finish("stop", before)
+        if self.constraint is not None and self.constraint.complete:
+            return self._finish("stop", vocabulary.decode(self.generated))
         if len(self.generated) >= self.max_new_tokens:
             return self._finish("length", vocabulary.decode_cut(self.generated))
         return False
@@ -109,8 +120,18 @@ class TextRow:
     adapter_name: str = ""
     streamed: bool = False
     """Somebody reads along."""
+    schema: str | None = None
+    """The JSON schema that its answers are held to."""
+    grammar: Grammar | None = None
+    """What that was compiled to; there when the row runs."""
     choices: list[Choice] = field(default_factory=list)
     finished_n: int = 0
+
+    def hold_to(self, grammar: Grammar) -> None:
+        """Holds every choice to the grammar of ``schema``."""
+        self.grammar = grammar
+        for choice in self.choices:
+            choice.constraint = grammar.begin()
 
     def result(self, model: str, fingerprint: str) -> RowResult:
         """The row's response, once every choice is finished; ``model`` is what it is said to be
@@ -118,6 +139,10 @@ class TextRow:
         failed = [choice.failure for choice in self.choices if choice.failure]
         if failed:
             return out_of_memory(self.shard, self.epoch, self.index, failed[0])
+        held = [choice.constraint for choice in self.choices if choice.constraint is not None]
+        lost = [constraint.failure for constraint in held if constraint.failure]
+        if lost:
+            return unusable_schema(self.shard, self.epoch, self.index, lost[0])
         usage = Usage(
             prompt=sum(len(prompt.tokens) for prompt in self.prompts),
             completion=sum(len(choice.generated) for choice in self.choices),
@@ -131,7 +156,15 @@ class TextRow:
 
     def _rendered(self, choice: Choice) -> FinishedChoice:
         text = choice.prompt.text + choice.text if self.echo else choice.text
-        return FinishedChoice(choice.index, text, choice.finish_reason or "stop")
+        reason = choice.finish_reason or "stop"
+        return FinishedChoice(choice.index, text, reason, self._refusal(choice))
+
+    def _refusal(self, choice: Choice) -> str | None:
+        """Why the text is not what the schema asks, where it isn't."""
+        flaw = None if self.grammar is None else self.grammar.flaw(choice.text)
+        if flaw is not None and choice.finish_reason == "length":
+            return UNFINISHED
+        return flaw and f"the answer can't be used: {flaw}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +201,7 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
         adapter=row.adapter,
         adapter_name=row.adapter_name,
         streamed=spec.stream,
+        schema=spec.grammar if isinstance(spec, ChatCompletionSpec) else None,
     )
     for prompt in prompts:
         limit = _output_limit(spec, len(prompt.tokens), room.context, default)

@@ -16,6 +16,8 @@ class TextSettings(EngineSettings):
     """Free slots before waiting rows join; an eighth of ``slots``."""
     prefill_tokens: int = Field(default=2048, ge=64)
     """Most prompt tokens of one forward pass, padding included."""
+    share_prefixes: bool = True
+    """Whether what prompts begin with in common is prefilled once and copied."""
     kv_cache_bytes: int | None = Field(default=None, ge=1)
     """Most memory of the cache; on a CPU a quarter of what is free, on a GPU four fifths."""
     max_context: int | None = Field(default=None, ge=2)

@@ -27,6 +27,10 @@ class Vocabulary:
         self.end_ids = frozenset(end_ids)
         self._special_ids = frozenset(tokenizer.all_special_ids) | self.end_ids
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer
+
     def encode(self, text: str) -> list[int]:
         """A plain prompt; an empty one becomes the token that begins a text."""
         tokens: list[int] = self._tokenizer(text)["input_ids"]

@@ -3,7 +3,9 @@ that it held meanwhile, running and waiting. So the rows' times add up to the en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -13,7 +15,8 @@ from worker.engines.protocol import Row, RowResult
 class WorkingTime:
     """The meter of one engine. What a step costs is one addition, however many rows there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._share = 0.0
         """Seconds of a row that was here from the start."""
         self._came: dict[tuple[int, int, int], float] = {}
@@ -23,10 +26,13 @@ class WorkingTime:
         for row in rows:
             self._came[shard, epoch, row.index] = self._share
 
-    def worked(self, seconds: float) -> None:
-        """A step took so long."""
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """The engine works for as long as the block takes."""
+        began = self._clock()
+        yield
         if self._came:
-            self._share += seconds / len(self._came)
+            self._share += (self._clock() - began) / len(self._came)
 
     def forget_shard(self, shard: int, epoch: int) -> None:
         """Its rows were dropped."""

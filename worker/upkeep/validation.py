@@ -16,6 +16,7 @@ from shared.errors import ModerationNotConfigured, PressrunError
 from shared.lifecycle import BadLine
 from shared.plans import is_planned
 from shared.pools import UPKEEP
+from shared.quotas import NOTHING, Reservation
 from shared.sharding import PoolCutters, Slice, in_order
 from shared.specs import ANY_ENDPOINT, ENDPOINTS, InferenceSpec, parse_body_json
 from shared.translation import serves
@@ -25,6 +26,7 @@ from worker.upkeep.costs import GRAPH_SECONDS, expected_seconds, result_weight
 from worker.upkeep.demand import Demand
 from worker.upkeep.lines import Line, read_lines
 from worker.upkeep.offers import Names, with_moderator
+from worker.upkeep.reserving import Reserving
 from worker.upkeep.unfolding import Planner, plan_row
 
 BOM = b"\xef\xbb\xbf"
@@ -71,6 +73,10 @@ class Destination:
     pool: str
     seconds: float
     results: int
+    model: str | None = None
+    """None for a row that is a graph: its steps have their own."""
+    reserved: Reservation = NOTHING
+    """What it may consume at most."""
 
 
 class BatchValidator:
@@ -98,6 +104,7 @@ class BatchValidator:
     ) -> None:
         self._planner = planner
         self._names = Names(models, with_moderator(models, aliases, moderation_model))
+        self._reserving = Reserving(models)
         self._endpoint = endpoint
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
@@ -144,6 +151,8 @@ class BatchValidator:
             byte_end=line.byte_end,
             seconds=to.seconds,
             results=to.results,
+            model=to.model,
+            reserved=to.reserved,
         )
         if done is not None and self._verdict.bad_lines == 0:
             self._verdict.slices.append(done)
@@ -170,10 +179,17 @@ class BatchValidator:
         self._verdict.demand.add(url, model.id if model else spec.model, spec)
         if is_planned(url, model.engine if model else ""):
             steps = self._planner(url, spec, self._names, str(line))
-            return Destination(UPKEEP, GRAPH_SECONDS, len(steps))
+            reserved = self._reserving.graph(steps)
+            return Destination(UPKEEP, GRAPH_SECONDS, len(steps), reserved=reserved)
         if model is None or not serves(model.endpoints, url):
             raise _Refused("model_not_found", f"no model {spec.model!r} serves {url}", "model")
-        return Destination(model.pool, expected_seconds(spec, model), result_weight(spec))
+        return Destination(
+            model.pool,
+            expected_seconds(spec, model),
+            result_weight(spec),
+            model.id,
+            self._reserving.row(spec, model),
+        )
 
     def _name_duplicates(self, chunks: Callable[[], Iterable[bytes]]) -> None:
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)

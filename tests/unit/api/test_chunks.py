@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.chunks import DONE, Diverged, Narrator, error_event
+from api.chunks import DONE, Diverged, Narrator
 from shared.db.streams import Piece
 
 TEXTS = ["the cat\u0000 sat", "naïve 🎉 \ud800 end"]
@@ -126,6 +126,6 @@ def test_whatever_pieces_come_the_stream_is_the_result(
 
 
 def test_an_error_is_what_clients_look_for() -> None:
-    assert error_event({"code": "stream_interrupted"}) == (
+    assert narrator().broken({"code": "stream_interrupted"}) == (
         'data: {"error":{"code":"stream_interrupted"}}\n\n'
     )

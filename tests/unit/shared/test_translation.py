@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -137,6 +138,8 @@ def test_an_answer_is_what_clients_and_the_document_expect(reason: str) -> None:
     assert (read.incomplete_details is None) == (reason == "stop")
     assert (read.instructions, read.metadata, read.temperature) == ("x", {"a": "b"}, 1.0)
     assert "secret" not in json.dumps(made)
+    compact = json.dumps(made, separators=(",", ":"))
+    assert bool(re.match(responses.CUT, compact)) == (reason == "length")
 
 
 def test_what_was_said_can_be_said_again() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from shared.productions.plan import Place
 from worker.upkeep.lines import read_lines
 
 KEPT = "kept"
@@ -25,16 +26,12 @@ NOT_FOUND = "not_found"
 LONGEST_RECORD_BYTES = 64 * 2**20
 MEDIA_TYPE = "application/jsonl"
 
-Key = tuple[int, int, int, int]
-
 
 class Record(msgspec.Struct, array_like=True):
-    """One candidate in one round."""
+    """One candidate in one round; the first four members are its ``Place``."""
 
     row: int
-    """Of the data, from 1."""
     audience: int
-    """From 0, which it is where there are none; so are model and candidate."""
     model: int
     candidate: int
     texts: dict[str, str] = {}
@@ -49,9 +46,9 @@ class Record(msgspec.Struct, array_like=True):
     message: str | None = None
 
     @property
-    def key(self) -> Key:
+    def place(self) -> Place:
         """Files of records are in this order."""
-        return (self.row, self.audience, self.model, self.candidate)
+        return Place(self.row, self.audience, self.model, self.candidate)
 
     @property
     def item(self) -> tuple[int, int]:
@@ -59,6 +56,11 @@ class Record(msgspec.Struct, array_like=True):
 
     def end(self, verdict: str, reason: str | None = None, message: str | None = None) -> None:
         self.verdict, self.reason, self.message = verdict, reason, message
+
+    @classmethod
+    def of(cls, place: Place) -> Record:
+        """A candidate that nobody has asked for."""
+        return cls(place.row, place.audience, place.model, place.candidate)
 
     def again(self) -> Record:
         """The candidate at the beginning of the next round."""

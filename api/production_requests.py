@@ -1,0 +1,239 @@
+"""From a body to a queued production: template, models and data are looked at before it is
+accepted, as far as that takes no pass over the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from flask import request
+from pydantic import Field
+from sqlalchemy import Connection
+
+from api import parsing
+from api.deadlines import deadline_seconds
+from api.idempotency import Once
+from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
+from api.requests import ExpiresAfter, Metadata, Name, RequestBody
+from api.services import Services
+from api.webhook_requests import WebhookMember, job_webhook
+from shared import lifecycle
+from shared.db.aliases import hold_named
+from shared.db.files import FileRow, hold_file
+from shared.errors import InvalidRequest, ModelNotFound, NotFound
+from shared.ids import new_production_id
+from shared.lifecycle import NewProduction
+from shared.pools import UPKEEP
+from shared.specs.productions import (
+    MOST_CANDIDATES,
+    MOST_TEMPLATE_BYTES,
+    DataFormat,
+    ProductionSpec,
+)
+from shared.translation import serves
+
+if TYPE_CHECKING:
+    from shared.productions.template import Template
+
+CHAT = "/v1/chat/completions"
+MOST_NEW_TOKENS = 131_072
+MOST_PREVIEWED = 20
+_FORMATS: dict[str, DataFormat] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+FileId = Annotated[str, Field(max_length=256)]
+
+
+class SamplingBody(RequestBody):
+    """How texts are drawn; what is given here comes before the template's own."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_NEW_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class _About(RequestBody):
+    template: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MOST_TEMPLATE_BYTES,
+            description="The whole file: a YAML head between `---` lines, and the prompt",
+        ),
+    ]
+    data_file_id: Annotated[FileId, Field(description="A table of yours: CSV, JSONL or Parquet")]
+    data_format: Annotated[
+        DataFormat | None, Field(description="Told by the file's name, if left out")
+    ] = None
+    model: Annotated[
+        Name | None, Field(description="Writes the copy, where the template names none")
+    ] = None
+    n: Annotated[
+        int | None,
+        Field(ge=1, le=MOST_CANDIDATES, description="Candidates of each model; the template's"),
+    ] = None
+    sampling: SamplingBody | None = None
+    output_format: Literal["csv", "jsonl", "parquet"] = "csv"
+
+
+class ProductionRequest(_About):
+    """A production: for each row of a table, checked copy by a template."""
+
+    metadata: Metadata | None = None
+    priority: Annotated[int, Field(ge=0, le=9, description="Lower runs first")] = DEFAULT_PRIORITY
+    expires_in_seconds: (
+        Annotated[
+            float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Give up after this long")
+        ]
+        | None
+    ) = None
+    expires_at: (
+        Annotated[
+            float | Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})],
+            Field(description="Give up then: Unix seconds, or a time by RFC 3339"),
+        ]
+        | None
+    ) = None
+    output_expires_after: Annotated[
+        ExpiresAfter | None, Field(description="Of the file that it makes; 30 days")
+    ] = None
+    dry_run: Annotated[
+        bool, Field(description="Check template and data, say what it would take, write nothing")
+    ] = False
+    webhook: WebhookMember = None
+
+
+class PreviewRequest(_About):
+    """A look at what a production would ask for."""
+
+    rows: Annotated[int, Field(ge=1, le=MOST_PREVIEWED, description="The first ones")] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A template, and what it means for this tenant."""
+
+    template: Template
+    models: tuple[str, ...]
+    n: int
+
+
+def submit_production(
+    services: Services, tenant_id: str, asked: ProductionRequest, once: Once
+) -> str:
+    """Queues the production and rings; returns its id.
+
+    Raises NotFound for the data, ModelNotFound, InvalidRequest or a subclass about the template
+    or its terms.
+    """
+    read = read_template(asked)
+    seconds = deadline_seconds(request, asked.expires_in_seconds, asked.expires_at)
+    webhook = job_webhook(services, tenant_id, asked.webhook)
+    production_id = new_production_id()
+    with services.transaction() as connection:
+        named = _hold_models(connection, tenant_id, read)
+        file = hold_data(connection, tenant_id, asked.data_file_id)
+        held = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
+        aliases = {name: model for name, model in named.items() if name != model}
+        new = NewProduction(
+            job_id=production_id,
+            tenant_id=tenant_id,
+            spec=_spec(asked, read, named, file).model_dump_json(exclude_none=True),
+            models=[named[name] for name in read.models] + sorted(named.values()),
+            data_file_id=file.id,
+            audience_file_id=held[0].id if held else None,
+            detail={"aliases": aliases} if aliases else {},
+            metadata=asked.metadata,
+            priority=asked.priority,
+            expires_in_seconds=seconds,
+        )
+        window = services.settings.ready_window
+        lifecycle.submit_production(connection, new, window=window, idempotency=once.for_submit())
+        lifecycle.attach_webhook(connection, production_id, webhook)
+    services.bell.ring(UPKEEP)
+    return production_id
+
+
+def read_template(asked: _About) -> Read:
+    """Raises InvalidRequest or a subclass that names the template's key and line."""
+    # Here: few processes ever read one, and Jinja and YAML cost every start.
+    from shared.productions.template import parse_template
+
+    template = parse_template(asked.template)
+    n = asked.n or template.head.n
+    models = template.models(asked.model)
+    if template.head.best_of is not None and n * len(models) == 1:
+        raise InvalidRequest("best_of: it needs 'n' over 1, or 'models'", param="n")
+    return Read(template, models, n)
+
+
+def _spec(
+    asked: ProductionRequest, read: Read, named: dict[str, str], file: FileRow
+) -> ProductionSpec:
+    life = asked.output_expires_after
+    return ProductionSpec(
+        template=asked.template,
+        data_format=asked.data_format or format_of(file),
+        output_format=asked.output_format,
+        models=read.models,
+        named=named,
+        n=read.n,
+        sampling=asked.sampling.model_dump(exclude_none=True) if asked.sampling else {},
+        priority=asked.priority,
+        dry_run=asked.dry_run,
+        output_seconds=life.seconds if life else None,
+    )
+
+
+def _hold_models(connection: Connection, tenant_id: str, read: Read) -> dict[str, str]:
+    """The model of every name in the template, each held until the transaction ends."""
+    steps = [step.model for step in read.template.head.steps if step.model is not None]
+    found: dict[str, str] = {}
+    for name in sorted({*read.models, *steps}):
+        model = hold_named(connection, tenant_id, name) if name.isprintable() else None
+        if model is None:
+            raise ModelNotFound(f"there is no model {name!r}", param="model")
+        if not serves(model.endpoints, CHAT):
+            raise ModelNotFound(f"the model {name!r} does not serve {CHAT}", param="model")
+        found[name] = model.id
+    return found
+
+
+def hold_data(connection: Connection, tenant_id: str, file_id: str) -> FileRow:
+    """Raises NotFound."""
+    file = hold_file(connection, tenant_id, file_id) if parsing.is_id(file_id) else None
+    if file is None:
+        raise NotFound("there is no such file", param="data_file_id")
+    return file
+
+
+def hold_listed(connection: Connection, tenant_id: str, file_id: str) -> FileRow:
+    """A file that the template names. Raises NotFound."""
+    file = hold_file(connection, tenant_id, file_id) if parsing.is_id(file_id) else None
+    if file is None:
+        raise NotFound("there is no such file", param="template.audiences.file")
+    format_of(file, "template.audiences.file")
+    return file
+
+
+def files_of(template: Template) -> list[str]:
+    """The ids of files that the template names."""
+    audiences: Any = template.head.audiences
+    return [] if audiences is None or isinstance(audiences, list) else [audiences.file]
+
+
+def format_of(file: FileRow, param: str = "data_format") -> DataFormat:
+    """Raises InvalidRequest for a name that does not tell."""
+    for ending, known in _FORMATS.items():
+        if file.filename.lower().endswith(ending):
+            return known
+    raise InvalidRequest(
+        "the file's name does not tell what it is: say csv, jsonl or parquet", param=param
+    )
+

@@ -1,0 +1,180 @@
+"""Jobs that were kept for as long as their tenant's policy says: what is left of them, and how they
+get there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from shared.db.policies import OLD
+from shared.db.retention import LEAVES_OBJECTS
+from shared.states import OPEN_JOB
+from shared.webhook_events import UNANNOUNCED
+
+AT_ONCE = 200
+"""Jobs that go in one transaction."""
+
+_COLUMNS = (
+    "tenant_id, id, kind, state, endpoint, model, client_id, error_code, rows_total,"
+    " rows_completed, rows_failed, input_tokens, output_tokens, created_at, started_at, ended_at"
+)
+
+# Trials go after their sweep, trainings after the models that they made: what a model shares with
+# a trial's is found by these rows.
+_DUE = f"""
+SELECT j.* FROM jobs j
+ WHERE j.tenant_id = :tenant AND j.ended_at IS NOT NULL AND j.ended_at < {OLD.format(days=":days")}
+   AND j.deleted_at IS NULL AND j.state NOT IN ({OPEN_JOB}) AND {{which}}
+   AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND s.state = 'running')
+   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND {UNANNOUNCED})
+   AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.about = j.id
+                      AND d.status = 'pending')
+ ORDER BY j.ended_at LIMIT {AT_ONCE} FOR UPDATE OF j SKIP LOCKED
+"""
+_OF_TEXT = f"NOT {LEAVES_OBJECTS}"
+_OF_FILES = f"""{LEAVES_OBJECTS} AND j.cleaned_at IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM trials t WHERE t.job_id = j.id)
+   AND NOT EXISTS (SELECT 1 FROM models m WHERE m.cleaned_at IS NULL
+                      AND m.job_id IN (SELECT j.id UNION ALL
+                                       SELECT t.job_id FROM trials t WHERE t.parent_id = j.id))
+   AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job_id = j.id AND a.id = ANY(:named))"""
+
+_ARCHIVE = f"""
+INSERT INTO archived_jobs ({_COLUMNS}) SELECT {_COLUMNS} FROM due
+    ON CONFLICT (tenant_id, id) DO NOTHING
+"""
+
+_RETIRE = text(f"""
+WITH due AS MATERIALIZED ({_DUE.format(which=_OF_TEXT)}), kept AS ({_ARCHIVE})
+DELETE FROM jobs j USING due WHERE j.id = due.id
+""")
+
+_HIDE = text(f"""
+WITH due AS MATERIALIZED ({_DUE.format(which=_OF_FILES)}), kept AS ({_ARCHIVE})
+UPDATE jobs j SET deleted_at = clock_timestamp(), spec = '{{}}', result = NULL, metadata = NULL,
+       version = j.version + 1
+  FROM due WHERE j.id = due.id
+""")
+
+_HIDDEN = text(f"""
+SELECT j.tenant_id, j.id FROM jobs j
+ WHERE j.deleted_at IS NOT NULL
+   AND j.deleted_at < (SELECT clock_timestamp()) - make_interval(secs => :grace)
+   AND (j.cleaned_at IS NOT NULL OR NOT {LEAVES_OBJECTS})
+   AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.tenant_id = j.tenant_id
+                      AND j.id = ANY(d.jobs) AND d.completed_at IS NULL)
+   AND NOT EXISTS (SELECT 1 FROM models m WHERE m.cleaned_at IS NULL AND m.job_id = j.id)
+   AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND s.state = 'running')
+ ORDER BY j.deleted_at LIMIT {AT_ONCE}
+""")
+
+_LIVING_FILES = text("""
+SELECT f.storage_key FROM files f
+ WHERE f.tenant_id = :tenant AND f.deleted_at IS NULL AND f.storage_key LIKE :prefix
+""")
+
+_LIST = text("""
+SELECT id, kind, state, endpoint, model, client_id, error_code, rows_total, rows_completed,
+       rows_failed, input_tokens, output_tokens,
+       CAST(extract(epoch FROM created_at) AS double precision) AS created_at,
+       CAST(extract(epoch FROM started_at) AS double precision) AS started_at,
+       CAST(extract(epoch FROM ended_at) AS double precision) AS ended_at,
+       CAST(extract(epoch FROM archived_at) AS double precision) AS archived_at
+  FROM archived_jobs a
+ WHERE a.tenant_id = :tenant
+   AND (CAST(:start AS double precision) IS NULL OR a.ended_at >= to_timestamp(:start))
+   AND (CAST(:stop AS double precision) IS NULL OR a.ended_at < to_timestamp(:stop))
+   AND (CAST(:after AS text) IS NULL OR (a.ended_at, a.id) > (
+        SELECT o.ended_at, o.id FROM archived_jobs o
+         WHERE o.tenant_id = :tenant AND o.id = :after))
+ ORDER BY a.ended_at, a.id LIMIT :limit
+""")
+
+_FORGET = text(f"""
+DELETE FROM archived_jobs a
+ WHERE a.tenant_id = :tenant
+   AND a.id = ANY(ARRAY(SELECT o.id FROM archived_jobs o
+                         WHERE o.tenant_id = :tenant AND o.ended_at < {OLD.format(days=":days")}
+                         ORDER BY o.ended_at LIMIT 1000))
+""")
+
+
+class ArchivedJob(NamedTuple):
+    """What is left of a job; times in Unix seconds."""
+
+    id: str
+    kind: str
+    state: str
+    endpoint: str
+    model: str | None
+    client_id: str | None
+    error_code: str | None
+    rows_total: int
+    rows_completed: int
+    rows_failed: int
+    input_tokens: int
+    output_tokens: int
+    created_at: float
+    started_at: float | None
+    ended_at: float
+    archived_at: float
+
+
+class HiddenJob(NamedTuple):
+    """A job that is gone for its tenant, and has rows and maybe objects still."""
+
+    tenant_id: str
+    job_id: str
+
+
+def retire_jobs(connection: Connection, tenant_id: str, days: int) -> int:
+    """Archives and deletes the oldest of the tenant's calls of text that ended more than ``days``
+    ago; returns how many, ``AT_ONCE`` at most."""
+    return connection.execute(_RETIRE, {"tenant": tenant_id, "days": days}).rowcount
+
+
+def hide_jobs(connection: Connection, tenant_id: str, days: int, *, named: set[str]) -> int:
+    """Archives the oldest of the tenant's other jobs that ended more than ``days`` ago, and empties
+    their rows: to the tenant they are gone. ``named`` are artifacts that open jobs read."""
+    values = {"tenant": tenant_id, "days": days, "named": sorted(named)}
+    return connection.execute(_HIDE, values).rowcount
+
+
+def hidden_jobs(connection: Connection, *, grace_seconds: float) -> list[HiddenJob]:
+    """Those whose files and rows can go: hidden or deleted so long ago, and clean otherwise."""
+    rows = connection.execute(_HIDDEN, {"grace": grace_seconds})
+    return [HiddenJob._make(row) for row in rows]
+
+
+def living_files(connection: Connection, tenant_id: str, prefix: str) -> list[str]:
+    """Keys below ``prefix`` of files that the tenant still has."""
+    escaped = prefix.replace("\\", r"\\").replace("_", r"\_").replace("%", r"\%")
+    values = {"tenant": tenant_id, "prefix": f"{escaped}%"}
+    return list(connection.execute(_LIVING_FILES, values).scalars())
+
+
+def list_archived(
+    connection: Connection,
+    tenant_id: str,
+    *,
+    start: float | None,
+    stop: float | None,
+    after: str | None,
+    limit: int,
+) -> list[ArchivedJob]:
+    """In the order in which they ended, those of ``[start, stop)`` in Unix seconds, beyond the job
+    ``after``."""
+    values = {
+        "tenant": tenant_id,
+        "start": start,
+        "stop": stop,
+        "after": after,
+        "limit": limit,
+    }
+    return [ArchivedJob._make(row) for row in connection.execute(_LIST, values)]
+
+
+def forget_archived(connection: Connection, tenant_id: str, days: int) -> int:
+    """Removes the oldest lines of jobs that ended more than ``days`` ago, a thousand at most."""
+    return connection.execute(_FORGET, {"tenant": tenant_id, "days": days}).rowcount

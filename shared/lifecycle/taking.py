@@ -1,0 +1,31 @@
+"""What every statement that claims shards has in common: it raises the epoch, checks the session,
+shows the job as running and returns all that the worker needs."""
+
+from __future__ import annotations
+
+from shared.states import JobState, ShardState, guard
+
+BEGIN = """UPDATE shards s
+       SET state = 'running', epoch = s.epoch + 1, session_id = :me,
+           started_at = clock_timestamp(), progress = NULL,
+           rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
+           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END"""
+
+MAY_BEGIN = f"""{guard("s.state", ShardState.RUNNING)}
+       AND EXISTS (SELECT 1 FROM sessions w
+                    WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)"""
+
+START = f"""UPDATE jobs j SET state = 'running', version = j.version + 1,
+           started_at = coalesce(j.started_at, clock_timestamp())
+      FROM claimed WHERE j.id = claimed.job_id AND {guard("j.state", JobState.RUNNING)}"""
+
+COLUMNS = """c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
+       coalesce(t.endpoint, j.endpoint), CASE c.stage WHEN 'step' THEN t.model ELSE j.model END,
+       CAST(coalesce(t.spec, j.spec) AS text), c.row_count, c.byte_start, c.byte_end,
+       c.first_line, c.suspect, c.crash_n, f.storage_key, j.stop_reason, c.lines, t.name,
+       coalesce(t.line, 0), v.storage_key, CAST(j.detail AS text)"""
+"""Those of ``claim.Claim``, in its order."""
+
+CLAIMED = """claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN files f ON f.id = j.input_file_id
+  LEFT JOIN files v ON v.id = j.validation_file_id
+  LEFT JOIN steps t ON t.shard_id = c.id"""

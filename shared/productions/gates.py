@@ -1,0 +1,190 @@
+"""Gates: what a text must be to be kept. The first that refuses is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from shared.productions.languages import LANGUAGES
+from shared.productions.rendering import Renderer
+from shared.productions.schemas import Schema
+from shared.productions.template import Template
+from shared.productions.words import plain, words_of
+
+NEAR_DUPLICATES = "near_duplicates"
+"""This gate looks at all texts of a production: see ``worker.upkeep.productions.duplicates``."""
+UNFINISHED = "unfinished"
+"""The gate of answers that were cut by ``max_tokens``; whoever reads the answer knows."""
+LEAST_LETTERS = 12
+"""A language is not guessed of less."""
+_CITED = re.compile(r"\[([0-9]{1,4})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """``gate`` is its key in the template (or ``schema``), ``message`` a sentence."""
+
+    gate: str
+    message: str
+
+    @property
+    def reason(self) -> str:
+        """For the output's column."""
+        return f"{self.gate}: {self.message}"
+
+
+class Gates:
+    """Judges texts of one production."""
+
+    def __init__(self, template: Template) -> None:
+        self._rules = template.head.gates
+        self._renderer = Renderer(template)
+        schema = template.head.json_schema
+        self._schema = None if schema is None else Schema(schema)
+
+    @property
+    def near_duplicates(self) -> float | None:
+        """The similarity from which on a text is a near-duplicate, when that is asked about."""
+        return self._rules.near_duplicates
+
+    def judge(
+        self,
+        text: str,
+        columns: Mapping[str, Any],
+        *,
+        audience: Mapping[str, Any] | None = None,
+        sources: int = 0,
+    ) -> Refusal | None:
+        """None for a text that is kept. ``columns`` is the row; ``sources`` counts the passages
+        that the item was given. With a schema, the other gates look at the words in the answer's
+        values. Raises RowRefused when a phrase can't be rendered for this row."""
+        if not text.strip():
+            return Refusal("empty", "the text is empty")
+        if self._schema is not None:
+            problem = self._schema.problem(text)
+            if problem is not None:
+                return Refusal("schema", problem)
+        said = self.said(text)
+        return (
+            self._lengths(said)
+            or self._phrases(said, columns, audience)
+            or self._citations(said, sources)
+            or self._language(said)
+        )
+
+    def said(self, text: str) -> str:
+        """What a text says: itself, or with a schema all texts in it, line by line."""
+        if self._schema is None:
+            return text
+        return "\n".join(_strings(json.loads(text)))
+
+    def _lengths(self, said: str) -> Refusal | None:
+        rules = self._rules
+        counted = (
+            ("words", len(words_of(said)), rules.min_words, rules.max_words),
+            ("chars", len(said.strip()), rules.min_chars, rules.max_chars),
+        )
+        for what, found, least, most in counted:
+            if least is not None and found < least:
+                return Refusal(f"min_{what}", f"{found} {what}, at least {least} are wanted")
+            if most is not None and found > most:
+                return Refusal(f"max_{what}", f"{found} {what}, at most {most} are wanted")
+        return None
+
+    def _phrases(
+        self, said: str, columns: Mapping[str, Any], audience: Mapping[str, Any] | None
+    ) -> Refusal | None:
+        if not self._rules.required and not self._rules.forbidden:
+            return None
+        words = plain(said)
+        for phrase in self._renderer.phrases("required", columns, audience):
+            if phrase and not _holds(words, plain(phrase)):
+                return Refusal("required", f"'{phrase[:100]}' is missing")
+        for phrase in self._renderer.phrases("forbidden", columns, audience):
+            if phrase and _holds(words, plain(phrase)):
+                return Refusal("forbidden", f"'{phrase[:100]}' is in it")
+        return None
+
+    def _citations(self, said: str, sources: int) -> Refusal | None:
+        if not self._rules.cites_sources:
+            return None
+        cited = cited_sources(said)
+        if not cited:
+            return Refusal("cites_sources", "no source is cited, such as [1]")
+        if cited[-1] > sources or cited[0] < 1:
+            wrong = cited[-1] if cited[-1] > sources else cited[0]
+            return Refusal("cites_sources", f"there is no source [{wrong}]")
+        return None
+
+    def _language(self, said: str) -> Refusal | None:
+        wanted = self._rules.language
+        if wanted is None or sum(map(str.isalpha, said)) < LEAST_LETTERS:
+            return None
+        found = language_of(said)
+        if _same(found, wanted):
+            return None
+        name = LANGUAGES.get(found, found)
+        return Refusal("language", f"it looks like {name}, {LANGUAGES[wanted]} is wanted")
+
+
+def cited_sources(text: str) -> list[int]:
+    """The numbers that a text cites as ``[1]``, each once, in order."""
+    return sorted({int(number) for number in _CITED.findall(text)})
+
+
+def language_of(text: str) -> str:
+    """The code of the language that a text looks like."""
+    code: str = _identifier().classify(text[:5_000])[0]
+    return code
+
+
+def count_refusals(refusals: Sequence[Refusal]) -> dict[str, int]:
+    """How often each gate refused."""
+    return dict(Counter(refusal.gate for refusal in refusals))
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    import py3langid
+
+    return py3langid
+
+
+_NORWEGIAN = frozenset({"no", "nb", "nn"})
+
+
+def _same(found: str, wanted: str) -> bool:
+    return found == wanted or (found in _NORWEGIAN and wanted in _NORWEGIAN)
+
+
+def _holds(words: str, phrase: str) -> bool:
+    """Whole words, where the phrase begins and ends with letters: 'art' is not in 'party'."""
+    at = words.find(phrase)
+    while at >= 0:
+        before, after = words[at - 1 : at], words[at + len(phrase) : at + len(phrase) + 1]
+        if not (_joined(before, phrase[0]) or _joined(phrase[-1], after)):
+            return True
+        at = words.find(phrase, at + 1)
+    return False
+
+
+def _joined(left: str, right: str) -> bool:
+    """Whether two neighbours are of one word."""
+    return bool(left and right) and len(words_of(left + right)) == 1 and (left + right).isalnum()
+
+
+def _strings(value: Any) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for each in value.values() for text in _strings(each)]
+        case list():
+            return [text for each in value for text in _strings(each)]
+        case _:
+            return []
