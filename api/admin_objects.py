@@ -7,6 +7,20 @@ from typing import Literal
 from api.objects import Page, Shape, UnixSeconds
 
 
+class TenantLimits(Shape):
+    """What a tenant may have; null is no limit. Budgets are in millionths of the prices' unit."""
+
+    requests_per_second: float | None
+    request_burst: int | None
+    queued_rows: int | None
+    running_shards: int | None
+    stored_bytes: int | None
+    daily_tokens: int | None
+    daily_compute_seconds: float | None
+    daily_budget: int | None
+    monthly_budget: int | None
+
+
 class Tenant(Shape):
     """An account that owns jobs, files and keys."""
 
@@ -15,6 +29,8 @@ class Tenant(Shape):
     name: str
     created_at: UnixSeconds
     disabled: bool
+    weight: float
+    limits: TenantLimits
 
 
 class Key(Shape):

@@ -9,6 +9,7 @@ from flask import Flask, Response
 from sqlalchemy import Engine
 
 from api import rendering
+from api.acting import StillActing
 from api.auth import Authenticator
 from api.broker import BrokerProbe
 from api.delta_reader import make_delta_reader
@@ -19,6 +20,7 @@ from api.idempotency import register_endings
 from api.limits import DATABASE_CONNECTIONS, TRANSACTION_CONNECTIONS
 from api.multipart import sweep_abandoned
 from api.polling_again import PollingAgain
+from api.rate_limiting import Gate
 from api.request_ids import ResponseHeaders
 from api.routes import (
     admin,
@@ -27,6 +29,7 @@ from api.routes import (
     audio,
     batches,
     campaigns,
+    deletions,
     downloads,
     files,
     fine_tuning,
@@ -40,18 +43,23 @@ from api.routes import (
     model_jobs,
     models,
     moderations,
+    productions,
     responses,
+    retention,
     uploads,
+    usage,
     videos,
     webhook_deliveries,
     webhooks,
 )
 from api.routing import ReadOnlyRule
 from api.services import Bell, LateServices, ModelCatalog, Services
+from api.submitting import LimitsApply
 from api.waiting import make_waiter
+from shared.db.security import API_ROLE, acting_for
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
-from shared.lifecycle import NewGeneration, submit_generations
+from shared.lifecycle import NewGeneration, submit_unlimited_generations
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
@@ -60,9 +68,9 @@ ROUTE_TABLES = tuple(
     module.routes
     for module in (
         inference, responses, moderations, images, audio, videos, campaigns, jobs, job_progress,
-        batches, fine_tuning,
+        batches, productions, fine_tuning,
         fine_tuning_progress, artifacts, files, uploads, model_imports, model_jobs, models, aliases,
-        downloads, webhooks, webhook_deliveries, admin, health,
+        downloads, webhooks, webhook_deliveries, deletions, retention, usage, admin, health,
     )
 )  # fmt: skip
 EXTENSION = "pressrun"
@@ -89,7 +97,7 @@ def create_app(
         table.register(app, services)
     app.add_url_rule("/openapi.json", "openapi", _openapi)
     polled = PollingAgain(app, app.wsgi_app, services)
-    app.wsgi_app = ResponseHeaders(polled)  # type: ignore[method-assign]
+    app.wsgi_app = ResponseHeaders(StillActing(polled))  # type: ignore[method-assign]
     return app
 
 
@@ -97,9 +105,15 @@ def make_services(
     settings: Settings, *, store: Store | None = None, bell: Bell | None = None
 ) -> Services:
     """Everything that requests work with."""
-    engine = make_engine(settings.database_url, process="api", pool_size=TRANSACTION_CONNECTIONS)
+    engine = make_engine(
+        settings.database_url, process="api", pool_size=TRANSACTION_CONNECTIONS, role=API_ROLE
+    )
     autocommit = make_engine(
-        settings.database_url, process="api", pool_size=DATABASE_CONNECTIONS, always_autocommit=True
+        settings.database_url,
+        process="api",
+        pool_size=DATABASE_CONNECTIONS,
+        always_autocommit=True,
+        role=API_ROLE,
     )
     admin_key = settings.admin_key
     waiter = make_waiter(
@@ -118,6 +132,7 @@ def make_services(
             admin_key=admin_key.get_secret_value() if admin_key else None,
             cache_seconds=settings.key_cache_seconds,
         ),
+        gate=Gate(autocommit),
         models=ModelCatalog(autocommit),
         waiter=waiter,
         estimator=Estimator(autocommit),
@@ -126,8 +141,9 @@ def make_services(
 
 
 def _queue(autocommit: Engine, new: Sequence[NewGeneration], *, window: int) -> None:
-    with autocommit.connect() as connection:
-        submit_generations(connection, new, window=window)
+    with acting_for(*{one.tenant_id for one in new}), autocommit.connect() as connection:
+        if not submit_unlimited_generations(connection, new, window=window):
+            raise LimitsApply
 
 
 def _openapi() -> Response:

@@ -11,6 +11,7 @@ from threading import Condition, Thread
 import structlog
 from sqlalchemy import Engine
 
+from shared.db.security import acting_for
 from shared.db.streams import Place, Read, read_deltas
 
 log = structlog.get_logger()
@@ -124,7 +125,8 @@ def make_delta_reader(engine: Engine, *, stopping: Callable[[], bool]) -> DeltaR
     """A reader of the database; ``engine`` must autocommit."""
 
     def read(places: Sequence[Place]) -> Mapping[int, Read]:
-        with engine.connect() as connection:
+        tenants = {place.tenant_id for place in places}
+        with acting_for(*tenants), engine.connect() as connection:
             return read_deltas(connection, places)
 
     return DeltaReader(read, stopping=stopping)

@@ -20,12 +20,16 @@ from api.errors import STATUS
 from api.objects import Problem
 from api.routing import Access, Route, RouteTable, Schema
 from shared.errors import (
+    BudgetExceeded,
     DatabaseUnavailable,
     Forbidden,
     InvalidRequest,
     NotFound,
     PayloadTooLarge,
     PressrunError,
+    QuotaExceeded,
+    RateLimitExceeded,
+    TenantDisabled,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -133,6 +137,10 @@ def _all_errors(route: Route) -> list[type[PressrunError]]:
     errors: list[type[PressrunError]] = [InvalidRequest]
     if route.access != "open":
         errors += [Unauthenticated, Forbidden, DatabaseUnavailable]
+    if route.access == "tenant":
+        errors += [TenantDisabled, RateLimitExceeded]
+        if route.method in {"post", "put"}:
+            errors += [QuotaExceeded, BudgetExceeded]
     if route.body is not None:
         errors += [PayloadTooLarge, UnsupportedMediaType]
     if _PATH_PARAMETER.search(route.rule):

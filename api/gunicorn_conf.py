@@ -33,15 +33,29 @@ def post_fork(_server: Any, worker: Any) -> None:
     worker.max_keepalived = worker.worker_connections - count
 
 
+def pre_request(worker: Any, request: Any) -> None:
+    """A head was read: its body, and the next head, have a patience of their own."""
+    from api.patience import renew
+
+    renew(request.unreader, worker.pressrun_patience)
+
+
 def post_worker_init(worker: Any) -> None:
     """Makes what requests work with, rather than let the first of them wait for it. Long-polls end
     when the worker is told to stop, rather than hold it for their whole time; and requests that
-    gunicorn refuses by itself get a problem."""
+    gunicorn refuses by itself get a problem, and are not quoted in its log. Clients that let their
+    requests drip are hung up on."""
     from gunicorn import util  # type: ignore[import-untyped]
+    from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 
-    from api.unreadable import write_problem
+    from api.patience import patient
+    from api.unreadable import NothingQuoted, write_problem
+    from shared.settings import load_settings
 
     util.write_error = write_problem
+    worker.log.error_log.addFilter(NothingQuoted())
+    worker.pressrun_patience = load_settings().api_patience_seconds
+    SocketUnreader.chunk = patient(SocketUnreader.chunk, worker.pressrun_patience)
     services = _services(worker)
     if services is not None:
         services().waiter.serve_while(lambda: worker.alive)

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api import parsing
 from shared import lifecycle
 from shared.db.idempotency import claim_key, find_retried, release_claim
+from shared.db.security import acting_for
 from shared.errors import IdempotencyMismatch, RequestUnderWay
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _release(services: Services, tenant_id: str, once: Once) -> None:
     if once.key is None:
         return
     try:
-        with services.autocommit.connect() as connection:
+        with acting_for(tenant_id), services.autocommit.connect() as connection:
             release_claim(connection, tenant_id, route=once.route, key=once.key, claim=once.who)
     except SQLAlchemyError as error:
         # Its lease runs out; until then the key is answered with 409.

@@ -16,11 +16,13 @@ from api.idempotency import Once, once_for, once_of, sha256_of
 from api.media_forms import form_body
 from api.multipart import FilePart, Form, read_form
 from api.services import Services
+from api.storage_room import within_room
 from shared import lifecycle
 from shared.db.aliases import hold_named
 from shared.db.files import hold_file, insert_file
 from shared.errors import InvalidRequest, ModelNotFound, NotFound, PressrunError
 from shared.ids import new_file_id, new_import_id
+from shared.lifecycle.quotas import hold_bytes
 from shared.pools import UPKEEP
 from shared.specs.imports import ENDPOINT, ImportSpec
 from shared.storage.base import StoredObject
@@ -47,7 +49,7 @@ class ImportRequest:
 
 
 @contextmanager
-def read_import(services: Services) -> Iterator[ImportRequest]:
+def read_import(services: Services, tenant_id: str) -> Iterator[ImportRequest]:
     """The call's body. Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest, or what
     receiving an upload does."""
     settings, key = services.settings, parsing.idempotency_key(request)
@@ -57,9 +59,10 @@ def read_import(services: Services) -> Iterator[ImportRequest]:
             raise InvalidRequest("the body must be a JSON object")
         yield ImportRequest(document, once_for(SUBMIT_ROUTE, key, document))
         return
-    with read_form(
-        request, scratch_dir=settings.scratch_dir, max_bytes=settings.max_file_bytes
-    ) as form:
+    with (
+        within_room(services, tenant_id, settings.max_file_bytes) as most,
+        read_form(request, scratch_dir=settings.scratch_dir, max_bytes=most) as form,
+    ):
         yield _from_form(form, key)
 
 
@@ -129,6 +132,7 @@ def _keep(
         storage_key=stored.key,
         expires_in_seconds=FILE_SECONDS,
     )
+    hold_bytes(connection, tenant_id)
 
 
 def _forget(services: Services, key: str) -> None:

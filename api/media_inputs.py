@@ -16,8 +16,9 @@ from api.limits import MAX_DEADLINE_SECONDS
 from api.picture_headers import read_picture_header
 from api.services import Services
 from shared.db.files import insert_file
-from shared.errors import InvalidRequest, UnsupportedMedia
+from shared.errors import InvalidRequest, QuotaExceeded, UnsupportedMedia
 from shared.ids import new_file_id
+from shared.lifecycle.quotas import hold_bytes
 from shared.specs import MediaReference
 
 PURPOSE = "vision"
@@ -151,15 +152,20 @@ def _store(services: Services, tenant_id: str, picture: NewPicture) -> None:
         stored = store.put_file(key, picture.source, media_type=media_type)
     else:
         stored = store.put_bytes(key, picture.source, media_type=media_type)
-    with services.autocommit.connect() as connection:
-        insert_file(
-            connection,
-            file_id=picture.file_id,
-            tenant_id=tenant_id,
-            filename=picture.filename,
-            purpose=PURPOSE,
-            bytes=stored.bytes,
-            sha256=stored.sha256,
-            storage_key=stored.key,
-            expires_in_seconds=LIFE_SECONDS,
-        )
+    try:
+        with services.transaction() as connection:
+            insert_file(
+                connection,
+                file_id=picture.file_id,
+                tenant_id=tenant_id,
+                filename=picture.filename,
+                purpose=PURPOSE,
+                bytes=stored.bytes,
+                sha256=stored.sha256,
+                storage_key=stored.key,
+                expires_in_seconds=LIFE_SECONDS,
+            )
+            hold_bytes(connection, tenant_id)
+    except QuotaExceeded:
+        store.delete(key)
+        raise

@@ -16,7 +16,7 @@ from flask import Request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
 
-from api.parsing import plain_encoding
+from api.parsing import plain_encoding, refuse_chunks
 from shared.errors import (
     InvalidRequest,
     PayloadTooLarge,
@@ -124,9 +124,12 @@ def _receive(
     except RequestEntityTooLarge:
         raise PayloadTooLarge("the upload is over the limit") from None
     except ClientDisconnected:
-        raise InvalidRequest("the upload ended before its announced length") from None
+        raise InvalidRequest("the upload ended, or stalled, before its announced length") from None
     except ValueError:
         raise InvalidRequest("the body is not well-formed multipart/form-data") from None
+    except Exception as error:
+        refuse_chunks(error)
+        raise
     finally:
         for file in opened:
             file.close()

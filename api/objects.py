@@ -105,6 +105,7 @@ class Job(Shape):
         "optimization",
         "response",
         "import",
+        "production",
     ]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
     stopping: bool = Field(description="Asked to stop, and not yet stopped")

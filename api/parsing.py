@@ -49,12 +49,22 @@ def json_body(request: Request, *, max_bytes: int, besides: int | None = None) -
     except RequestEntityTooLarge:
         raise too_large from None
     except (ClientDisconnected, OSError):
-        raise InvalidRequest("the body ended before its announced length") from None
+        raise InvalidRequest("the body ended, or stalled, before its announced length") from None
+    except Exception as error:
+        refuse_chunks(error)
+        raise
     if len(data) > max_bytes:
         raise too_large
     if besides is not None and _bytes_besides_data_urls(data, besides) > besides:
         raise PayloadTooLarge(f"the body is over the limit of {besides} bytes beside data: URLs")
     return decode_json(data)
+
+
+def refuse_chunks(error: Exception) -> None:
+    """Raises InvalidRequest if ``error`` is gunicorn's way to say that a body in chunks is not what
+    it should be."""
+    if type(error).__module__.startswith("gunicorn.http."):
+        raise InvalidRequest("the body does not come in well-formed chunks") from None
 
 
 def plain_encoding(request: Request) -> None:

@@ -39,6 +39,8 @@ class PollingAgain:
         try:
             services = self._services()
             tenant_id = services.auth.tenant(environ.get("HTTP_AUTHORIZATION"))
+            if not services.gate.stands_open(tenant_id):
+                return self._wsgi_app(environ, start_response)
             with acting_for(tenant_id):
                 headers = known_as_it_is(services, tenant_id, name, environ["HTTP_IF_NONE_MATCH"])
         except Exception as error:  # said as Flask says it, without asking a second time

@@ -20,7 +20,7 @@ from api.webhook_requests import WebhookMember, job_webhook
 from shared import lifecycle
 from shared.db.aliases import hold_named
 from shared.db.files import FileRow, hold_file
-from shared.errors import InvalidRequest, ModelNotFound, NotFound
+from shared.errors import InvalidRequest, ModelNotFound, NotFound, UnsupportedParameter
 from shared.ids import new_production_id
 from shared.lifecycle import NewProduction
 from shared.pools import UPKEEP
@@ -137,14 +137,14 @@ def submit_production(
     webhook = job_webhook(services, tenant_id, asked.webhook)
     production_id = new_production_id()
     with services.transaction() as connection:
-        named = _hold_models(connection, tenant_id, read)
+        named = hold_models(connection, tenant_id, read)
         file = hold_data(connection, tenant_id, asked.data_file_id)
         held = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
         aliases = {name: model for name, model in named.items() if name != model}
         new = NewProduction(
             job_id=production_id,
             tenant_id=tenant_id,
-            spec=_spec(asked, read, named, file).model_dump_json(exclude_none=True),
+            spec=_spec(asked, read, named, file, held).model_dump_json(exclude_none=True),
             models=[named[name] for name in read.models] + sorted(named.values()),
             data_file_id=file.id,
             audience_file_id=held[0].id if held else None,
@@ -166,6 +166,7 @@ def read_template(asked: _About) -> Read:
     from shared.productions.template import parse_template
 
     template = parse_template(asked.template)
+    _refuse_unserved(template)
     n = asked.n or template.head.n
     models = template.models(asked.model)
     if template.head.best_of is not None and n * len(models) == 1:
@@ -173,13 +174,32 @@ def read_template(asked: _About) -> Read:
     return Read(template, models, n)
 
 
+def _refuse_unserved(template: Template) -> None:
+    """Raises UnsupportedParameter for what no worker does for a production."""
+    head = template.head
+    unserved = {
+        "examples_from": head.examples_from is not None,
+        "documents": head.documents is not None,
+        "best_of.model": head.best_of is not None and head.best_of.model is not None,
+    }
+    for key, is_asked in unserved.items():
+        if is_asked:
+            message = f"'{key}' is not served here"
+            raise UnsupportedParameter(message, param=f"template.{key}")
+
+
 def _spec(
-    asked: ProductionRequest, read: Read, named: dict[str, str], file: FileRow
+    asked: ProductionRequest,
+    read: Read,
+    named: dict[str, str],
+    file: FileRow,
+    audiences: list[FileRow],
 ) -> ProductionSpec:
     life = asked.output_expires_after
     return ProductionSpec(
         template=asked.template,
         data_format=asked.data_format or format_of(file),
+        audience_format=format_of(audiences[0]) if audiences else None,
         output_format=asked.output_format,
         models=read.models,
         named=named,
@@ -191,8 +211,9 @@ def _spec(
     )
 
 
-def _hold_models(connection: Connection, tenant_id: str, read: Read) -> dict[str, str]:
-    """The model of every name in the template, each held until the transaction ends."""
+def hold_models(connection: Connection, tenant_id: str, read: Read) -> dict[str, str]:
+    """The model of every name in the template, each held until the transaction ends. Raises
+    ModelNotFound."""
     steps = [step.model for step in read.template.head.steps if step.model is not None]
     found: dict[str, str] = {}
     for name in sorted({*read.models, *steps}):
@@ -236,4 +257,3 @@ def format_of(file: FileRow, param: str = "data_format") -> DataFormat:
     raise InvalidRequest(
         "the file's name does not tell what it is: say csv, jsonl or parquet", param=param
     )
-

@@ -199,6 +199,8 @@ def tenant(row: TenantRow) -> Object:
         "name": row.name,
         "created_at": int(row.created_at),
         "disabled": row.disabled,
+        "weight": row.weight,
+        "limits": row.limits._asdict(),
     }
 
 

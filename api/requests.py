@@ -115,10 +115,55 @@ class BatchRetryRequest(RequestBody):
     webhook: WebhookMember = None
 
 
+MOST = 2**53 - 1
+"""The largest number that every reader of JSON understands."""
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Micro = Annotated[
+    int, Field(ge=0, le=MOST, description="In millionths of the unit that prices are in")
+]
+
+
+class LimitsRequest(RequestBody):
+    """Limits to be set; null takes one away, what is left out stays."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    request_burst: (
+        Annotated[
+            int,
+            Field(ge=1, le=1_000_000, description="At once, after a pause; else a second's worth"),
+        ]
+        | None
+    ) = None
+    queued_rows: Whole | None = None
+    running_shards: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    stored_bytes: Whole | None = None
+    daily_tokens: Whole | None = None
+    daily_compute_seconds: Annotated[float, Field(ge=0, le=MOST)] | None = None
+    daily_budget: Micro | None = None
+    monthly_budget: Micro | None = None
+
+
+Weight = Annotated[
+    float, Field(gt=0, le=1000, description="Its part of a pool, over those of all who wait there")
+]
+
+
 class TenantRequest(RequestBody):
     """A new tenant."""
 
     name: Name
+    weight: Weight = 1.0
+    limits: LimitsRequest = LimitsRequest()
+    disabled: bool = False
+
+
+class TenantChange(RequestBody):
+    """What is to be different about a tenant; what is left out stays."""
+
+    name: Name | None = None
+    weight: Weight | None = None
+    limits: LimitsRequest = LimitsRequest()
+    disabled: bool | None = None
 
 
 class KeyRequest(RequestBody):

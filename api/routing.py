@@ -14,12 +14,14 @@ from flask import Flask, Response, request
 from pydantic import BaseModel
 from werkzeug.routing import Rule
 
+from api.acting import go_on_acting
 from api.services import LateServices
 from api.shapes import Shape
+from shared.db.security import acting_for, administrating
 from shared.errors import IdempotencyMismatch, PressrunError, RequestUnderWay
 
 Access = Literal["tenant", "admin", "open"]
-Method = Literal["get", "post", "put", "delete"]
+Method = Literal["get", "post", "put", "patch", "delete"]
 View = Callable[..., Response]
 Schema = dict[str, Any]
 Answer = Shape | str
@@ -78,12 +80,15 @@ def _bind(view: View, access: Access, late: LateServices) -> Callable[..., Respo
     def call_for_tenant(**found: str) -> Response:
         services = late()
         tenant_id = services.auth.tenant(request.headers.get("Authorization"))
-        return view(services, tenant_id, **found)
+        services.gate.enter(tenant_id)
+        with acting_for(tenant_id):
+            return go_on_acting(view(services, tenant_id, **found))
 
     def call_for_admin(**found: str) -> Response:
         services = late()
         services.auth.require_admin(request.headers.get("Authorization"))
-        return view(services, **found)
+        with administrating():
+            return view(services, **found)
 
     def call(**found: str) -> Response:
         return view(late(), **found)
@@ -121,6 +126,9 @@ class RouteTable:
 
     def put(self, rule: str, **entry: Any) -> Callable[[View], View]:
         return self._add("put", rule, entry)
+
+    def patch(self, rule: str, **entry: Any) -> Callable[[View], View]:
+        return self._add("patch", rule, entry)
 
     def delete(self, rule: str, **entry: Any) -> Callable[[View], View]:
         return self._add("delete", rule, entry)

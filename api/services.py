@@ -17,6 +17,7 @@ from api.delta_reader import DeltaReader
 from api.estimates import Estimator
 from api.group_commit import GroupCommit
 from api.limits import MAX_CACHED_MODELS, MODEL_CACHE_SECONDS
+from api.rate_limiting import Gate
 from api.under_way import UnderWay
 from api.waiting import Waiter
 from shared.db.aliases import model_named
@@ -120,6 +121,7 @@ class Services:
     bell: Bell
     broker: BrokerProbe
     auth: Authenticator
+    gate: Gate
     models: ModelCatalog
     waiter: Waiter
     estimator: Estimator

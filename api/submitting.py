@@ -39,6 +39,10 @@ _NEW_ID = {
 }
 
 
+class LimitsApply(Exception):
+    """The tenant has limits, which are looked at in a transaction of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """A job that was found good and is not accepted yet."""
@@ -150,17 +154,17 @@ def submit(
     once: lifecycle.Idempotency | None = None,
 ) -> None:
     """Commits the job, then rings. Raises sqlalchemy's IntegrityError when the client id is taken,
-    and RequestUnderWay when the claim on the key was lost."""
+    RequestUnderWay when the claim on the key was lost, and QuotaExceeded or BudgetExceeded."""
     if submission.steps:
         _submit_graph(services, tenant_id, submission, once)
     elif once is not None and once.key is not None:
         _submit_row(services, tenant_id, submission, once)
     else:
         new = _as_new_generation(tenant_id, submission, None if once is None else once.request_hash)
-        if submission.webhook is None:
-            services.intake.add(new)
+        if submission.webhook is not None or services.gate.terms(tenant_id).limits.bind_work:
+            _submit_alone(services, new, submission.webhook)
         else:
-            _submit_told(services, new, submission.webhook)
+            _submit_together(services, new)
     for pool in submission.pools:
         services.bell.ring(pool)
 
@@ -185,8 +189,15 @@ def _as_new_generation(
     )
 
 
-def _submit_told(
-    services: Services, new: lifecycle.NewGeneration, webhook: lifecycle.JobWebhook
+def _submit_together(services: Services, new: lifecycle.NewGeneration) -> None:
+    try:
+        services.intake.add(new)
+    except LimitsApply:  # since a moment ago, or none that work counts for
+        _submit_alone(services, new, None)
+
+
+def _submit_alone(
+    services: Services, new: lifecycle.NewGeneration, webhook: lifecycle.JobWebhook | None
 ) -> None:
     with services.transaction() as connection:
         lifecycle.submit_generations(connection, [new], window=services.settings.ready_window)

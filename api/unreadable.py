@@ -6,6 +6,7 @@ Gunicorn would answer with HTML that repeats what it was sent.
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from http import HTTPStatus
 
@@ -18,6 +19,18 @@ _MESSAGES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "something went wrong here; it has been logged",
 }
 _CODES = {HTTPStatus.FORBIDDEN: "forbidden", HTTPStatus.INTERNAL_SERVER_ERROR: "internal_error"}
+
+
+class NothingQuoted(logging.Filter):
+    """Keeps what strangers sent out of gunicorn's log: heads that it can't read, queries."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg.startswith("Invalid request from ip="):
+            record.msg = "A request could not be read"
+        elif record.msg == "Error handling request %s %s" and isinstance(record.args, tuple):
+            method, uri = record.args
+            record.args = (method, str(uri).partition("?")[0])
+        return True
 
 
 def write_problem(client: socket.socket, status: int, _reason: str, _message: str) -> None:

@@ -83,9 +83,11 @@ def read_complete_request(request: Request, *, body_bytes: int) -> CompleteReque
 
 
 @contextmanager
-def read_part(request: Request, *, scratch_dir: Path) -> Iterator[FilePart]:
+def read_part(
+    request: Request, *, scratch_dir: Path, max_bytes: int = PART_BYTES
+) -> Iterator[FilePart]:
     """Receives a part; it is gone after the block. Raises what ``read_form`` does."""
-    with read_form(request, scratch_dir=scratch_dir, max_bytes=PART_BYTES, param="data") as form:
+    with read_form(request, scratch_dir=scratch_dir, max_bytes=max_bytes, param="data") as form:
         if len(form.files) != 1 or form.files[0].name != "data":
             raise InvalidRequest("'data' is required, once, as a file", param="data")
         if form.files[0].bytes == 0:

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Engine
 
 from shared.db.polling import News, Seen, news_of
+from shared.db.security import acting_for
 from shared.errors import TooManyRequests
 
 log = structlog.get_logger()
@@ -173,8 +174,10 @@ class Waiter:
                 if self._closed:
                     return
                 asked = {job_id: _least(job_id, them) for job_id, them in self._awaited.items()}
+                tenants = list(self._of_tenant)
             asked_at = time.monotonic()
-            news = self._ask(asked) if self._serving() else {}
+            with acting_for(*tenants):
+                news = self._ask(asked) if self._serving() else {}
             took = time.monotonic() - asked_at
             with self._changed:
                 self._release(news)

@@ -14,6 +14,8 @@ from bench import (
     million_figures,
     noop_figures,
     polling_figures,
+    prefix_figures,
+    structured_figures,
     text_figures,
     tuning_figures,
     tuning_labels,
@@ -37,6 +39,8 @@ class Figure:
 FIGURES = (
     Figure("text_batch_vs_static", ">= 0.70", text_figures.vs_static),
     Figure("text_batch_vs_one_by_one", ">= 10", text_figures.vs_one_by_one),
+    Figure("shared_preamble_vs_apart", ">= 2", prefix_figures.shared_preamble),
+    Figure("structured_vs_plain", ">= 0.8", structured_figures.structured_vs_plain),
     Figure("adapters_8_vs_1", ">= 0.7", adapters_figures.eight_vs_one),
     Figure("images_vs_bare_diffusers", ">= 0.95", media_figures.images_vs_bare),
     Figure("images_vs_one_by_one", ">= 1.5", media_figures.images_vs_one_by_one),

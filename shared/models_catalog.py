@@ -66,7 +66,11 @@ class Price(BaseModel):
     """Tokens."""
     per_image: Annotated[float, Field(ge=0)] | None = None
     per_second: Annotated[float, Field(ge=0)] | None = None
-    """Of video."""
+    """Of sound and video."""
+    training_per_million: Annotated[float, Field(ge=0)] | None = None
+    """Tokens that a training reads."""
+    training_per_second: Annotated[float, Field(ge=0)] | None = None
+    """That a training takes, over all attempts."""
 
 
 class ModelEntry(BaseModel):
@@ -83,7 +87,7 @@ class ModelEntry(BaseModel):
     settings: dict[str, Any] = {}
     owned_by: str = "pressrun"
     price: Price | None = None
-    """For estimates (``dry_run``); nobody is billed by it."""
+    """What usage costs, and counts for budgets; also of models that are tuned from this one."""
 
     def serving_pool(self) -> str:
         return self.pool or DEFAULT_POOLS.get(self.engine, DEFAULT_POOL)

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.egress.targets import parse_allowed
+from shared.retention import parse_retention
 from shared.translation.thresholds import parse_thresholds
 
 PREFIX = "PRESSRUN_"
@@ -154,6 +155,23 @@ class Settings(BaseSettings):
         bool, Field(description="Forbid engines to download models from a hub.")
     ] = False
 
+    retention_days: Annotated[
+        str,
+        Field(
+            description="Days for which things are kept: `jobs=90,outputs=30`, of `input_files`, "
+            "`outputs`, `jobs`, `events`, `usage` and `archive`; what is not listed is kept for "
+            "ever. Tenants may have policies of their own.",
+        ),
+    ] = ""
+    deletion_grace_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long after the end of a job a worker that was given up might still "
+            "write objects of it; deletions are complete only then.",
+        ),
+    ] = 3600.0
+
     webhook_allowed_hosts: Annotated[
         str,
         Field(
@@ -218,6 +236,15 @@ class Settings(BaseSettings):
             "`API_THREADS`. Above it long-polls answer at once, and others 429.",
         ),
     ] = None
+    api_patience_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3_600,
+            description="How long the API waits, in all, for the bytes of one request, beside a "
+            "second for each KiB of it that has come; then it hangs up.",
+        ),
+    ] = 30.0
     direct_seconds: Annotated[
         float,
         Field(
@@ -276,6 +303,12 @@ class Settings(BaseSettings):
     def _lists_thresholds(cls, text: str) -> str:
         parse_thresholds(text)
         return text
+
+    @field_validator("retention_days")
+    @classmethod
+    def _lists_days(cls, days: str) -> str:
+        parse_retention(days)
+        return days
 
     @field_validator("webhook_allowed_hosts")
     @classmethod

@@ -29,8 +29,8 @@ UNANNOUNCED = f"NOT announced AND type ~ '{ENDING}'"
 
 
 def event_type(kind: str, state: str, *, cut: bool = False) -> str:
-    """The type of the webhook that tells a job of ``kind`` has ended as ``state``; ``cut`` says that
-    its answer ends early, at a limit."""
+    """The type of the webhook that tells a job of ``kind`` has ended as ``state``; ``cut``: with an
+    answer that ends early, at a limit."""
     if cut and state == JobState.SUCCEEDED and kind in CUT:
         return CUT[kind]
     stem, good = STEMS.get(kind, (kind, "completed"))

@@ -16,6 +16,7 @@ from shared.doorbell import Ringer
 from shared.egress import parse_allowed
 from shared.lifecycle import Held
 from shared.pools import TRAIN, UPKEEP
+from shared.retention import parse_retention
 from shared.settings import Settings
 from shared.storage.base import Store
 from shared.storage.open import open_store
@@ -37,14 +38,15 @@ from worker.upkeep.chores import UpkeepChores
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.passes import Passes
 from worker.upkeep.reaper import Reaper
+from worker.upkeep.retention_pass import RetentionPass
 from worker.upkeep.webhooks import WebhookSender
 from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
 
-DATABASE_CONNECTIONS = 19
+DATABASE_CONNECTIONS = 20
 """One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
-passes, webhooks."""
+passes, webhooks, retention."""
 TRAINING_CONNECTIONS = 2
 """More for each training: one follows it, one commits its checkpoints."""
 AUTOCOMMIT_CONNECTIONS = 2
@@ -93,6 +95,7 @@ class Worker:
             self._desks[TRAIN] = self._make_trainings()
         self._passes = self._make_passes() if UPKEEP in self._pools else None
         self._webhooks = self._make_webhooks() if UPKEEP in self._pools else None
+        self._retention = self._make_retention() if UPKEEP in self._pools else None
         self.supervisor = self._make_supervisor()
         self._listener = Listener(
             settings.broker_url,
@@ -110,6 +113,8 @@ class Worker:
             self._passes.start()
         if self._webhooks is not None:
             self._webhooks.start()
+        if self._retention is not None:
+            self._retention.start()
         try:
             self.supervisor.run()
         finally:
@@ -120,6 +125,8 @@ class Worker:
             self._passes.stop()
         if self._webhooks is not None:
             self._webhooks.stop()
+        if self._retention is not None:
+            self._retention.stop()
         for desk in self._desks.values():
             desk.close()
         self._commits.close(timeout=COMMIT_GRACE_SECONDS)
@@ -223,6 +230,15 @@ class Worker:
             slots=self._settings.train_slots,
             threads=self._settings.engine_threads,
             idle_seconds=self._settings.train_idle_seconds,
+        )
+
+    def _make_retention(self) -> RetentionPass:
+        return RetentionPass(
+            self._database,
+            self._store,
+            defaults=parse_retention(self._settings.retention_days),
+            grace_seconds=self._settings.deletion_grace_seconds,
+            pause_seconds=self._settings.upkeep_seconds,
         )
 
     def _make_webhooks(self) -> WebhookSender:

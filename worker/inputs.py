@@ -177,7 +177,8 @@ class Gathering:
 
     def _sources(self, ids: set[str]) -> dict[str, InputSource]:
         with autocommit(self._database) as connection:
-            return find_inputs(connection, self._claim.tenant_id, ids)
+            claim = self._claim
+            return find_inputs(connection, claim.tenant_id, ids, job_id=claim.job_id)
 
     def _refuse(self, row: RowInput, error: PressrunError) -> RowResult:
         return refused(self._claim, row, error)

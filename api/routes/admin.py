@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response, request
 
 from api import parsing, rendering
 from api.auth import hash_key, new_key, visible_prefix
-from api.requests import KeyRequest, TenantRequest
+from api.requests import KeyRequest, TenantChange, TenantRequest
 from api.routes.replies import json_reply
 from api.routing import AFTER, LIMIT, RouteTable
 from api.services import Services
 from api.shapes import Key, KeyList, NewKey, Tenant, TenantList
 from shared.db import api_keys, tenants
+from shared.db.security import acting_for
 from shared.errors import NotFound
 from shared.ids import new_key_id, new_tenant_id
+from shared.lifecycle.quotas import hold_open
 
 routes = RouteTable("Admin", "Tenants and their keys")
 
@@ -24,8 +28,11 @@ def create_tenant(services: Services) -> Response:
     document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
     asked = parsing.validate(TenantRequest, document)
     parsing.plain_text(asked.name, "name")
-    with services.autocommit.connect() as connection:
-        row = tenants.insert_tenant(connection, tenant_id=new_tenant_id(), name=asked.name)
+    tenant_id = new_tenant_id()
+    with services.transaction() as connection:
+        tenants.insert_tenant(connection, tenant_id=tenant_id, name=asked.name)
+        tenants.change_tenant(connection, tenant_id, _changes(asked))
+        row = _found(tenants.get_tenant(connection, tenant_id))
     return json_reply(rendering.tenant(row), 201)
 
 
@@ -39,6 +46,49 @@ def list_all_tenants(services: Services) -> Response:
     with services.autocommit.connect() as connection:
         rows = tenants.list_tenants(connection, after=after, limit=limit + 1)
     return json_reply(rendering.page([rendering.tenant(row) for row in rows], limit))
+
+
+@routes.get("/v1/admin/tenants/<tenant_id>", access="admin", answers={200: Tenant})
+def retrieve_tenant(services: Services, tenant_id: str) -> Response:
+    """A tenant and its limits."""
+    parsing.one_id(tenant_id, "tenant")
+    with services.autocommit.connect() as connection:
+        row = _found(tenants.get_tenant(connection, tenant_id))
+    return json_reply(rendering.tenant(row))
+
+
+@routes.patch(
+    "/v1/admin/tenants/<tenant_id>", access="admin", body=TenantChange, answers={200: Tenant}
+)
+def change_tenant(services: Services, tenant_id: str) -> Response:
+    """Changes a tenant: its name, weight and limits, or whether it is disabled. Then its keys are
+    refused, by all processes within two seconds; its work waits, but for what runs."""
+    parsing.one_id(tenant_id, "tenant")
+    document = parsing.json_body(request, max_bytes=services.settings.max_body_bytes)
+    asked = parsing.validate(TenantChange, document)
+    if asked.name is not None:
+        parsing.plain_text(asked.name, "name")
+    with services.transaction() as connection:
+        tenants.change_tenant(connection, tenant_id, _changes(asked))
+        row = _found(tenants.get_tenant(connection, tenant_id))
+    if row.limits.bind_work:
+        with acting_for(tenant_id), services.transaction() as connection:
+            hold_open(connection, tenant_id)
+    services.gate.forget()
+    return json_reply(rendering.tenant(row))
+
+
+def _changes(asked: TenantRequest | TenantChange) -> dict[str, Any]:
+    """What a null says nothing about is left out; a limit of null is one that is taken away."""
+    own = {name: getattr(asked, name) for name in asked.model_fields_set - {"limits"}}
+    limits = {name: getattr(asked.limits, name) for name in asked.limits.model_fields_set}
+    return {name: value for name, value in own.items() if value is not None} | limits
+
+
+def _found(row: tenants.TenantRow | None) -> tenants.TenantRow:
+    if row is None:
+        raise NotFound("there is no such tenant")
+    return row
 
 
 @routes.post(

@@ -19,6 +19,7 @@ from shared.db.jobs import list_jobs
 from shared.errors import (
     Conflict,
     IdempotencyMismatch,
+    InvalidRequest,
     NotFound,
     SigningSecretMissing,
     StorageFull,
@@ -64,13 +65,35 @@ def create_batch(services: Services, tenant_id: str) -> Response:
     return json_reply(batch_rendering.batch(row))
 
 
-@routes.get("/v1/batches", parameters=(LIMIT, AFTER), answers={200: BatchList})
+@routes.get(
+    "/v1/batches",
+    parameters=(
+        LIMIT,
+        AFTER,
+        query(
+            "production",
+            "The batches of the production with this id, which are listed nowhere else",
+            type="string",
+        ),
+    ),
+    answers={200: BatchList},
+)
 def list_batches(services: Services, tenant_id: str) -> Response:
     """Batches, newest first."""
     limit = parsing.integer(request, "limit", default=20, least=1, most=100)
     after = parsing.cursor(request)
+    production = request.args.get("production")
+    if production is not None and not parsing.is_id(production):
+        raise InvalidRequest("'production' must be an id", param="production")
     with services.autocommit.connect() as connection:
-        rows = list_jobs(connection, tenant_id, kinds=["batch"], after=after, limit=limit + 1)
+        rows = list_jobs(
+            connection,
+            tenant_id,
+            kinds=["batch"],
+            after=after,
+            limit=limit + 1,
+            production=production,
+        )
     return json_reply(rendering.page([batch_rendering.batch(row) for row in rows], limit))
 
 

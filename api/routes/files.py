@@ -9,21 +9,26 @@ from api import parsing, rendering
 from api.idempotency import Once, once_of
 from api.limits import BATCH_FILE_SECONDS
 from api.requests import FileForm
+from api.routes.deletions import remove_now, with_record
 from api.routes.replies import json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, MULTIPART, RouteTable, query
 from api.services import Services
 from api.shapes import Deleted, File, FileList
+from api.storage_room import within_room
 from api.uploads import Upload, read_upload
 from shared.db import files
 from shared.errors import (
     Conflict,
     InvalidRequest,
     NotFound,
+    QuotaExceeded,
     RequestUnderWay,
     StorageFull,
     StorageUnavailable,
 )
 from shared.ids import new_file_id
+from shared.lifecycle.deletion import request_file_deletion
+from shared.lifecycle.quotas import hold_bytes
 
 routes = RouteTable("Files", "Inputs and outputs of batches")
 
@@ -45,9 +50,10 @@ log = structlog.get_logger()
 def create_file(services: Services, tenant_id: str) -> Response:
     """Uploads a file. Batch inputs live for 30 days unless `expires_after` says otherwise."""
     settings, key = services.settings, parsing.idempotency_key(request)
-    with read_upload(
-        request, scratch_dir=settings.scratch_dir, max_bytes=settings.max_file_bytes
-    ) as upload:
+    with (
+        within_room(services, tenant_id, settings.max_file_bytes) as most,
+        read_upload(request, scratch_dir=settings.scratch_dir, max_bytes=most) as upload,
+    ):
         once = once_of(SUBMIT_ROUTE, key, upload.fingerprint)
         first = once.first_use(services, tenant_id)
         if first is not None:
@@ -76,8 +82,9 @@ def _store(services: Services, tenant_id: str, upload: Upload, once: Once) -> fi
                 storage_key=stored.key,
                 expires_in_seconds=life,
             )
+            hold_bytes(connection, tenant_id)
             once.made(connection, tenant_id, file_id)
-    except RequestUnderWay:
+    except (RequestUnderWay, QuotaExceeded):
         services.store.delete(stored.key)
         raise
     return row
@@ -126,28 +133,13 @@ def retrieve_file(services: Services, tenant_id: str, file_id: str) -> Response:
 
 @routes.delete("/v1/files/<file_id>", answers={200: Deleted}, errors=(Conflict,))
 def delete_file(services: Services, tenant_id: str, file_id: str) -> Response:
-    """Deletes a file and its content, unless a batch that has not ended reads it."""
+    """Deletes a file and its content, unless a job that has not ended reads it. `Pressrun-Deletion`
+    is the record of it."""
     parsing.one_id(file_id, "file")
     with services.transaction() as connection:
-        row = files.lock_file(connection, tenant_id, file_id)
-        if row is None:
-            raise NotFound("there is no such file")
-        if files.count_open_readers(connection, tenant_id, file_id):
-            raise Conflict("a batch that has not ended reads this file")
-        files.end_life(connection, tenant_id, file_id)
-    _delete_object(services, tenant_id, row)
-    return json_reply({"id": file_id, "object": "file", "deleted": True})
-
-
-def _delete_object(services: Services, tenant_id: str, row: files.FileRow) -> None:
-    """Without a connection of the few there are: a store that hangs must not take them all."""
-    try:
-        services.store.delete(row.storage_key)
-    except (StorageUnavailable, StorageFull) as error:
-        log.warning("delete_postponed", file=row.id, code=error.code)
-        return
-    with services.autocommit.connect() as connection:
-        files.mark_deleted(connection, tenant_id, row.id)
+        begun = request_file_deletion(connection, tenant_id=tenant_id, file_id=file_id)
+    remove_now(services, begun)
+    return with_record(json_reply({"id": file_id, "object": "file", "deleted": True}), begun)
 
 
 @routes.get(

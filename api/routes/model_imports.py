@@ -41,7 +41,7 @@ routes = RouteTable("Model imports", "Models that tenants bring, verified before
 def create_model_import(services: Services, tenant_id: str) -> Response:
     """Imports a model: a ZIP of its folder, as a file's id or in the form's `file`. Only
     safetensors and known settings are taken, and no code of it is ever run."""
-    with read_import(services) as asked:
+    with read_import(services, tenant_id) as asked:
         import_id = submit_import(services, tenant_id, asked)
     shown = _show(services, tenant_id, import_id)
     return json_reply(shown, 202, {"Location": f"{IMPORTS}/{import_id}"})

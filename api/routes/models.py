@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from flask import Response
-from sqlalchemy import Connection
 
 from api import alias_rendering, fine_tuning_rendering, rendering
+from api.routes.deletions import with_record
 from api.routes.replies import json_reply
 from api.routing import RouteTable
 from api.services import Services
 from api.shapes import DeletedModel, Model, ModelList
 from shared.db import aliases, models
 from shared.errors import Conflict, Forbidden, ModelNotFound
+from shared.lifecycle.deletion import request_model_deletion
 
 routes = RouteTable("Models", "What may be asked for by name")
 
@@ -53,22 +54,10 @@ def retrieve_model(services: Services, tenant_id: str, model_id: str) -> Respons
 )
 def delete_model(services: Services, tenant_id: str, model_id: str) -> Response:
     """Deletes a model of the tenant's own. Not while it holds an alias, an adapter needs it, or a
-    training starts from it; everybody's models are not the tenant's to delete."""
-    with services.transaction() as connection:
-        _find(connection, tenant_id, model_id)
-        if not models.lock_own_model(connection, tenant_id, model_id):
-            raise Forbidden("only models of your own can be deleted", param="model")
-        needed_by = models.needed_by(connection, tenant_id, model_id)
-        if needed_by is not None:
-            raise Conflict(f"{needed_by} needs this model", param="model")
-        models.delete_model(connection, tenant_id, model_id)
-    return json_reply({"id": model_id, "object": "model", "deleted": True})
-
-
-def _find(connection: Connection, tenant_id: str, model_id: str) -> models.Model:
-    entry = None
-    if model_id.isprintable():
-        entry = models.get_model(connection, tenant_id, model_id)
-    if entry is None:
+    training starts from it; everybody's models are not the tenant's to delete.
+    `Pressrun-Deletion` is the record of it."""
+    if not model_id.isprintable():
         raise ModelNotFound("there is no such model", param="model")
-    return entry
+    with services.transaction() as connection:
+        begun = request_model_deletion(connection, tenant_id=tenant_id, model_id=model_id)
+    return with_record(json_reply({"id": model_id, "object": "model", "deleted": True}), begun)

@@ -10,6 +10,7 @@ from flask import Response, request
 from api import parsing, rendering, response_rendering
 from api.idempotency import once_for
 from api.response_events import ResponseNarrator
+from api.routes.deletions import with_record
 from api.routes.inference import CANCEL_ON_DISCONNECT, DIRECT_ERRORS, answer, json_document
 from api.routes.replies import cancel_job, json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, RouteTable, query
@@ -17,7 +18,7 @@ from api.services import Services
 from api.shapes import DeletedResponse, ResponseItemList, ResponseObject
 from api.streaming import Terms, cancels_of, follow_job, stream_call
 from api.submitting import Submission, prepare, submit_once
-from shared.db.briefs import Brief, briefs_of, delete_job
+from shared.db.briefs import Brief, briefs_of
 from shared.db.jobs import JobRow, get_job
 from shared.errors import (
     Conflict,
@@ -26,6 +27,7 @@ from shared.errors import (
     NotFound,
     TooManyRequests,
 )
+from shared.lifecycle.deletion import request_job_deletion
 from shared.specs import ResponseSpec, parse_body
 from shared.translation import RESPONSES
 from shared.translation.responses import SHOWN
@@ -169,12 +171,21 @@ def cancel_response(services: Services, tenant_id: str, response_id: str) -> Res
 
 @routes.delete("/v1/responses/<response_id>", answers={200: DeletedResponse}, errors=(Conflict,))
 def delete_response(services: Services, tenant_id: str, response_id: str) -> Response:
-    """Deletes a response that has ended: what was asked, and its answer."""
-    _find(services, tenant_id, response_id)
+    """Deletes a response that has ended: what was asked, and its answer. `Pressrun-Deletion` is the
+    record of it."""
+    row, _ = _find(services, tenant_id, response_id)
+    if not rendering.has_ended(row.state):
+        raise Conflict("this response has not ended: cancel it first")
     with services.transaction() as connection:
-        if not delete_job(connection, tenant_id, response_id):
-            raise Conflict("this response has not ended: cancel it first")
-    return json_reply({"id": response_id, "object": "response.deleted", "deleted": True})
+        begun = request_job_deletion(
+            connection,
+            tenant_id=tenant_id,
+            job_id=response_id,
+            grace_seconds=services.settings.deletion_grace_seconds,
+        )
+    return with_record(
+        json_reply({"id": response_id, "object": "response.deleted", "deleted": True}), begun
+    )
 
 
 def _find(

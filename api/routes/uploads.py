@@ -20,6 +20,7 @@ from api.routes.replies import json_reply
 from api.routing import IDEMPOTENCY_KEY, MULTIPART, RouteTable
 from api.services import Services
 from api.shapes import Upload, UploadPart
+from api.storage_room import require_room, within_room
 from api.upload_requests import (
     CompleteRequest,
     PartForm,
@@ -43,6 +44,7 @@ from shared.errors import (
     TooManyRequests,
 )
 from shared.ids import new_join_id, new_part_id, new_upload_id
+from shared.lifecycle.quotas import hold_bytes
 from shared.pools import UPKEEP
 from shared.specs.uploads import ENDPOINT, MAX_PARTS, PART_BYTES, JoinSpec
 from shared.states import JobState
@@ -73,6 +75,7 @@ def create_upload(services: Services, tenant_id: str) -> Response:
     life = None if asked.expires_after is None else asked.expires_after.seconds
     if life is None and asked.purpose == "batch":
         life = BATCH_FILE_SECONDS
+    require_room(services, tenant_id, asked.bytes)
     upload_id = new_upload_id()
     with services.transaction() as connection:
         lifecycle.create_upload(
@@ -103,7 +106,10 @@ def add_upload_part(services: Services, tenant_id: str, upload_id: str) -> Respo
         _require_open(upload)
         _require_room(connection, upload, 0)
     key, route = parsing.idempotency_key(request), f"POST {ENDPOINT}/{upload_id}/parts"
-    with read_part(request, scratch_dir=services.settings.scratch_dir) as part:
+    with (
+        within_room(services, tenant_id, PART_BYTES) as most,
+        read_part(request, scratch_dir=services.settings.scratch_dir, max_bytes=most) as part,
+    ):
         path = part.path
         once = once_of(route, key, lambda: parsing.fingerprint(sha256_of(path)))
         part_id = once.first_use(services, tenant_id)
@@ -145,6 +151,7 @@ def _keep_part(
                 sha256=stored.sha256,
                 key=stored.key,
             )
+            hold_bytes(connection, tenant_id)
             once.made(connection, tenant_id, part_id)
     except PressrunError:
         services.store.delete(stored.key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import structlog
 from flask import Response, request
 from sqlalchemy import Connection
 
@@ -10,13 +9,13 @@ from api import media_rendering, parsing, rendering
 from api.media_requests import read_media_request
 from api.rendering import Object
 from api.routes.artifacts import redirect_to_variant
+from api.routes.deletions import remove_now, with_record
 from api.routes.replies import json_reply
 from api.routing import AFTER, IDEMPOTENCY_KEY, LIMIT, MULTIPART, RouteTable, query
 from api.services import Services
 from api.shapes import DeletedVideo, Video, VideoList
 from api.submitting import COMPOSITIONS, VIDEOS, submit_once
-from shared.db.artifacts import delete_artifacts
-from shared.db.briefs import Brief, briefs_of, delete_job
+from shared.db.briefs import Brief, briefs_of
 from shared.db.jobs import JobRow, get_job, list_jobs
 from shared.errors import (
     Conflict,
@@ -29,11 +28,10 @@ from shared.errors import (
     UnsupportedMedia,
     UnsupportedParameter,
 )
+from shared.lifecycle.deletion import request_job_deletion
 from shared.specs import CompositionSpec, VideoSpec
 
 routes = RouteTable("Videos", "Videos that are generated, or composed of pictures and narration")
-
-log = structlog.get_logger()
 
 ORDERS = ("asc", "desc")
 _ERRORS = (UnsupportedParameter, UnsupportedMedia, MediaTooLarge, ModelNotFound,
@@ -132,24 +130,22 @@ def retrieve_video_content(services: Services, tenant_id: str, video_id: str) ->
 
 @routes.delete("/v1/videos/<video_id>", answers={200: DeletedVideo}, errors=(Conflict,))
 def delete_video(services: Services, tenant_id: str, video_id: str) -> Response:
-    """Deletes a video that has ended: its prompt, its result and its files."""
-    _find(services, tenant_id, video_id)
+    """Deletes a video that has ended: its prompt, its result and its files. `Pressrun-Deletion` is
+    the record of it."""
+    row, _ = _find(services, tenant_id, video_id)
+    if not rendering.has_ended(row.state):
+        raise Conflict("this video has not ended: cancel its job first")
     with services.transaction() as connection:
-        if not delete_job(connection, tenant_id, video_id):
-            raise Conflict("this video has not ended: cancel its job first")
-        keys = delete_artifacts(connection, tenant_id, video_id)
-    _delete_objects(services, keys)
-    return json_reply({"id": video_id, "object": "video.deleted", "deleted": True})
-
-
-def _delete_objects(services: Services, keys: list[str]) -> None:
-    """What the store keeps for now, the cleaner deletes: nothing names it any more."""
-    for key in keys:
-        try:
-            services.store.delete(key)
-        except (StorageUnavailable, StorageFull) as error:
-            log.warning("delete_postponed", objects=len(keys), code=error.code)
-            return
+        begun = request_job_deletion(
+            connection,
+            tenant_id=tenant_id,
+            job_id=video_id,
+            grace_seconds=services.settings.deletion_grace_seconds,
+        )
+    remove_now(services, begun)
+    return with_record(
+        json_reply({"id": video_id, "object": "video.deleted", "deleted": True}), begun
+    )
 
 
 def _find(services: Services, tenant_id: str, video_id: str) -> tuple[JobRow, Brief]:

@@ -54,7 +54,13 @@ class Load:
 
 
 def batch(
-    tenant: str, at: float, rows: int, model: str, *, slice_seconds: float, work: float | None = None
+    tenant: str,
+    at: float,
+    rows: int,
+    model: str,
+    *,
+    slice_seconds: float,
+    work: float | None = None,
 ) -> Request:
     """``slice_seconds`` is how long a slice takes, and each of its rows, side by side; its ``work``
     is its rows unless it is given."""

@@ -20,6 +20,11 @@ def upgrade() -> None:
         sa.Column("requests_per_second", sa.Double),
         sa.Column("request_burst", sa.Integer, comment="null: as many as come in a second"),
         sa.Column("queued_rows", sa.BigInteger, comment="accepted and not ended"),
+        sa.Column(
+            "running_shards",
+            sa.Integer,
+            comment="tenants.max_running_shards, unless it is disabled",
+        ),
         sa.Column("stored_bytes", sa.BigInteger),
         sa.Column("daily_tokens", sa.BigInteger),
         sa.Column("daily_compute_seconds", sa.Double),
@@ -39,10 +44,12 @@ def upgrade() -> None:
         ),
         prefixes=["UNLOGGED"],
     )
+    op.create_index("ix_artifacts_tenant_id", "artifacts", ["tenant_id"])
     _usage()
 
 
 def downgrade() -> None:
+    op.drop_index("ix_artifacts_tenant_id", "artifacts")
     op.drop_index("ix_usage_uncounted", "usage")
     for column in ("counted", "cost", "compute_seconds", "media_seconds", "images"):
         op.drop_column("usage", column)

@@ -23,22 +23,22 @@ MINE = "CAST((SELECT string_to_array(current_setting('pressrun.tenants', true), 
 
 OWNED = {
     "api_keys": "",
-    "artifacts": "SELECT",
+    "artifacts": "SELECT, DELETE",
     "checkpoints": "SELECT",
     "deltas": "SELECT",
-    "events": "SELECT, INSERT, UPDATE",
+    "events": "SELECT, INSERT",
     "files": "SELECT, INSERT, UPDATE",
     "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
     "job_models": "SELECT, INSERT",
     "jobs": "SELECT, INSERT, UPDATE",
     "model_alias_moves": "SELECT, INSERT",
     "model_aliases": "SELECT, INSERT, UPDATE, DELETE",
-    "models": "SELECT, UPDATE",
+    "models": "SELECT, UPDATE (deleted_at)",
     "rate_buckets": "SELECT, INSERT, UPDATE",
     "reservations": "SELECT, INSERT, UPDATE, DELETE",
     "shards": "SELECT, INSERT, UPDATE",
     "tenant_limits": "SELECT, UPDATE",
-    "tenants": "SELECT",
+    "tenants": "SELECT, UPDATE (id)",  # to lock one's own: nobody's id is ever changed
     "uploads": "SELECT, INSERT, UPDATE",
     "usage": "SELECT",
     "usage_days": "SELECT",
@@ -47,17 +47,24 @@ OWNED = {
     "webhook_secrets": "SELECT, INSERT, UPDATE",
 }
 """Tables that say whose each row is; and what requests of tenants do with them."""
+_NOBODYS = f"tenant_id IS NULL AND cardinality({MINE}) > 0"
+EVERYBODYS = {
+    "everybodys": f"FOR SELECT TO {API} USING ({_NOBODYS})",
+    "everybodys_locks": f"FOR UPDATE TO {API} USING ({_NOBODYS}) WITH CHECK (false)",
+}
+"""Models without a tenant are offered to all: to be read, and held while something names them."""
 PARENTS = {
-    "job_webhooks": ("jobs", "id", "job_id", "SELECT, INSERT"),
+    "job_webhooks": ("jobs", "id", "job_id", "INSERT"),
     "steps": ("jobs", "id", "job_id", "SELECT, INSERT, UPDATE"),
     "sweeps": ("jobs", "id", "job_id", "SELECT, INSERT"),
     "training_metrics": ("jobs", "id", "job_id", "SELECT"),
     "trials": ("jobs", "id", "job_id", "SELECT, UPDATE"),
     "upload_parts": ("uploads", "id", "upload_id", "SELECT, INSERT"),
+    "webhook_circuits": ("webhook_endpoints", "id", "key", "SELECT"),
 }
 """Tables whose rows are whose the row is that they belong to: its table, its key, their column."""
-WORKERS = ("sessions", "webhook_circuits")
-"""Tables of nobody's."""
+WORKERS = ("sessions",)
+"""Tables that workers alone look at."""
 ADMINISTERED = {
     "api_keys": "SELECT, INSERT, UPDATE",
     "tenant_limits": "SELECT, INSERT, UPDATE, DELETE",
@@ -84,12 +91,11 @@ SELECT unnest(pools) AS pool FROM sessions
 
 KEY_OWNER = """
 CREATE FUNCTION pressrun_key_owner(key_hash bytea)
-RETURNS TABLE (tenant_id text, seconds_left double precision, disabled boolean)
+RETURNS TABLE (tenant_id text, seconds_left double precision)
 LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp ROWS 1 AS $$
 SELECT k.tenant_id,
-       CAST(extract(epoch FROM k.expires_at - clock_timestamp()) AS double precision),
-       t.disabled_at IS NOT NULL
-  FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
+       CAST(extract(epoch FROM k.expires_at - clock_timestamp()) AS double precision)
+  FROM api_keys k
  WHERE k.hash = key_hash AND k.revoked_at IS NULL
    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
 $$
@@ -110,10 +116,8 @@ def upgrade() -> None:
     op.execute(f"GRANT USAGE ON SEQUENCE ready_seq TO {API}, {WORKER}")
     for table, condition in _conditions().items():
         op.execute(f"CREATE POLICY tenants ON {table} TO {API} USING ({condition})")
-    op.execute(
-        f"CREATE POLICY everybodys ON models FOR SELECT TO {API}"
-        f" USING (tenant_id IS NULL AND cardinality({MINE}) > 0)"
-    )
+    for policy, how in EVERYBODYS.items():
+        op.execute(f"CREATE POLICY {policy} ON models {how}")
     _grant(API, OWNED)
     _grant(API, {table: verbs for table, (*_, verbs) in PARENTS.items()})
     for table in ADMINISTERED:
@@ -135,7 +139,8 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in ADMINISTERED:
         op.execute(f"DROP POLICY administration ON {table}")
-    op.execute("DROP POLICY everybodys ON models")
+    for policy in EVERYBODYS:
+        op.execute(f"DROP POLICY {policy} ON models")
     _interim_down()
     for table in _conditions():
         op.execute(f"DROP POLICY tenants ON {table}")
@@ -148,7 +153,7 @@ def downgrade() -> None:
     op.execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {', '.join(ROLES)}")
 
 
-# INTERIM: while 0014-0019 still gain tables. The list above is completed and this removed at the end.
+# INTERIM: while 0014-0019 still gain tables. The list above is completed, and this goes.
 def _unlisted() -> list[str]:
     found = op.get_bind().execute(
         sa.text(

@@ -23,8 +23,6 @@ class KeyOwner(NamedTuple):
 
     tenant_id: str
     seconds_left: float | None
-    disabled: bool = False
-    """Whether the tenant is switched off."""
 
 
 def _epoch(column: str) -> str:
@@ -41,13 +39,9 @@ VALUES (:id, :tenant, :name, :prefix, :hash,
 RETURNING {_COLUMNS}
 """)
 
+# A function, since it is asked before it is known for whom.
 _OWNER = text("""
-SELECT k.tenant_id,
-       CAST(extract(epoch FROM k.expires_at - clock_timestamp()) AS double precision),
-       t.disabled_at IS NOT NULL
-  FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
- WHERE k.hash = :hash AND k.revoked_at IS NULL
-   AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+SELECT tenant_id, seconds_left FROM pressrun_key_owner(CAST(:hash AS bytea))
 """)
 
 _LIST = text(f"""

@@ -16,18 +16,21 @@ class InputSource(NamedTuple):
     bytes: int
 
 
-# A file whose time was up while its job waited is there still: the cleaner leaves it to open jobs.
 _FIND = text("""
 SELECT id, storage_key, bytes FROM files
  WHERE tenant_id = :tenant AND id = ANY(:ids) AND deleted_at IS NULL
+   AND (expires_at IS NULL OR expires_at > coalesce(
+            (SELECT j.created_at FROM jobs j WHERE j.id = :job), clock_timestamp()))
 UNION ALL
 SELECT id, storage_key, bytes FROM artifacts WHERE tenant_id = :tenant AND id = ANY(:ids)
 """)
 
 
 def find_inputs(
-    connection: Connection, tenant_id: str, ids: Collection[str]
+    connection: Connection, tenant_id: str, ids: Collection[str], *, job_id: str | None = None
 ) -> dict[str, InputSource]:
-    """Those of ``ids`` that the tenant has; what another tenant has is as unknown as any."""
-    rows = connection.execute(_FIND, {"tenant": tenant_id, "ids": sorted(ids)})
+    """Those of ``ids`` that the tenant has, or had when ``job_id`` was accepted: a file whose time
+    is up stays for open jobs. What another tenant has is as unknown as any."""
+    values = {"tenant": tenant_id, "ids": sorted(ids), "job": job_id}
+    rows = connection.execute(_FIND, values)
     return {row.id: InputSource(*row) for row in rows}

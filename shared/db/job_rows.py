@@ -94,9 +94,9 @@ _POSITION = f"""(
       FROM shards s
      CROSS JOIN LATERAL (
         SELECT (SELECT count(*) FROM (
-                  SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.state = 'ready'
+                  SELECT 1 FROM ready_line o WHERE o.pool = s.pool
                      AND (s.state = 'queued'
-                          OR CASE WHEN o.tenant_id = s.tenant_id
+                          OR CASE WHEN o.tenant_hash = hashtextextended(s.tenant_id, 0)
                                   THEN (o.priority, o.ready_seq) < (s.priority, s.ready_seq)
                                   ELSE o.ready_seq < s.ready_seq END)
                    LIMIT {MAX_POSITION}) r) AS ready,

@@ -41,11 +41,13 @@ KIND_PREFIXES = {
 _OUR_ID = re.compile(r"[a-z]{2,10}[_-][0-9a-z]{26}", re.ASCII)
 
 _GETS = {
-    column: text(f"""
+    column: says_for_whom(
+        text(f"""
 SELECT {facts(pool=True, in_line=True)}, CAST(j.result AS text) AS result
   FROM jobs j {LIVE}
- WHERE j.{column} = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
+ WHERE {SAID} AND j.{column} = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
 """)
+    )
     for column in ("id", "client_id")
 }
 

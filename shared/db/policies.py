@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-KINDS = ("input_files", "outputs", "jobs", "events", "usage", "archive")
-"""What a policy has days for: files that were brought, files that jobs made, finished jobs, their
-events and the deliveries of webhooks, usage, and the lines of archived jobs."""
-
-Days = Mapping[str, int | None]
-"""By kind; None: for ever."""
-
-FOREVER: Days = dict.fromkeys(KINDS)
+from shared.retention import KINDS, Days, merged
 
 _GET = text("""
 SELECT CAST(p.days AS text) FROM tenants t LEFT JOIN retention_policies p ON p.tenant_id = t.id
@@ -58,18 +50,13 @@ class DueTenant(NamedTuple):
     days: int
 
 
-def merged(defaults: Days, own: Days) -> Policy:
-    """``own`` before ``defaults``; a kind that neither has is kept for ever."""
-    days = {kind: own[kind] if kind in own else defaults.get(kind) for kind in KINDS}
-    return Policy(days, tuple(kind for kind in KINDS if kind in own))
-
-
 def get_policy(connection: Connection, tenant_id: str, defaults: Days) -> Policy | None:
     """None when there is no such tenant."""
     row = connection.execute(_GET, {"tenant": tenant_id}).one_or_none()
     if row is None:
         return None
-    return merged(defaults, {} if row[0] is None else json.loads(row[0]))
+    own = {} if row[0] is None else json.loads(row[0])
+    return Policy(merged(defaults, own), tuple(kind for kind in KINDS if kind in own))
 
 
 def put_policy(connection: Connection, tenant_id: str, own: Days) -> bool:

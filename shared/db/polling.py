@@ -11,13 +11,16 @@ from sqlalchemy import Connection, text
 
 from shared.db.job_rows import LIVE, JobRow, Standing, facts
 from shared.db.jobs import id_column
+from shared.db.security import SAID, says_for_whom
 from shared.states import OPEN_JOB
 
 _STANDINGS = {
-    column: text(f"""
+    column: says_for_whom(
+        text(f"""
 SELECT {facts(Standing._fields, pool=True)} FROM jobs j {LIVE}
- WHERE j.{column} = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
+ WHERE {SAID} AND j.{column} = :id AND j.tenant_id = :tenant AND j.deleted_at IS NULL
 """)
+    )
     for column in ("id", "client_id")
 }
 

@@ -108,7 +108,8 @@ def production_of(connection: Connection, job_id: str) -> Production:
     """For workers, who hold it."""
     row = connection.execute(_PRODUCTION, {"job": job_id}).one()
     batches = [ProducedBatch._make(one) for one in connection.execute(_BATCHES, {"job": job_id})]
-    return Production(*row, batches={(one.round, one.phase): one for one in batches})
+    by_place = {(one.round, one.phase): one for one in batches}
+    return Production(**row._mapping, batches=by_place)
 
 
 def productions_of(

@@ -31,7 +31,7 @@ class Pace(NamedTuple):
 # Their times overlap as far as workers ran them together: the merged spans are when there was work.
 _PACE = text(f"""
 WITH done AS (
-    SELECT started_at, ended_at FROM shards
+    SELECT started_at, ended_at FROM pool_work
      WHERE pool = :pool AND state IN ('succeeded', 'failed')
        AND ended_at > (SELECT clock_timestamp()) - interval '{WINDOW_SECONDS} s'
        AND started_at < ended_at
@@ -42,14 +42,13 @@ SELECT count(*) AS shards,
        (SELECT CAST(sum(extract(epoch FROM upper(span) - lower(span))) AS double precision)
           FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM done)) AS span)
          AS busy,
-       EXISTS (SELECT 1 FROM sessions WHERE expires_at > clock_timestamp() AND NOT draining
-                  AND :pool = ANY(pools)) AS served
+       EXISTS (SELECT 1 FROM served_pools WHERE pool = :pool) AS served
   FROM done
 """)
 
 
 _LINE = text(f"""
-SELECT (SELECT count(*) FROM (SELECT 1 FROM shards WHERE pool = :pool AND state = 'ready'
+SELECT (SELECT count(*) FROM (SELECT 1 FROM ready_line WHERE pool = :pool
                                LIMIT {MAX_POSITION}) r)
      + (SELECT count(*) FROM (SELECT 1 FROM shards
                                WHERE pool = :pool AND tenant_id = :tenant AND state = 'queued'
@@ -58,8 +57,7 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM shards WHERE pool = :pool AND state 
 
 _UNSERVED = text("""
 SELECT pool FROM unnest(CAST(:pools AS text[])) AS p (pool)
- WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE expires_at > clock_timestamp() AND NOT draining
-                      AND p.pool = ANY(pools))
+ WHERE pool NOT IN (SELECT pool FROM served_pools)
  ORDER BY pool
 """)
 

@@ -11,11 +11,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from shared.db.security import acting_now
+from shared.db.security import SAYS_ITSELF, acting_now
 
 if TYPE_CHECKING:
     from psycopg import Connection as DriverConnection
     from psycopg import Cursor
+    from sqlalchemy import ExecutionContext
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_MILLISECONDS = 30_000
@@ -81,7 +82,11 @@ def make_engine(
 
 
 def _say_for_whom(engine: Engine) -> None:
-    def execute(cursor: Cursor[Any], statement: Any, parameters: Any, _: object) -> bool:
+    def execute(
+        cursor: Cursor[Any], statement: Any, parameters: Any, context: ExecutionContext
+    ) -> bool:
+        if SAYS_ITSELF in context.execution_options:
+            return False
         return _begun(cursor.connection, lambda: cursor.execute(statement, parameters))
 
     def execute_many(cursor: Cursor[Any], statement: Any, parameters: Any, _: object) -> bool:
@@ -102,7 +107,7 @@ def _begun(connection: DriverConnection[Any], run: Callable[[], object]) -> bool
     if who is None or connection.info.transaction_status != _IDLE:
         return False
     with connection.pipeline():
-        connection.execute(who.statement, who.parameters, prepare=True)
+        connection.execute(who.statement, (who.tenants,), prepare=True)
         run()
     return True
 

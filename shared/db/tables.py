@@ -145,9 +145,7 @@ files = Table(
         "created_at",
         postgresql_where=text("deleted_at IS NULL"),
     ),
-    Index(
-        "ix_files_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")
-    ),
+    Index("ix_files_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index(
         "ix_files_expires_at",
         "expires_at",

@@ -335,6 +335,7 @@ artifacts = Table(
     Column("provenance", JSON, nullable=False, server_default="{}"),
     now(),
     Index("ix_artifacts_job_id_id", "job_id", "id"),
+    Index("ix_artifacts_tenant_id", "tenant_id"),
 )
 
 events = Table(

@@ -25,6 +25,7 @@ tenant_limits = Table(
     Column("requests_per_second", Double),
     Column("request_burst", Integer, comment="null: as many as come in a second"),
     Column("queued_rows", BigInteger, comment="accepted and not ended"),
+    Column("running_shards", Integer, comment="tenants.max_running_shards, unless it is disabled"),
     Column("stored_bytes", BigInteger),
     Column("daily_tokens", BigInteger),
     Column("daily_compute_seconds", Double),

@@ -97,9 +97,7 @@ GROUPS = ("tenant_id", "endpoint", "model")
 
 
 def _usage(groups: Sequence[str], *, all_tenants: bool) -> str:
-    told = ", ".join(
-        name if name in groups else f"CAST(NULL AS text) AS {name}" for name in GROUPS
-    )
+    told = ", ".join(name if name in groups else f"CAST(NULL AS text) AS {name}" for name in GROUPS)
     counted = ", ".join(f"{name} AS {name}" for name in SUMS)
     sums = ", ".join(
         f"sum({name}) AS {name}"

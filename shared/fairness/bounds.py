@@ -19,14 +19,15 @@ def rival_work(
     *,
     largest_shard: float,
     patience: float = PATIENCE,
-    first_claim: bool = False,
+    passed_over: bool = False,
 ) -> float:
     """The most work, in expected seconds, that rivals of these weights are given from the moment
     at which a tenant asks for ``work`` until the last of it is claimed.
 
-    ``first_claim``: all of it fits into one claim, and so nobody's loaded model goes before it.
+    ``passed_over``: models of theirs may be loaded where its own is not, and it has something
+    running, or its model runs somewhere.
     """
-    lag = 0.0 if first_claim else patience
+    lag = patience if passed_over else 0.0
     return sum(rival * (work / weight + lag) + largest_shard for rival in rivals)
 
 
@@ -40,7 +41,7 @@ def longest_wait(
     seconds_of_work: float,
     workers: int = 1,
     patience: float = PATIENCE,
-    first_claim: bool = False,
+    passed_over: bool = False,
 ) -> float:
     """Seconds until a tenant has what it asked for, when it would take ``idle_seconds`` alone.
 
@@ -53,6 +54,6 @@ def longest_wait(
         rivals,
         largest_shard=largest_shard,
         patience=patience,
-        first_claim=first_claim,
+        passed_over=passed_over,
     )
     return idle_seconds + (others / workers + largest_shard) * seconds_of_work

@@ -5,11 +5,13 @@ tenant with the least is the fairest; taking a shard of it moves its time on by 
 over its weight. A tenant that comes back from doing nothing starts at the pool's time, which is
 that of the fairest tenant when somebody was last served: waiting for nothing earns no credit.
 
-Affinity passes over the fairest tenant for a shard whose model is loaded, but only
+Affinity passes over the fairest tenant for a shard whose model is loaded, or which nobody runs where
+a model has to be loaded anyway; but only
 
 - for a tenant at most ``patience`` ahead of it in virtual time;
-- when the fairest, and every tenant that is passed over, has something running already. Whoever
-  waits for its first shard waits for its turn and for nobody's model.
+- when the fairest, and every tenant that is passed over, has something running, or waits for a model
+  that runs somewhere: the worker that has it will be free before long, and takes it first. Whoever
+  has nothing, and needs what nobody has, waits for its turn alone.
 
 A tenant's own shards give way to each other by the same wish, within one priority, and to no shard
 that came more than ``OWN_STEPS`` places after them.
@@ -23,9 +25,10 @@ from dataclasses import dataclass, field
 
 from shared.fairness.line import InLine, Waiting
 
-PATIENCE = 512.0
-"""Expected seconds, over a weight of one: two slices of a batch."""
+PATIENCE = 1024.0
+"""Expected seconds, over a weight of one: four slices of a batch."""
 OWN_STEPS = 64
+"""Places of a tenant's own line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def choose(
         if not fairest.left:
             return Choice(picks, short=True)
         pool_time = max(pool_time, fairest.start)
-        turn, place = turns.near(fairest, near, patience) or (fairest, 0)
+        turn, place = turns.next(fairest, near, patience)
         shard = turn.left.pop(place)
         picks.append(Pick(shard, turn.line.tenant_id, turn.start, pool_time))
         rows += shard.rows
@@ -120,20 +123,24 @@ class _Turns:
         """With nothing left only when more of it waits than the line-up shows."""
         return self._heap[0][2] if self._heap else None
 
-    def near(
-        self, fairest: _Turn, loaded: Collection[str], patience: float
-    ) -> tuple[_Turn, int] | None:
-        """The first tenant that may go now with a loaded model, and the place of its shard."""
+    def next(self, fairest: _Turn, loaded: Collection[str], patience: float) -> tuple[_Turn, int]:
+        """Who goes now, and which of its shards: the first with a loaded model; or else the first
+        with a model that nobody runs, which is best loaded here; or else the fairest."""
         if (place := fairest.best(loaded)) is not None:
             return fairest, place
+        unused = None
         for turn in self._in_order():
             if turn.start > fairest.start + patience:
-                return None
-            if turn.left and (place := turn.best(loaded)) is not None:
+                break
+            if not turn.left:
+                continue
+            if (place := turn.best(loaded)) is not None:
                 return turn, place
-            if turn.left and not turn.served and turn.left[0].model not in self._in_use:
-                return None
-        return None
+            if turn.left[0].model not in self._in_use:
+                unused = unused or turn
+                if not turn.served:
+                    break
+        return unused or fairest, 0
 
     def took(self, turn: _Turn, shard: Waiting) -> None:
         """The tenant was given the shard."""

@@ -71,11 +71,12 @@ class Claim:
         return found
 
 
-def _waits(where: str, side: str) -> str:
-    """Whether a tenant other than ``one`` waits: one probe of an index for each side of it."""
-    return f"""EXISTS (
-                    SELECT 1 FROM shards r
-                     WHERE r.pool = :pool AND {where} AND r.tenant_id {side} one)"""
+def _end_of_line(state: str, side: str = "ASC") -> str:
+    """The first or last tenant of whom shards in ``state`` wait in the pool, or null. Ordered, so
+    that it is one probe of an index whatever the planner expects to find."""
+    return f"""(SELECT w.tenant_id FROM shards w
+                  WHERE w.pool = :pool AND w.state = '{state}' AND w.blocked_n = 0
+                  ORDER BY w.tenant_id {side} LIMIT 1)"""
 
 
 # While nobody has to give way there is nothing to choose: one tenant alone waits in the pool, for
@@ -92,14 +93,13 @@ WITH line AS (
       FROM line
 ), gate AS (
     SELECT n > 0 AS waits,
-           (n <= :max_shards AND rows <= :max_rows AND NOT EXISTS (
-                SELECT 1 FROM shards q
-                 WHERE q.pool = :pool AND q.state = 'queued' AND q.blocked_n = 0)
+           (n <= :max_shards AND rows <= :max_rows AND {_end_of_line("queued")} IS NULL
             OR one = other AND models = 1
-               AND NOT {_waits("r.state = 'ready'", ">")}
-               AND NOT {_waits("r.state = 'ready'", "<")}
-               AND NOT {_waits("r.state = 'queued' AND r.blocked_n = 0", ">")}
-               AND NOT {_waits("r.state = 'queued' AND r.blocked_n = 0", "<")})
+               AND one = ALL (ARRAY[
+                 {_end_of_line("ready")},
+                 {_end_of_line("ready", "DESC")},
+                 coalesce({_end_of_line("queued")}, one),
+                 coalesce({_end_of_line("queued", "DESC")}, one)]))
            AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id IN (SELECT tenant_id FROM line)
                               AND t.max_running_shards IS NOT NULL) AS free
       FROM facts
@@ -190,6 +190,7 @@ def _claim_of(
             max_shards=shards + SPARE,
             max_rows=rows + SPARE,
             loaded=near,
+            in_use=line.in_use,
         )
         if not choice.picks:
             break

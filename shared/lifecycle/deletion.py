@@ -3,9 +3,11 @@ upkeep completes once nothing is left (``deletion_work``)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
@@ -21,8 +23,8 @@ GRACE_SECONDS = 3_600.0
 AT_ONCE = 1_000
 
 _BEGIN = text("""
-INSERT INTO deletions (id, tenant_id, kind, target, jobs, keys, settles_at)
-VALUES (:id, :tenant, :kind, :target, :jobs, :keys,
+INSERT INTO deletions (id, tenant_id, kind, target, jobs, keys, rows, settles_at)
+VALUES (:id, :tenant, :kind, :target, :jobs, :keys, CAST(:rows AS jsonb),
         greatest(clock_timestamp(), CAST(:since AS timestamptz) + make_interval(secs => :grace)))
     ON CONFLICT (target, kind) WHERE completed_at IS NULL DO NOTHING
 RETURNING id
@@ -82,11 +84,6 @@ DELETE FROM artifacts
 RETURNING storage_key
 """)
 
-_COUNT = text("""
-UPDATE deletions SET rows = jsonb_build_object(CAST(:table AS text), CAST(:rows AS int))
- WHERE id = :id
-""")
-
 _DISABLE = text("""
 UPDATE tenants SET disabled_at = coalesce(disabled_at, clock_timestamp()) WHERE id = :tenant
 """)
@@ -130,11 +127,10 @@ def request_job_deletion(
     values = {"tenant": tenant_id, "jobs": jobs, "limit": AT_ONCE}
     keys = list(connection.execute(_ARTIFACTS, values).scalars())
     begun = _begin(
-        connection, tenant_id, "job", job_id, jobs=jobs,
+        connection, tenant_id, "job", job_id, jobs=jobs, rows={"artifacts": len(keys)},
         since=found.ended_at, grace_seconds=grace_seconds,
     )  # fmt: skip
     record_keys(connection, begun, tenant_id, keys)
-    _count(connection, begun, "artifacts", len(keys))
     return Deleted(begun, tuple(keys))
 
 
@@ -173,11 +169,10 @@ def request_artifact_deletion(
     gone = connection.execute(_WITH_ITS_OWN, values | {"job": found.job_id})
     keys = list(gone.scalars())
     begun = _begin(
-        connection, tenant_id, "artifact", artifact_id, keys=keys,
+        connection, tenant_id, "artifact", artifact_id, keys=keys, rows={"artifacts": len(keys)},
         since=found.ended_at, grace_seconds=grace_seconds,
     )  # fmt: skip
     record_keys(connection, begun, tenant_id, keys)
-    _count(connection, begun, "artifacts", len(keys))
     return Deleted(begun, tuple(keys))
 
 
@@ -221,9 +216,8 @@ def _delete_archived(connection: Connection, tenant_id: str, job_id: str) -> Del
     if not gone:
         raise NotFound("there is no such job")
     # Its files and rows are gone but for what the cleaner has not come to yet.
-    begun = _begin(connection, tenant_id, "job", job_id, jobs=[job_id])
-    _count(connection, begun, "archived_jobs", gone)
-    return Deleted(begun)
+    rows = {"archived_jobs": gone}
+    return Deleted(_begin(connection, tenant_id, "job", job_id, jobs=[job_id], rows=rows))
 
 
 def _check_unused(connection: Connection, tenant_id: str, jobs: Sequence[str]) -> None:
@@ -250,6 +244,7 @@ def _begin(
     *,
     jobs: Sequence[str] = (),
     keys: Sequence[str] = (),
+    rows: Mapping[str, int] = MappingProxyType({}),
     since: str | None = None,
     grace_seconds: float = 0.0,
 ) -> str:
@@ -260,6 +255,7 @@ def _begin(
         "target": target,
         "jobs": list(jobs),
         "keys": list(keys),
+        "rows": json.dumps({table: number for table, number in rows.items() if number}),
         "since": since,
         "grace": grace_seconds,
     }
@@ -275,8 +271,3 @@ def _pending(connection: Connection, tenant_id: str, kind: str, target: str) -> 
     values = {"tenant": tenant_id, "kind": kind, "target": target}
     found: str | None = connection.execute(_PENDING, values).scalar()
     return found
-
-
-def _count(connection: Connection, deletion_id: str, table: str, rows: int) -> None:
-    if rows:
-        connection.execute(_COUNT, {"id": deletion_id, "table": table, "rows": rows})

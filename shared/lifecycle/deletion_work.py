@@ -1,5 +1,5 @@
-"""Carrying deletions out: leased by moving ``due_at`` into the future, in steps that may be repeated
-after any of them, by anybody. A record is complete when nothing was left to do."""
+"""Carrying deletions out: leased by moving ``due_at`` into the future, in steps that anybody may
+repeat after any of them. A record is complete when nothing was left to do."""
 
 from __future__ import annotations
 

@@ -214,8 +214,6 @@ def finish_production_estimate(
     if shard is None:
         return already(connection, session_id, held, ShardState.SUCCEEDED, sha256)
     connection.execute(_FOUND, {"job": shard.job_id, **asdict(size)})
-    connection.execute(
-        _END_ESTIMATE, {"job": shard.job_id, "lines": size.lines, "result": result}
-    )
+    connection.execute(_END_ESTIMATE, {"job": shard.job_id, "lines": size.lines, "result": result})
     announce(connection, shard.job_id, f"{KIND}.completed")
     return True

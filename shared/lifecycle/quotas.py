@@ -17,10 +17,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from shared.db.stored_bytes import stored_bytes
 from shared.db.usage import SPENT
+from shared.errors import QuotaExceeded
 from shared.lifecycle.usage import priced
 from shared.quotas import OPEN_ENDED, Limits, Reservation, Standing, judge, most_cost, of_body
-from shared.states import ShardState, Stage, open_states, sql_list
+from shared.quotas.limits import OF_WORK
+from shared.states import OPEN_JOB, ShardState, Stage, open_states, sql_list
+
+BIND_WORK = " OR ".join(f"l.{name} IS NOT NULL" for name in OF_WORK)
+"""Whether the row ``l`` of ``tenant_limits`` has a limit that accepted work counts for."""
 
 _OPEN = sql_list(open_states(ShardState))
 
@@ -45,6 +51,15 @@ INSERT INTO reservations (shard_id, tenant_id, rows, tokens, cost)
 SELECT d.id, :tenant, d.rows, d.tokens, d.cost
   FROM unnest(CAST(:ids AS bigint[]), CAST(:rows AS bigint[]), CAST(:tokens AS bigint[]),
               CAST(:costs AS bigint[])) AS d (id, rows, tokens, cost)
+""")
+
+_RESERVE_OPEN = text(f"""
+INSERT INTO reservations (shard_id, tenant_id, rows, tokens, cost)
+SELECT s.id, s.tenant_id, s.row_count, 0, 0
+  FROM jobs j JOIN shards s ON s.job_id = j.id
+ WHERE j.tenant_id = :tenant AND j.state IN ({OPEN_JOB}) AND s.state IN ({_OPEN})
+   AND s.stage IN ('generate', 'step', 'train')
+    ON CONFLICT (shard_id) DO NOTHING
 """)
 
 _LET_GO = text(f"""
@@ -92,6 +107,27 @@ def hold(
         },
     )
     judge(limits, standing_of(connection, tenant_id), sum(asked, Reservation()))
+
+
+def hold_open(connection: Connection, tenant_id: str) -> None:
+    """Counts the rows of work that was accepted before the tenant had limits. What it consumes
+    counts once it has ended."""
+    limits = limits_of(connection, tenant_id)
+    if limits is not None and limits.bind_work:
+        connection.execute(_RESERVE_OPEN, {"tenant": tenant_id})
+
+
+def hold_bytes(connection: Connection, tenant_id: str) -> None:
+    """For a transaction that has just added to what the tenant stores. Raises QuotaExceeded when
+    that is too much now: roll back, and remove the object."""
+    limits = limits_of(connection, tenant_id)
+    if limits is None or limits.stored_bytes is None:
+        return
+    if stored_bytes(connection, tenant_id) > limits.stored_bytes:
+        raise QuotaExceeded(
+            f"the tenant's quota 'stored_bytes' is {limits.stored_bytes}: delete files first",
+            param="stored_bytes",
+        )
 
 
 def limits_of(connection: Connection, tenant_id: str) -> Limits | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
-from shared.errors import ModelNotFound
+from shared.errors import ModelNotFound, PressrunError
 from shared.lifecycle.fence import FENCE, Held, count_zombies
 from shared.lifecycle.quotas import hold
 from shared.sharding import Slice
@@ -84,7 +84,7 @@ SELECT j.id, j.tenant_id, m.id FROM jobs j, unnest(CAST(:models AS text[])) AS m
 _REJECT = text(f"""
 WITH job AS (
     UPDATE jobs j SET state = 'failed', shards_open = 0, errors = CAST(:errors AS json),
-           error_code = 'invalid_input_file', error_message = :message,
+           error_code = :code, error_message = :message,
            version = version + 1, ended_at = clock_timestamp()
      WHERE j.id = :job AND {guard("j.state", JobState.FAILED)} RETURNING j.id, j.tenant_id)
 INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'batch.failed' FROM job
@@ -118,11 +118,13 @@ def finish_validation(
     *,
     slices: Sequence[Slice],
     models: Mapping[str, str] = MappingProxyType({}),
+    needed: Collection[str] = (),
     model: str | None = None,
 ) -> bool:
     """Opens a valid batch for generation, each slice in its pool; False means this worker is a
     zombie. ``models`` are those that hold the aliases which its rows name, by alias: from here on
-    they are what the batch's rows mean by these names. ``model`` is the one that all rows name.
+    they are what the batch's rows mean by these names. ``needed`` are models that jobs made and
+    rows name, by whatever name: they stay as well. ``model`` is the one that all rows name.
 
     Raises ModelNotFound when one of them was deleted since: validate again. Raises QuotaExceeded or
     BudgetExceeded when the tenant may not have all of the rows.
@@ -151,21 +153,26 @@ def finish_validation(
     values = {"job": job_id, "shards": len(slices), "rows": rows, "model": model}
     tenant_id = connection.execute(_BEGIN_GENERATING, values).scalar_one()
     if models:
-        _keep_models(connection, job_id, models)
+        _note_aliases(connection, job_id, models)
+    if models or needed:
+        _keep_models(connection, job_id, {*models.values(), *needed})
     held_for = {part.ordinal: part.reserved for part in slices}
     hold(connection, tenant_id, [job_id], held_for)
     return True
 
 
-def _keep_models(connection: Connection, job_id: str, models: Mapping[str, str]) -> None:
-    """They stay until the batch has ended, whoever holds the aliases by then."""
+def _note_aliases(connection: Connection, job_id: str, models: Mapping[str, str]) -> None:
     detail = connection.execute(_READ_DETAIL, {"job": job_id}).scalar_one()
     detail["models"] = dict(models)
     connection.execute(_WRITE_DETAIL, {"job": job_id, "detail": json.dumps(detail)})
-    needed = {"job": job_id, "models": sorted(set(models.values()))}
-    if len(connection.execute(_HOLD_MODELS, needed).all()) < len(needed["models"]):
-        raise ModelNotFound("a model that held an alias of the batch was deleted")
-    connection.execute(_NEED_MODELS, needed)
+
+
+def _keep_models(connection: Connection, job_id: str, models: Collection[str]) -> None:
+    """They stay until the batch has ended, whoever holds the aliases by then."""
+    values = {"job": job_id, "models": sorted(models)}
+    if len(connection.execute(_HOLD_MODELS, values).all()) < len(models):
+        raise ModelNotFound("a model that rows of the batch name was deleted")
+    connection.execute(_NEED_MODELS, values)
 
 
 def _int_array(numbers: Sequence[int] | None) -> str | None:
@@ -180,8 +187,10 @@ def reject_batch(
     *,
     errors: Sequence[BadLine],
     bad_lines: int,
+    refusal: PressrunError | None = None,
 ) -> bool:
-    """Fails a batch whose input is not valid; ``errors`` may be the first of ``bad_lines``."""
+    """Fails a batch whose input is not valid; ``errors`` may be the first of ``bad_lines``. With a
+    ``refusal``, of one that is valid and more than its tenant may have."""
     job_id = _close_shard(connection, session_id, held, sha256=None)
     if job_id is None:
         return _already_closed(connection, session_id, held, sha256=None)
@@ -191,7 +200,10 @@ def reject_batch(
         {
             "job": job_id,
             "errors": json.dumps([asdict(error) for error in errors]),
-            "message": f"the input file was rejected: {found}",
+            "code": "invalid_input_file" if refusal is None else refusal.code,
+            "message": f"the input file was rejected: {found}"
+            if refusal is None
+            else refusal.message,
         },
     )
     return True

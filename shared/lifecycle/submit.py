@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
-from shared.lifecycle.quotas import hold
+from shared.lifecycle.quotas import BIND_WORK, hold
 from shared.lifecycle.steps import add_steps
 from shared.lifecycle.used_keys import Idempotency, remember
 from shared.pools import UPKEEP
@@ -36,7 +36,7 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 need to wait for a dispatcher."""
 
 # Tenants with limits take another way: see ``submit_generations``.
-_GENERATIONS = text("""
+_GENERATIONS = text(f"""
 WITH asked AS (
     SELECT * FROM unnest(
         CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
@@ -50,7 +50,8 @@ WITH asked AS (
 ), new AS (
     SELECT * FROM asked
      WHERE CAST(:held AS boolean) OR NOT EXISTS (
-         SELECT 1 FROM tenant_limits WHERE tenant_id = ANY(CAST(:tenants AS text[])))
+         SELECT 1 FROM tenant_limits l WHERE l.tenant_id = ANY(CAST(:tenants AS text[]))
+            AND ({BIND_WORK}))
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at, client_id,
@@ -154,9 +155,7 @@ def submit_unlimited_generations(
     return _add(connection, new, window=window, held=False)
 
 
-def _add(
-    connection: Connection, new: Sequence[NewGeneration], *, window: int, held: bool
-) -> bool:
+def _add(connection: Connection, new: Sequence[NewGeneration], *, window: int, held: bool) -> bool:
     """Whether they were added: without ``held``, only if none of the tenants has limits."""
     added = connection.execute(
         _GENERATIONS,

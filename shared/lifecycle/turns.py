@@ -9,7 +9,7 @@ Locks come in this order: caps, shards (skipping), shares by pool and tenant, jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START
 
 MOST_TENANTS = 64
 """Of those that wait, the ones with the least virtual time are looked at."""
-MOST_SHARDS = 512
+MOST_SHARDS = 256
 """That are looked at, shared out among them."""
 LEAST_DEPTH = 8
+MOST_DEPTH = 96
+"""Of one tenant."""
 
 # A loose index scan: one probe per tenant that waits, however many shards each has.
 _LINE = text("""
@@ -56,13 +58,17 @@ WITH RECURSIVE waiting (tenant_id) AS (
      WHERE t.max_running_shards IS NULL OR t.max_running_shards > coalesce(running.n, 0)
      ORDER BY start, t.id LIMIT :most_tenants
 ), sized AS (
-    SELECT turn.*, greatest(:least_depth, :most_shards / least(tenants, :most_tenants)) AS depth
+    SELECT turn.*, least(:most_depth, greatest(
+               :least_depth, :most_shards / least(tenants, :most_tenants))) AS depth
       FROM turn
 )
 SELECT z.tenant_id, z.weight, z.start, z.pool_time, z.served, z.room, z.claims, z.depth,
-       EXISTS (SELECT 1 FROM shards q WHERE q.pool = :pool AND q.tenant_id = z.tenant_id
-                  AND q.state = 'queued' AND q.blocked_n = 0) AS queued,
-       n.id, n.row_count, n.work, n.model, n.priority, n.ready_seq
+       (SELECT true FROM shards q WHERE q.pool = :pool AND q.tenant_id = z.tenant_id
+           AND q.state = 'queued' AND q.blocked_n = 0
+         ORDER BY q.priority, q.id LIMIT 1) IS NOT NULL AS queued,
+       n.id, n.row_count, n.work, n.model, n.priority, n.ready_seq,
+       n.model IN (SELECT model FROM shards WHERE state = 'running' AND pool = :pool
+                      AND model IS NOT NULL) AS in_use
   FROM sized z CROSS JOIN LATERAL (
        SELECT s.id, s.row_count, coalesce(nullif(s.expected_seconds, 0), s.row_count, 1) AS work,
               s.model, s.priority, s.ready_seq
@@ -130,6 +136,8 @@ class LineUp:
 
     tenants: Sequence[InLine]
     pool_time: float
+    in_use: Collection[str]
+    """Models of shards that run in the pool, and are waited for."""
     claims: Mapping[str, float]
     """Of tenants with a cap: how often somebody has claimed from them."""
 
@@ -143,6 +151,7 @@ def read_line(connection: Connection, pool: str) -> LineUp:
             "most_tenants": MOST_TENANTS,
             "most_shards": MOST_SHARDS,
             "least_depth": LEAST_DEPTH,
+            "most_depth": MOST_DEPTH,
         },
     ).all()
     grouped: dict[str, list[Row[Any]]] = {}
@@ -151,6 +160,7 @@ def read_line(connection: Connection, pool: str) -> LineUp:
     return LineUp(
         [_in_line(members) for members in grouped.values()],
         rows[0].pool_time if rows else 0.0,
+        {row.model for row in rows if row.in_use},
         {row.tenant_id: row.claims for row in rows if row.claims is not None},
     )
 

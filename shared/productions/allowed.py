@@ -6,6 +6,7 @@ cost follows from its size and from the row.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +54,10 @@ _NAMED: dict[type[nodes.Node], str] = {
 class NotAllowed(Exception):
     """The message is for the tenant; ``line`` counts from 1 in the text that was read."""
 
-    def __init__(self, message: str, line: int) -> None:
+    def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
         self.message = message
-        self.line = line
+        self.line = line or 1  # some of Jinja's nodes have none
 
 
 @dataclass(slots=True)
@@ -121,6 +122,9 @@ def _check_name(node: nodes.Name, *, whole: bool) -> None:
     """``whole`` is a name without a dot or bracket behind it."""
     if node.name.startswith("_"):
         raise NotAllowed(f"the name '{node.name[:80]}' begins with '_'", node.lineno)
+    if unicodedata.normalize("NFKC", node.name) != node.name:
+        how = f'row["{node.name[:80]}"]'
+        raise NotAllowed(f"write {how} for a name with such signs", node.lineno)
     if whole:
         _check_bare(node)
 

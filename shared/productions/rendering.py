@@ -32,8 +32,13 @@ class Renderer:
     """Renders one template. Holds nothing between calls; may be used by several threads."""
 
     def __init__(self, template: Template) -> None:
+        """Raises RowRefused for an example that can't be rendered."""
         self._template = template
         self._columns = template.columns()
+        body = template.texts[BODY]
+        same = not (body.uses_audience or body.uses_sources)
+        # Examples that look alike for every item are rendered once.
+        self._examples = self._shown(template.head.examples, None, ()) if same else None
 
     def messages(
         self,
@@ -54,10 +59,10 @@ class Renderer:
         prompt, system = self._prompts(step)
         messages = [] if system is None else [_message("system", system.render(values))]
         if step is None:
-            for example in (*self._template.head.examples, *examples):
-                shown = self._values(example.input, audience, sources)
-                messages.append(_message("user", prompt.render(shown)))
-                messages.append(_message("assistant", example.output))
+            own = self._examples
+            if own is None:
+                own = self._shown(self._template.head.examples, audience, sources)
+            messages += [*own, *self._shown(examples, audience, sources)]
         messages.append(_message("user", prompt.render(values)))
         if not messages[-1]["content"]:
             raise RowRefused("prompt_empty", "nothing is left of the prompt for this row")
@@ -91,6 +96,20 @@ class Renderer:
         return "\n".join(
             text_of(row.get(column)) for column in sorted(body.columns - steps)
         ).strip()
+
+    def _shown(
+        self,
+        examples: Sequence[Example],
+        audience: Mapping[str, Any] | None,
+        sources: Sequence[Source],
+    ) -> list[dict[str, str]]:
+        """Questions and answers of few-shot examples."""
+        body, messages = self._template.texts[BODY], list[dict[str, str]]()
+        for example in examples:
+            values = self._values(example.input, audience, sources)
+            messages.append(_message("user", body.render(values)))
+            messages.append(_message("assistant", example.output))
+        return messages
 
     def _prompts(self, step: str | None) -> tuple[Text, Text | None]:
         texts = self._template.texts

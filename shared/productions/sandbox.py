@@ -27,7 +27,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from shared.productions.allowed import AUDIENCE, LOOP, LOOP_PARTS, ROW, SOURCES, NotAllowed, check
 from shared.productions.filters import FILTERS, TESTS, Filter, TooLarge, text_of
 
-MOST_WORK = 1_000_000
+MOST_WORK = 250_000
 """Of one rendering: an expression is one, and so are 64 characters that one looks at."""
 MOST_RENDERED = 1_000_000
 """Characters of one rendered text."""
@@ -220,7 +220,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _weigh(tree: nodes.Template) -> None:
-    """Has loops and comparisons ask the budget first, by filters that no text can name."""
+    """Has loops, comparisons and slices ask the budget first, by filters that no text can name."""
     todo: list[nodes.Node] = [tree]
     while todo:
         node = todo.pop()
@@ -232,6 +232,8 @@ def _weigh(tree: nodes.Template) -> None:
             node.expr = _through(_WEIGHED, node.expr, [])
             for operand in node.ops:
                 operand.expr = _through(_WEIGHED, operand.expr, [])
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+            node.node = _through(_WEIGHED, node.node, [])
 
 
 def _through(name: str, node: Any, arguments: list[nodes.Expr]) -> nodes.Filter:

@@ -73,6 +73,8 @@ def check_schema(schema: dict[str, Any], name: str, line: int) -> None:
         if message.endswith('is not a "regex"'):
             message += " that is taken: no look-around, no back-references, not too large"
         raise refused(line, f"{where}: {message}", f"template.{where}") from None
+    except RecursionError:
+        raise refused(line, f"{name}: it is nested too deeply", f"template.{name}") from None
     except (ValueError, TypeError) as error:
         raise refused(line, f"{name}: {str(error)[:300]}", f"template.{name}") from None
 
@@ -91,7 +93,7 @@ def _check_bounds(schema: dict[str, Any]) -> None:
         raise _Bad("it is not JSON", []) from None
     if size > MOST_BYTES:
         raise _Bad(f"a schema has at most {MOST_BYTES} bytes", [])
-    if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
+    if schema.get("$schema", _DIALECT) not in (_DIALECT, f"{_DIALECT}#"):
         raise _Bad(f"only {_DIALECT} is known", ["$schema"])
     _Walk(schema).weight(schema, [], ())
 
@@ -131,19 +133,24 @@ class _Walk:
             raise _Bad("a reference begins with '#/': nothing is fetched", path)
         if target in inside:
             raise _Bad("a schema can't refer to itself", path)
+        if len(inside) >= MOST_DEPTH:
+            raise _Bad(f"references lead to references more than {MOST_DEPTH} times", path)
         if target not in self._known:
-            found = self._found(target, path)
-            self._known[target] = self.weight(found, path, (*inside, target))
+            found, there = self._found(target, path)
+            self._known[target] = self.weight(found, there, (*inside, target))
         return self._known[target]
 
-    def _found(self, target: str, path: list[str | int]) -> Any:
+    def _found(self, target: str, path: list[str | int]) -> tuple[Any, list[str | int]]:
+        """The part that a reference is to, and its path."""
         found: Any = self._root
+        there: list[str | int] = []
         for part in target[2:].split("/"):
             key = part.replace("~1", "/").replace("~0", "~")
+            there.append(key)
             if not isinstance(found, dict) or key not in found:
                 raise _Bad(f"there is no '{target[:80]}'", path)
             found = found[key]
-        return found
+        return found, there
 
 
 def _parts(key: str, value: Any, path: list[str | int]) -> Iterator[tuple[Any, list[str | int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from shared.specs.common import MAX_CHOICES, MAX_NEW_TOKENS
 
@@ -17,6 +17,8 @@ MOST_PHRASES = 100
 MOST_FILES = 16
 LEAST_SIMILARITY = 0.5
 """Below it nearly everything is a near-duplicate of something."""
+AUDIENCE_LIST, AUDIENCE_FILE = "<list>", "<file>"
+"""What pydantic calls the two ways to give audiences, in the paths of its errors."""
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -114,6 +116,10 @@ class AudienceFile(_Part):
     file: Name
 
 
+def _audiences_as(value: Any) -> str:
+    return AUDIENCE_LIST if isinstance(value, list) else AUDIENCE_FILE
+
+
 class Documents(_Part):
     """What is looked up for each item."""
 
@@ -152,7 +158,14 @@ class TemplateHead(_Part):
     sampling: Sampling = Sampling()
     steps: Annotated[list[Step], Field(max_length=MOST_STEPS)] = []
     audiences: (
-        Annotated[list[Cells], Field(min_length=1, max_length=MOST_AUDIENCES)] | AudienceFile | None
+        Annotated[
+            Annotated[
+                list[Cells], Field(min_length=1, max_length=MOST_AUDIENCES), Tag(AUDIENCE_LIST)
+            ]
+            | Annotated[AudienceFile, Tag(AUDIENCE_FILE)],
+            Discriminator(_audiences_as),
+        ]
+        | None
     ) = None
     documents: Documents | None = None
     task: Task | None = None

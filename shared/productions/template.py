@@ -15,9 +15,9 @@ from shared.productions.head import Head, Path, read_head, refused
 from shared.productions.languages import LANGUAGES
 from shared.productions.outcomes import output_columns
 from shared.productions.presets import with_preset
-from shared.productions.sandbox import Text
+from shared.productions.sandbox import RowRefused, Text
 from shared.productions.schemas import check_schema
-from shared.productions.specs import AudienceFile, TemplateHead
+from shared.productions.specs import AUDIENCE_FILE, AUDIENCE_LIST, TemplateHead
 
 MOST_BYTES = 262_144
 BODY = "body"
@@ -203,6 +203,20 @@ def _check_examples(template: Template, found: Head) -> None:
             line = found.line_of(("examples", at, "input"))
             message = f"examples[{at}].input: it has no '{missing[0]}', which the body uses"
             raise refused(line, message, f"template.examples[{at}].input")
+        if example.output.strip() == "":
+            line = found.line_of(("examples", at, "output"))
+            message = f"examples[{at}].output: it is empty"
+            raise refused(line, message, f"template.examples[{at}].output")
+    body = template.texts[BODY]
+    if body.uses_audience or body.uses_sources:
+        return  # what they look like depends on the item
+    for at, example in enumerate(template.head.examples):
+        try:
+            body.render(example.input)
+        except RowRefused as error:
+            line = found.line_of(("examples", at, "input"))
+            message = f"examples[{at}].input: {error.message}"
+            raise refused(line, message, f"template.examples[{at}].input") from None
 
 
 def _check_audiences(template: Template, audiences: list[dict[str, Any]]) -> None:
@@ -216,14 +230,9 @@ def _check_audiences(template: Template, audiences: list[dict[str, Any]]) -> Non
         seen.add(name)
 
 
-_UNIONS = (AudienceFile.__name__, "list[dict[str,any]]")
-
-
 def _of_the_head(error: ValidationError, found: Head) -> InvalidRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = tuple(
-        part for part in first["loc"] if not (isinstance(part, str) and part.startswith(_UNIONS))
-    )
+    path = tuple(part for part in first["loc"] if part not in (AUDIENCE_LIST, AUDIENCE_FILE))
     name, line = _named(path), found.line_of(path)
     param = f"template.{name}" if name else "template"
     if first["type"] == "extra_forbidden":

@@ -18,6 +18,8 @@ class Limits(NamedTuple):
     request_burst: int | None = None
     queued_rows: int | None = None
     """Accepted and not ended, whether they wait or run."""
+    running_shards: int | None = None
+    """At a time, in all pools; claims look at it."""
     stored_bytes: int | None = None
     daily_tokens: int | None = None
     """Read and generated, in a day of UTC."""
@@ -29,16 +31,17 @@ class Limits(NamedTuple):
     @property
     def bind_work(self) -> bool:
         """Whether there is a limit that accepted work counts for."""
-        return any(
-            limit is not None
-            for limit in (
-                self.queued_rows,
-                self.daily_tokens,
-                self.daily_compute_seconds,
-                self.daily_budget,
-                self.monthly_budget,
-            )
-        )
+        return any(getattr(self, name) is not None for name in OF_WORK)
+
+
+OF_WORK = (
+    "queued_rows",
+    "daily_tokens",
+    "daily_compute_seconds",
+    "daily_budget",
+    "monthly_budget",
+)
+"""The limits that accepted work counts for."""
 
 
 class Standing(NamedTuple):

@@ -30,6 +30,8 @@ class ProductionSpec(BaseModel):
 
     template: str
     data_format: DataFormat
+    audience_format: DataFormat | None = None
+    """Of the file of audiences, where the template names one."""
     output_format: OutputFormat
     models: tuple[str, ...]
     """Names of those whose candidates compete, in the order of their numbers."""

@@ -98,7 +98,8 @@ class LocalStore:
         return deleted
 
     def keys(self, prefix: str, *, limit: int) -> list[str]:
-        top, found = self._root / folder_of(prefix), []
+        top = self._root / folder_of(prefix)
+        found: list[str] = []
         with _mapped_errors("list"):
             for folder, _, names in os.walk(top, onerror=_raise_unless_absent):
                 for name in names:

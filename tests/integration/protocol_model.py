@@ -159,6 +159,7 @@ class Model:
                 max_shards=limit - len(taken) + SPARE,
                 max_rows=100_000,
                 loaded={s.model for s in taken if s.model},
+                in_use={s.model for s in self._of(pool) if s.state == "running" and s.model},
             )
             for pick in choice.picks[: limit - len(taken)]:
                 taken += self._take(session, [self.shards[pick.shard.shard_id]])

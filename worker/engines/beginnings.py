@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def families(prompts: Sequence[Tokens], seen: Sequence[Tokens] = ()) -> list[Fam
     """
     every = [tuple(prompt) for prompt in (*prompts, *seen)]
     order = sorted(range(len(every)), key=every.__getitem__)
-    common = [agreeing(every[one], every[two]) for one, two in zip(order, order[1:], strict=False)]
+    common = [agreeing(every[one], every[two]) for one, two in itertools.pairwise(order)]
     found: list[Family] = []
     waiting = [(0, len(order), 0)]
     while waiting:
@@ -58,7 +59,7 @@ def _runs(common: Sequence[int], first: int, end: int, shared: int) -> list[tupl
     """The runs of [first, end) whose neighbours have more than ``shared`` tokens in common."""
     cuts = [place + 1 for place in range(first, end - 1) if common[place] <= shared]
     edges = [first, *cuts, end]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def _family(shared: int, members: list[int], uses: int, every: Sequence[tuple[int, ...]]) -> Family:

@@ -16,6 +16,7 @@ from shared.db.aliases import held_aliases
 from shared.db.models import Model, list_models
 from shared.db.session import autocommit
 from shared.db.shards import slices_of
+from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.ids import new_file_id
 from shared.lifecycle import BadLine, Claim, NewFile
 from shared.storage.base import Store, StoredObject
@@ -101,17 +102,22 @@ class BatchStages:
 
     def _open(self, chore: Chore, verdict: Verdict) -> None:
         claim = chore.claim
-        self._ends.commit(
-            chore,
-            lambda connection: lifecycle.finish_validation(
-                connection,
-                chore.session_id,
-                claim.held,
-                slices=verdict.slices,
-                models=verdict.models,
-                model=verdict.demand.model,
-            ),
-        )
+        try:
+            self._ends.commit(
+                chore,
+                lambda connection: lifecycle.finish_validation(
+                    connection,
+                    chore.session_id,
+                    claim.held,
+                    slices=verdict.slices,
+                    models=verdict.models,
+                    needed=verdict.tuned,
+                    model=verdict.demand.model,
+                ),
+            )
+        except (QuotaExceeded, BudgetExceeded) as error:
+            self._refuse(chore, error)
+            return
         log.info("batch_validated", job=claim.job_id, rows=verdict.rows, slices=len(verdict.slices))
         self._ring(verdict.pools)
 
@@ -124,6 +130,21 @@ class BatchStages:
                 chore.claim.held,
                 errors=errors,
                 bad_lines=bad_lines,
+            ),
+        )
+
+    def _refuse(self, chore: Chore, error: PressrunError) -> None:
+        """Fails a batch that is good, and more than the tenant may have; nothing of it has run."""
+        why = [BadLine(error.code, error.message, param=error.param)]
+        self._ends.commit(
+            chore,
+            lambda connection: lifecycle.reject_batch(
+                connection,
+                chore.session_id,
+                chore.claim.held,
+                errors=why,
+                bad_lines=0,
+                refusal=error,
             ),
         )
 

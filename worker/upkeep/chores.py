@@ -21,6 +21,7 @@ from shared.doorbell import Ringer
 from shared.lifecycle import Claim, GenerationEnd, Held, ReleaseReason, Watched
 from shared.plans import BUNDLE
 from shared.pools import UPKEEP
+from shared.specs.productions import KIND as PRODUCTION
 from shared.specs.uploads import KIND as JOIN
 from shared.states import ShardState, Stage
 from shared.storage.base import Store
@@ -33,6 +34,9 @@ from worker.upkeep.bundle import make_bundle
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.imports.chore import IMPORT, ModelImports
 from worker.upkeep.joining import Joins
+from worker.upkeep.productions.checking import Limits
+from worker.upkeep.productions.chore import Productions
+from worker.upkeep.productions.validating import Validation
 from worker.upkeep.sweeps import Sweeps
 from worker.upkeep.tuning_data import TuningData
 from worker.upkeep.unfolding import collect, unfold
@@ -88,7 +92,17 @@ class UpkeepChores:
             limits=DataLimits(line_bytes=max_line_bytes, rows=max_rows, reported=max_reported),
             scratch=scratch,
         )
+        production = (
+            database,
+            store,
+            self._ends,
+            ringer,
+            Limits(candidates=max_rows, line_bytes=max_line_bytes, reported=max_reported),
+            scratch,
+        )
+        self._productions = Productions(*production)
         self._firsts = {
+            PRODUCTION: Validation(*production).run,
             FINE_TUNE: self._tuning_data.run,
             IMPORT: ModelImports(database, store, self._ends, scratch=scratch).run,
             JOIN: Joins(database, store, self._ends).run,
@@ -155,6 +169,8 @@ class UpkeepChores:
                 self._bundle(chore)
             case Stage.SWEEP:
                 self._sweeps.run(chore)
+            case Stage.PRODUCE:
+                self._productions.run(chore)
             case Stage.ASSEMBLE:
                 self._batches.assemble(chore)
             case stage:

@@ -31,6 +31,9 @@ log = structlog.get_logger()
 MOST_REFUSALS = 3
 """Objects that the store may refuse before a pass leaves the rest to the next one."""
 
+MOST_ROUNDS = 20
+"""Of expired files, of which there may be very many at once: a policy became shorter."""
+
 T = TypeVar("T")
 
 
@@ -48,19 +51,26 @@ class Cleaner:
             retention.mark_spotless(connection)
             forget_deltas(connection)
         self._each(self._list(retention.uncleaned_jobs), self._clean_job)
-        self._each(self._list(retention.expired_files), self._delete_expired_file)
+        self._delete_expired_files()
         self._each(self._list(retention.deleted_models), self._delete_model)
         self._each(self._list(spent_uploads), self._clean_upload)
         with autocommit(self._database) as connection:
             retention.forget_old_keys(connection)
             retention.forget_old_sessions(connection)
 
+    def _delete_expired_files(self) -> None:
+        for _ in range(MOST_ROUNDS):
+            found = self._list(retention.expired_files)
+            if not self._each(found, self._delete_expired_file) or len(found) < retention.LIMIT:
+                return
+
     def _list(self, query: Callable[[Connection], list[T]]) -> list[T]:
         with autocommit(self._database) as connection:
             return query(connection)
 
     @staticmethod
-    def _each(items: list[T], clean: Callable[[T], None]) -> None:
+    def _each(items: list[T], clean: Callable[[T], None]) -> bool:
+        """Whether the store took all of it."""
         refusals = 0
         for item in items:
             try:
@@ -69,7 +79,8 @@ class Cleaner:
                 refusals += 1
                 log.warning("cleaning_postponed", code=error.code)
                 if refusals == MOST_REFUSALS:  # it is the store, not the object
-                    return
+                    break
+        return not refusals
 
     def _clean_job(self, job: retention.EndedJob) -> None:
         removed = 0

@@ -1,4 +1,4 @@
-"""Letting go of what tenants' policies say: a portion at a time, oldest first, every tenant's turn."""
+"""Letting go of what tenants' policies say: in portions, the oldest first, tenants taking turns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared.db import archive, old_outputs, policies, purging
-from shared.db.policies import Days, DueTenant
+from shared.db.policies import DueTenant
 from shared.db.retention import named_inputs
 from shared.db.session import autocommit
 from shared.errors import PressrunError
+from shared.retention import Days
 from shared.storage.base import Store
 from worker.outputs import job_prefix
 

@@ -5,6 +5,7 @@ and at the tables finds nothing, at a time at which nobody can be writing any mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -88,7 +89,7 @@ class Deletions:
         left = sum(self._empty(found, prefix) for prefix in prefixes)
         if held:
             return False
-        self._purge(found, lambda connection: purging.purge_jobs(connection, found.jobs, told=True))
+        self._purge(found, partial(purging.purge_jobs, jobs=found.jobs, told=True))
         self._purge_own_files(found, prefixes)
         return found.settled and not left
 
@@ -155,12 +156,12 @@ class Deletions:
                 jobs = purging.jobs_of_tenant(connection, tenant_id)
             if not jobs:
                 break
-            self._purge(found, lambda connection: purging.purge_jobs(connection, jobs, told=True))
+            self._purge(found, partial(purging.purge_jobs, jobs=jobs, told=True))
         with self._database.begin() as connection:
             circuits = purging.purge_circuits(connection, tenant_id)
             work.count_removed(connection, found.id, {"webhook_circuits": circuits})
         for table in purging.OF_TENANTS:
-            self._purge(found, lambda connection, table=table: _one_table(connection, table, found))
+            self._purge(found, partial(_one_table, table=table, tenant_id=tenant_id))
 
     # --- steps ------------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class Deletions:
 
 
 def _one_table(
-    connection: Connection, table: str, found: PendingDeletion
+    connection: Connection, *, table: str, tenant_id: str
 ) -> tuple[purging.Removed, bool]:
-    rows = purging.purge_tenant_table(connection, table, found.tenant_id)
+    rows = purging.purge_tenant_table(connection, table, tenant_id)
     return {table: rows}, rows < purging.AT_ONCE

@@ -14,6 +14,7 @@ from shared.db.files import FileRow, file_of_job
 from shared.db.models import get_model
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
+from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.ids import new_file_id
 from shared.lifecycle import NewFile, NewSweep
 from shared.pools import TRAIN, UPKEEP
@@ -22,7 +23,7 @@ from shared.specs.sweeps import Sweep
 from shared.storage.base import Store
 from worker.outputs import attempt_prefix
 from worker.tuning.data.card import FILENAME, MEDIA_TYPE, dataset_card
-from worker.tuning.data.estimate import estimate
+from worker.tuning.data.estimate import PRICE, estimate
 from worker.tuning.data.examine import examine
 from worker.tuning.data.examined import Examined
 from worker.tuning.data.limits import DataLimits
@@ -147,14 +148,35 @@ class TuningData:
                 connection, chore.session_id, held, found=found, card=card, sweep=sweep
             )
 
-        self._ends.commit(chore, commit)
+        try:
+            self._ends.commit(chore, commit)
+        except (QuotaExceeded, BudgetExceeded) as error:
+            self._refuse(chore, error)
+            return
         if not spec.dry_run:
             self._ringer.ring(TRAIN if spec.sweep is None else UPKEEP)
+
+    def _refuse(self, chore: Chore, error: PressrunError) -> None:
+        """Fails a job whose data are good, and that is more than the tenant may have."""
+        self._ends.commit(
+            chore,
+            lambda connection: lifecycle.fail_training(
+                connection,
+                chore.session_id,
+                chore.claim.held,
+                code=error.code,
+                message=error.message,
+                param=error.param,
+            ),
+        )
 
     def _estimate(self, tenant_id: str, spec: FineTuningSpec, examined: Examined) -> dict[str, Any]:
         with autocommit(self._database) as connection:
             model = get_model(connection, tenant_id, spec.model)
         settings = {} if model is None else model.settings
+        price = {} if model is None else model.detail.get("price") or {}
+        if price.get("training_per_million") is not None:
+            settings = settings | {PRICE: price["training_per_million"]}
         parameters = settings.get("parameters")
         known = isinstance(parameters, int) and not isinstance(parameters, bool) and parameters > 0
         size = parameters if known else None

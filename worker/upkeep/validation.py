@@ -48,6 +48,8 @@ class Verdict:
         self.rows = 0
         self.models: dict[str, str] = {}
         """The models that hold the aliases which rows name, by alias."""
+        self.tuned: set[str] = set()
+        """Models that jobs made and that rows name, by whatever name."""
 
     @property
     def pools(self) -> list[str]:
@@ -177,6 +179,8 @@ class BatchValidator:
         if model is None and not spec.model:
             raise ModerationNotConfigured(HINT, param="model")
         self._verdict.demand.add(url, model.id if model else spec.model, spec)
+        if model is not None and model.job_id is not None:
+            self._verdict.tuned.add(model.id)
         if is_planned(url, model.engine if model else ""):
             steps = self._planner(url, spec, self._names, str(line))
             reserved = self._reserving.graph(steps)

@@ -96,8 +96,7 @@ class Answers:
         one. Raises what the store raises."""
         self._line += 1
         while (
-            self._loaded < len(self._slices)
-            and self._slices[self._loaded].first_line <= self._line
+            self._loaded < len(self._slices) and self._slices[self._loaded].first_line <= self._line
         ):
             self._load(self._slices[self._loaded])
             self._loaded += 1

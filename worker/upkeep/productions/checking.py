@@ -62,6 +62,7 @@ class Checker:
         plan: Plan,
         first: Runner,
         limits: Limits,
+        *,
         interrupted: Callable[[], bool],
         see: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -135,11 +136,10 @@ class Checker:
     def _items(self, row: TableRow, audiences: list[dict[str, Any]]) -> Iterable[Item]:
         for number in range(self._plan.audiences):
             about = audiences[number] if audiences else None
-            records = [
-                Record.of(place) for place in self._plan.places(row.number)
-                if place.audience == number
-            ]  # fmt: skip
-            yield Item(row.number, number, row.values, about, records)
+            places = [each for each in self._plan.places(row.number) if each.audience == number]
+            if self._see is None:  # its other candidates get the same messages
+                places = places[:1]
+            yield Item(row.number, number, row.values, about, [Record.of(each) for each in places])
 
     def _check_size(self, row: TableRow, custom_id: str, body: dict[str, Any]) -> None:
         url = self._first.endpoint

@@ -43,9 +43,7 @@ class Audiences:
         return self.listed[number] if self.listed else None
 
 
-def fresh_items(
-    rows: Iterable[Numbered], audiences: Audiences, plan: Plan
-) -> Iterator[Item]:
+def fresh_items(rows: Iterable[Numbered], audiences: Audiences, plan: Plan) -> Iterator[Item]:
     """Every item of the data, with its candidates as nobody has asked for them."""
     for number, columns in rows:
         for (_, audience), places in groupby(plan.places(number), key=_item):
@@ -82,5 +80,3 @@ def last_words(rounds: Sequence[Iterator[Record]]) -> Iterator[Record]:
 def _last(tries: Sequence[Record]) -> Record:
     told = [one for one in tries if one.verdict != STOPPED]
     return told[-1] if told else tries[-1]
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,6 +18,7 @@ from shared.productions.rendering import Renderer
 from shared.productions.tables import TableKind, TableRefused
 from shared.productions.template import Template, parse_template
 from shared.specs.productions import ProductionSpec
+from shared.storage.base import Store
 from worker.tuning.data.source import Source
 from worker.upkeep.productions.data import open_table
 from worker.upkeep.productions.joining import Numbered
@@ -88,12 +89,19 @@ def seed_of_job(job_id: str) -> int:
     return int.from_bytes(sha256(job_id.encode()).digest()[:8]) >> (64 - SEED_BITS)
 
 
+def source_of(store: Store, key: str | None, kind: str) -> Source:
+    """A table of the tenant's. Raises what the store raises."""
+    if key is None:
+        raise AssertionError("a production's files stay for as long as it is open")
+    return Source(f"data.{kind}", store.size(key), lambda: store.read(key))
+
+
 @contextmanager
 def good_rows(source: Source, kind: str, scratch: Path | None) -> Iterator[Iterator[Numbered]]:
     """Rows of data that were found good."""
     table = open_table(source, kind=TableKind(kind), scratch=scratch)
 
-    def numbered() -> Iterator[Numbered]:
+    def numbered() -> Generator[Numbered]:
         for row in table.rows:
             if isinstance(row, BadLine):
                 raise TableRefused(row)
@@ -107,4 +115,3 @@ def good_rows(source: Source, kind: str, scratch: Path | None) -> Iterator[Itera
         close = getattr(table.rows, "close", None)
         if close is not None:
             close()
-

@@ -64,9 +64,7 @@ class Record(msgspec.Struct, array_like=True):
 
     def again(self) -> Record:
         """The candidate at the beginning of the next round."""
-        return Record(
-            self.row, self.audience, self.model, self.candidate, extras=dict(self.extras)
-        )
+        return Record(self.row, self.audience, self.model, self.candidate, extras=dict(self.extras))
 
 
 _encode = msgspec.json.Encoder().encode

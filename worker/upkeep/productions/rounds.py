@@ -166,9 +166,7 @@ class Passage:
             if record.verdict == REJECTED:
                 self._made.refusals[record.reason or ""] += 1
 
-    def _ask(
-        self, item: Item, asking: Runner, asked: LazyWriter, rows: LazyWriter
-    ) -> None:
+    def _ask(self, item: Item, asking: Runner, asked: LazyWriter, rows: LazyWriter) -> None:
         by_place = {str(record.place): record for record in item.records}
         for custom_id, body in asking.requests(item):
             line = {"custom_id": custom_id, "method": "POST", "url": asking.endpoint, "body": body}

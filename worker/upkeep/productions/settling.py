@@ -41,11 +41,7 @@ class Settler:
         for item in items:
             block.append(item)
             characters += _characters(item)
-            if (
-                self._known is None
-                or len(block) == BLOCK_ITEMS
-                or characters > BLOCK_CHARACTERS
-            ):
+            if self._known is None or len(block) == BLOCK_ITEMS or characters > BLOCK_CHARACTERS:
                 self._settle(block)
                 yield from block
                 block, characters = [], 0

@@ -1,0 +1,145 @@
+"""A look at what a production would ask for, of its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from api.production_requests import (
+    PreviewRequest,
+    Read,
+    files_of,
+    format_of,
+    hold_data,
+    hold_listed,
+    hold_models,
+    read_template,
+)
+from api.rendering import Object
+from api.services import Services
+from shared.db.files import FileRow
+from shared.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from shared.productions.rendering import Renderer
+    from shared.productions.tables import Table, TableRow
+
+MOST_SHOWN = 20
+"""Audiences of a file."""
+MOST_BYTES = 8 * 2**20
+"""Of the data, that are read to find the first rows."""
+
+
+def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object:
+    """The answer's body. Raises NotFound, ModelNotFound, InvalidRequest or a subclass that names
+    what is wrong, and what the store raises."""
+    from shared.productions.outcomes import output_columns
+    from shared.productions.rendering import Renderer
+
+    read = read_template(asked)
+    with services.transaction() as connection:
+        hold_models(connection, tenant_id, read)
+        file = hold_data(connection, tenant_id, asked.data_file_id)
+        listed = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
+    table = _table(services, file.storage_key, asked.data_format or format_of(file))
+    rows = _first_rows(table, asked.rows)
+    read.template.check_table(table.columns)
+    head = read.template.head
+    renderer = Renderer(read.template)
+    audiences = _audiences(services, read, listed)
+    return {
+        "object": "production.preview",
+        "columns": list(table.columns),
+        "output_columns": list(output_columns(head)),
+        "models": list(read.models),
+        "candidates": read.n * len(read.models),
+        "data": [_item(read, renderer, row, audience) for row in rows for audience in audiences],
+    }
+
+
+def _table(services: Services, key: str, data_format: str) -> Table:
+    """Raises InvalidRequest about the data."""
+    from shared.productions.tables import TableKind, TableRefused, read_table
+
+    if data_format == TableKind.PARQUET:
+        message = "Parquet is not read here: preview a CSV or JSONL, or run it with 'dry_run'"
+        raise InvalidRequest(message, param="data_format")
+    try:
+        return read_table(_beginning(services, key), TableKind(data_format))
+    except TableRefused as refused:
+        raise InvalidRequest(refused.bad.message, param="data_file_id") from None
+
+
+def _beginning(services: Services, key: str) -> Iterator[bytes]:
+    left = MOST_BYTES
+    for chunk in services.store.read(key):
+        yield chunk[:left]
+        left -= len(chunk)
+        if left <= 0:
+            raise InvalidRequest(
+                f"the first rows have more than {MOST_BYTES} bytes", param="data_file_id"
+            )
+
+
+def _first_rows(table: Table, count: int) -> list[TableRow]:
+    """Raises InvalidRequest for one that is bad."""
+    from shared.lifecycle import BadLine
+
+    rows: list[TableRow] = []
+    for row in islice(table.rows, count):
+        if isinstance(row, BadLine):
+            where = "" if row.line is None else f"line {row.line}: "
+            raise InvalidRequest(f"{where}{row.message}", param="data_file_id")
+        rows.append(row)
+    if not rows:
+        raise InvalidRequest("the data have no rows", param="data_file_id")
+    return rows
+
+
+def _audiences(
+    services: Services, read: Read, listed: Sequence[FileRow]
+) -> Sequence[dict[str, Any] | None]:
+    """Those of the template, or the first of the file that it names. Raises InvalidRequest."""
+    own = read.template.head.audiences
+    if isinstance(own, list):
+        return own
+    if not listed:
+        return [None]
+    rows = _first_rows(_table(services, listed[0].storage_key, format_of(listed[0])), MOST_SHOWN)
+    for at, row in enumerate(rows):
+        read.template.check_audience(row.values, f"audiences[{at}]")
+    return [row.values for row in rows]
+
+
+def _item(read: Read, renderer: Renderer, row: TableRow, audience: dict[str, Any] | None) -> Object:
+    from shared.productions.rendering import RowRefused
+
+    prompts: Sequence[Object] = []
+    error = None
+    try:
+        prompts = _prompts(read, renderer, row.values, audience)
+    except RowRefused as refused:
+        error = refused.message
+    return {
+        "row": row.number,
+        "audience": None if audience is None else audience["name"],
+        "columns": row.values,
+        "prompts": prompts,
+        "error": error,
+    }
+
+
+def _prompts(
+    read: Read, renderer: Renderer, columns: dict[str, Any], audience: dict[str, Any] | None
+) -> list[Object]:
+    """Raises RowRefused."""
+    steps: list[str | None] = [step.name for step in read.template.head.steps]
+    texts = {step: f"[{step}]" for step in steps if step is not None}
+    return [
+        {
+            "step": step,
+            "messages": renderer.messages(columns, step=step, audience=audience, texts=texts),
+        }
+        for step in [*steps, None]
+    ]

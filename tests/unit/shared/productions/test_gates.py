@@ -1,0 +1,114 @@
+"""Gates: what they refuse, and in which words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.productions.gates import Gates, Refusal, cited_sources, count_refusals
+from shared.productions.template import parse_template
+from shared.productions.words import jaccard, shingles, words_of
+
+ENGLISH = "This warm blanket is made of wool and keeps you comfortable all winter long."
+GERMAN = "Diese warme Decke ist aus Wolle und hält Sie den ganzen Winter lang angenehm warm."
+
+
+def gates(rules: str, more: str = "") -> Gates:
+    return Gates(parse_template(f"---\ngates: {{{rules}}}\n{more}\n---\n{{{{ name }}}}"))
+
+
+def refused(rules: str, text: str, name: str = "Lamp") -> str | None:
+    refusal = gates(rules).judge(text, {"name": name})
+    return None if refusal is None else refusal.gate
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "gate"),
+    [
+        ("", "x", None),
+        ("", " \n", "empty"),
+        ("min_words: 3", "one two", "min_words"),
+        ("min_words: 3", "one two three", None),
+        ("max_words: 2", "one two three", "max_words"),
+        ("max_words: 2", "don't well-known", None),
+        ("max_words: 3", "我喜欢茶", "max_words"),
+        ("min_chars: 5", " abc  ", "min_chars"),
+        ("max_chars: 5", "abcdef", "max_chars"),
+        ("required: [Lamp]", "a lamp.", None),
+        ("required: [Lamp]", "a lampshade", "required"),
+        ("required: ['{{ name }}']", "The LAMP!", None),
+        ("required: ['{{ name }}']", "The mug", "required"),
+        ("forbidden: [art]", "a party", None),
+        ("forbidden: [art]", "modern art.", "forbidden"),
+        ("forbidden: ['best  price']", "the Best\nprice ever", "forbidden"),
+        ("forbidden: ['!']", "Buy now!", "forbidden"),
+        ("forbidden: ['C++']", "in c++, too", "forbidden"),
+        ("forbidden: ['茶']", "我喜欢茶叶", "forbidden"),
+        ("language: en", ENGLISH, None),
+        ("language: de", GERMAN, None),
+        ("language: en", GERMAN, "language"),
+        ("language: de", "OK", None),
+    ],
+)
+def test_gates(rules: str, text: str, gate: str | None) -> None:
+    assert refused(rules, text) == gate
+
+
+def test_a_phrase_that_is_empty_for_a_row_asks_for_nothing() -> None:
+    assert refused("required: ['{{ name }}']", "The mug", name="") is None
+    assert refused("forbidden: ['{{ name }}']", "The mug", name="") is None
+
+
+def test_the_reason_is_a_sentence() -> None:
+    refusal = gates("max_words: 2").judge("one two three", {"name": "x"})
+    assert refusal == Refusal("max_words", "3 words, at most 2 are wanted")
+    assert refusal.reason == "max_words: 3 words, at most 2 are wanted"
+    assert count_refusals([refusal, refusal, Refusal("empty", "")]) == {"max_words": 2, "empty": 1}
+
+
+def test_a_schema_comes_first_and_the_others_look_at_its_texts() -> None:
+    judge = Gates(
+        parse_template(
+            "---\nschema:\n  type: object\n  required: [title, tags]\n"
+            "  properties: {title: {type: string, maxLength: 20}, tags: {type: array}}\n"
+            "gates: {max_words: 4, required: ['{{ name }}']}\n---\n{{ name }}"
+        )
+    )
+    row = {"name": "Lamp"}
+    assert judge.judge('{"title": "A Lamp", "tags": ["new"]}', row) is None
+    for text, gate, said in (
+        ("A Lamp", "schema", "not valid JSON"),
+        ('{"title": "A Lamp"}', "schema", '"tags" is a required property'),
+        ('{"title": 3, "tags": []}', "schema", "title: "),
+        ('{"title": "A Lamp", "tags": [NaN]}', "schema", "NaN is no JSON number"),
+        ('{"title": "A", "title": "Lamp", "tags": []}', "schema", "twice"),
+        ("[" * 100_000, "schema", "JSON"),
+        ('{"title": "A Lamp", "tags": ["is", "a", "light"]}', "max_words", "5 words"),
+        ('{"title": "title tags", "tags": []}', "required", "'Lamp'"),
+    ):
+        refusal = judge.judge(text, row)
+        assert refusal is not None
+        assert refusal.gate == gate
+        assert said in refusal.message
+
+
+def test_citations() -> None:
+    judge = gates("cites_sources: true", "documents: {files: [f], query: q}")
+    row = {"name": "x"}
+    assert judge.judge("So it is [1], and [2].", row, sources=2) is None
+    for text in ("So it is.", "So it is [3].", "So it is [0] [1]."):
+        refusal = judge.judge(text, row, sources=2)
+        assert refusal is not None
+        assert refusal.gate == "cites_sources"
+    assert cited_sources("[2] and [1][2]") == [1, 2]
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_judged(text: str) -> None:
+    judge = gates("min_words: 1, max_chars: 150, forbidden: [a, '-'], language: en")
+    refusal = judge.judge(text, {"name": "x"})
+    assert refusal is None or refusal.message
+    assert shingles(text, 3)
+    assert jaccard(text, text, 3) == 1
+    assert all(word.strip() for word in words_of(text))

@@ -1,0 +1,344 @@
+"""Shards of stage ``produce``: what a batch has answered is read, the next one is added, and at
+last the output is written. Nothing is remembered between two claims but what Postgres and the
+store hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import structlog
+from sqlalchemy import Engine
+
+from shared import lifecycle
+from shared.db.productions import ProducedBatch, Production, production_of
+from shared.db.session import autocommit
+from shared.db.shards import slices_of
+from shared.doorbell import Ringer
+from shared.ids import new_batch_id, new_file_id
+from shared.lifecycle import NewFile, NewProductionBatch, ProductionEnd
+from shared.pools import UPKEEP
+from shared.productions.tables import TableKind
+from shared.specs.productions import progress_at
+from shared.states import JobState
+from shared.storage.base import ObjectWriter, Store, StoredObject
+from worker.outputs import attempt_prefix
+from worker.tuning.data.source import Source
+from worker.upkeep.chore import Chore, ChoreEnds
+from worker.upkeep.productions.answers import Answers
+from worker.upkeep.productions.checking import Limits
+from worker.upkeep.productions.duplicates import NearDuplicates
+from worker.upkeep.productions.ending import Tally, summary_of, write_lines
+from worker.upkeep.productions.joining import (
+    Audiences,
+    Item,
+    Numbered,
+    fresh_items,
+    items_of,
+    last_words,
+)
+from worker.upkeep.productions.opening import (
+    Order,
+    State,
+    good_rows,
+    read_order,
+    read_state,
+    source_of,
+)
+from worker.upkeep.productions.records import MEDIA_TYPE, read_records
+from worker.upkeep.productions.results import MEDIA_TYPES, open_output
+from worker.upkeep.productions.rounds import Made, Passage, Position
+from worker.upkeep.productions.settling import Settler
+
+log = structlog.get_logger()
+
+DEFAULT_KEEP_SECONDS = 30 * 86_400
+"""The output lives for 30 days unless ``output_expires_after`` says otherwise."""
+WORK = "w"
+"""The folder, within the job's, of what passes write for each other …"""
+FINAL = "final"
+"""… and of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Productions:
+    """Runs the later shards of productions, on the threads of the chores."""
+
+    database: Engine
+    store: Store
+    ends: ChoreEnds
+    ringer: Ringer
+    limits: Limits
+    scratch: Path | None
+
+    def run(self, chore: Chore) -> None:
+        """Raises Interrupted, and for the chore's ``judge`` whatever else goes wrong."""
+        with autocommit(self.database) as connection:
+            found = production_of(connection, chore.claim.job_id)
+        state = read_state(found.state)
+        order = read_order(chore.claim, state.audiences)
+        _Claimed(self, chore, order, found, state).run()
+
+
+class _File(NamedTuple):
+    path: Path
+    file: BinaryIO
+
+
+class _Claimed:
+    """One claim of one production."""
+
+    def __init__(
+        self, tools: Productions, chore: Chore, order: Order, found: Production, state: State
+    ) -> None:
+        self._tools = tools
+        self._chore = chore
+        self._order = order
+        self._found = found
+        self._state = state
+        self._written = 0
+        """Objects of this attempt so far; each has a name of its own."""
+        self._complete = True
+
+    def run(self) -> None:
+        at = Position(self._found.round, self._found.phase)
+        if self._state.asked is None:
+            made, batch = self._begin(), None
+        else:
+            batch = self._found.batches.get((at.round, at.phase))
+            made = self._go_on(at, batch, self._closing(batch))
+        while made.next is not None and (not made.requests or self._is_stopping):
+            # Nobody is to be asked: what comes next has no answers.
+            at = made.next
+            made = self._go_on(at, None, self._closing(None))
+        if made.next is None:
+            self._finish(at, batch)
+        else:
+            self._continue(made, made.next)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._chore.claim.stop_reason is not None
+
+    def _closing(self, batch: ProducedBatch | None) -> str | None:
+        """The code of what is not done, where nothing more will be."""
+        reason = self._chore.claim.stop_reason
+        if reason is not None:
+            return f"batch_{reason}"
+        if batch is None or batch.state == JobState.SUCCEEDED:
+            return None
+        return f"batch_{batch.state}"
+
+    # --- passes ---------------------------------------------------------------------------------
+
+    def _begin(self) -> Made:
+        with self._rows() as rows:
+            made = self._passage(None, None).begin(
+                fresh_items(rows, self._audiences, self._order.work.plan)
+            )
+        return self._noted(made)
+
+    def _go_on(self, at: Position, batch: ProducedBatch | None, closing: str | None) -> Made:
+        ends_round = closing is not None or at.phase + 1 == len(self._order.phases)
+        with ExitStack() as stack:
+            known = self._known(stack) if ends_round else None
+            passage = self._passage(known, closing)
+            rows = stack.enter_context(self._rows())
+            made = passage.go_on(self._asked_items(rows), self._answers(batch), at)
+            if known is not None:
+                self._state.duplicates = self._saved(known)
+        if closing is not None:
+            retried = made.again > 0 and at.round < self._order.retries
+            is_last = at.phase + 1 == len(self._order.phases)
+            self._complete = is_last and not made.stopped and not retried
+        return self._noted(made)
+
+    def _passage(self, known: NearDuplicates | None, closing: str | None) -> Passage:
+        order = self._order
+        return Passage(
+            work=order.work,
+            phases=order.phases,
+            retries=order.retries,
+            writer=self._writer,
+            interrupted=self._chore.interrupted.is_set,
+            max_line_bytes=self._tools.limits.line_bytes,
+            settler=Settler(order.work.gates, order.template.head.best_of, known),
+            closing=closing,
+        )
+
+    def _noted(self, made: Made) -> Made:
+        """What the pass has found is the state that the next one begins with."""
+        state = self._state
+        if made.judged is not None:
+            state.judged = [*state.judged, made.judged.key]
+        state.asked = made.asked.key if made.asked is not None else None
+        state.kept += made.kept
+        state.regenerated += made.again if made.next is not None else 0
+        for gate, count in made.refusals.items():
+            state.refusals[gate] = state.refusals.get(gate, 0) + count
+        if made.next is not None and made.asked is None:
+            made.next = None  # all is good
+        return made
+
+    @contextmanager
+    def _rows(self) -> Iterator[Iterator[Numbered]]:
+        claim, kind = self._chore.claim, self._order.spec.data_format
+        source: Source = source_of(self._tools.store, claim.input_key, kind)
+        source = source.interruptible(self._chore.interrupted.is_set)
+        with good_rows(source, kind, self._tools.scratch) as rows:
+            yield rows
+
+    @property
+    def _audiences(self) -> Audiences:
+        return Audiences(self._state.audiences)
+
+    def _asked_items(self, rows: Iterator[Numbered]) -> Iterator[Item]:
+        records = read_records(self._tools.store.read(str(self._state.asked)))
+        return items_of(rows, self._audiences, records)
+
+    def _answers(self, batch: ProducedBatch | None) -> Answers:
+        if batch is None:
+            return Answers(self._tools.store, [], None, None)
+        with autocommit(self._tools.database) as connection:
+            slices = list(slices_of(connection, batch.job_id))
+        return Answers(self._tools.store, slices, batch.output_key, batch.errors_key)
+
+    def _prefix(self, part: str) -> str:
+        claim = self._chore.claim
+        return attempt_prefix(claim.tenant_id, claim.job_id, part, claim.epoch)
+
+    def _writer(self, name: str) -> ObjectWriter:
+        self._written += 1
+        key = f"{self._prefix(WORK)}{self._written}-{name}"
+        return self._tools.store.writer(key, media_type=MEDIA_TYPE)
+
+    # --- near-duplicates ------------------------------------------------------------------------
+
+    def _known(self, stack: ExitStack) -> NearDuplicates | None:
+        """The texts that were kept in the rounds before."""
+        threshold = self._order.work.gates.near_duplicates
+        if threshold is None:
+            return None
+        scratch = self._tools.scratch or Path(tempfile.gettempdir())
+        if self._state.duplicates is None:
+            return stack.enter_context(NearDuplicates(threshold, scratch))
+        with self._temporary() as (_, file):
+            for chunk in self._tools.store.read(self._state.duplicates):
+                file.write(chunk)
+            file.seek(0)
+            return stack.enter_context(NearDuplicates.restore(file, scratch))
+
+    def _saved(self, known: NearDuplicates) -> str:
+        with self._temporary() as (path, file):
+            known.save(file)
+            file.flush()
+            return self._stored(path, WORK, "duplicates", "application/octet-stream").key
+
+    @contextmanager
+    def _temporary(self) -> Iterator[_File]:
+        """A file on this machine, gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="made-", dir=self._tools.scratch) as folder:
+            path = Path(folder) / "file"
+            with path.open("w+b") as file:
+                yield _File(path, file)
+
+    def _stored(self, path: Path, part: str, name: str, media_type: str) -> StoredObject:
+        self._written += 1
+        key = f"{self._prefix(part)}{self._written}-{name}"
+        return self._tools.store.put_file(key, path, media_type=media_type)
+
+    # --- ends -----------------------------------------------------------------------------------
+
+    def _continue(self, made: Made, to: Position) -> None:
+        if made.input is None:
+            raise AssertionError("a batch without rows")
+        new = NewProductionBatch(
+            job_id=new_batch_id(),
+            file_id=new_file_id(),
+            endpoint=made.endpoint,
+            round=to.round,
+            phase=to.phase,
+            rows=made.requests,
+            stored=made.input,
+        )
+        progress = progress_at(to.round, to.phase / len(self._order.phases))
+        chore = self._chore
+        self._tools.ends.commit(
+            chore,
+            lambda connection: lifecycle.continue_production(
+                connection,
+                chore.session_id,
+                chore.claim.held,
+                new,
+                state=self._state.as_json(),
+                progress=progress,
+                kept=self._state.kept,
+            ),
+        )
+        self._tools.ringer.ring(UPKEEP)
+        log.info(
+            "production_batch_added",
+            job=chore.claim.job_id,
+            batch=new.job_id,
+            round=to.round,
+            phase=to.phase,
+            rows=made.requests,
+        )
+
+    def _finish(self, at: Position, batch: ProducedBatch | None) -> None:
+        order, claim, found = self._order, self._chore.claim, self._found
+        kind = TableKind(order.spec.output_format)
+        with self._temporary() as (path, file):
+            tally = self._write(file, kind)
+            file.flush()
+            stored = self._stored(path, FINAL, f"output.{kind.value}", MEDIA_TYPES[kind])
+        summary = summary_of(
+            tally,
+            order.work.plan,
+            self._state,
+            rows=found.rows,
+            tokens=(found.input_tokens, found.output_tokens),
+        )
+        keep = order.spec.output_seconds
+        end = ProductionEnd(
+            output=NewFile(new_file_id(), f"{claim.job_id}.{kind.value}", stored),
+            summary=summary,
+            completed=summary["succeeded"],
+            failed=tally.lines - summary["succeeded"],
+            keep_seconds=DEFAULT_KEEP_SECONDS if keep is None else keep,
+            cut_short=None if self._complete else _why(batch, at),
+        )
+        self._tools.ends.commit(
+            self._chore,
+            lambda connection: lifecycle.finish_production(
+                connection, self._chore.session_id, claim.held, end
+            ),
+        )
+        log.info("production_finished", job=claim.job_id, lines=tally.lines, kept=end.completed)
+
+    def _write(self, file: BinaryIO, kind: TableKind) -> Tally:
+        order, state, store = self._order, self._state, self._tools.store
+        records = last_words([read_records(store.read(key)) for key in state.judged])
+        with self._rows() as rows:
+            items = items_of(rows, self._audiences, records)
+            with open_output(file, kind, order.template, state.columns, state.types) as output:
+                return write_lines(items, order.work.plan, output, self._chore.interrupted.is_set)
+
+
+def _why(batch: ProducedBatch | None, at: Position) -> tuple[str, str]:
+    """What cut a production short that nobody has asked to stop."""
+    if batch is None:
+        return "batch_cancelled", "it was asked to stop"
+    detail = f": {batch.error_message}" if batch.error_message else ""
+    first = (batch.errors or [{}])[0].get("message")
+    if first:
+        detail += f" ({first})"
+    return (
+        f"batch_{batch.state}",
+        f"{batch.job_id}, its batch of round {at.round} and phase {at.phase}, ended"
+        f" {batch.state} with {batch.rows_completed} of {batch.rows} rows answered{detail}",
+    )
