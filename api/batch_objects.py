@@ -72,6 +72,7 @@ class BatchEstimate(Shape):
     cost: BatchCost | None = None
     is_possible: Annotated[bool, Field(description="Whether workers serve all pools now")]
     estimated_start: UnixSeconds | None = None
+    quotas: QuotaEstimate
     basis: Annotated[list[str], Field(description="How each number was found")]
 
 

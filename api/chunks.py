@@ -75,7 +75,7 @@ class Narrator:
             if not whole.startswith(self._said[index]):
                 raise Diverged
             said += self._go_on(index, 0, whole)
-            said += self._chunk(index, {} if self._chat else "", choice["finish_reason"])
+            said += self._chunk(index, self._last_words(choice), choice["finish_reason"])
         if self._usage:
             said += _event({**self._head, "choices": [], "usage": result["usage"]})
         return said + DONE
@@ -87,6 +87,12 @@ class Narrator:
     def broken(self, error: Mapping[str, Any]) -> str:
         """The stream's last word when it can't go on; clients raise it."""
         return _event({"error": error})
+
+    def _last_words(self, choice: Mapping[str, Any]) -> dict[str, str] | str:
+        if not self._chat:
+            return ""
+        refusal = choice["message"].get("refusal")
+        return {"refusal": refusal} if refusal else {}
 
     def _go_on(self, index: int, at: int, text: str) -> str:
         said = self._said[index]

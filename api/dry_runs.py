@@ -15,7 +15,9 @@ from api.submitting import Submission
 from shared.db.job_rows import MAX_POSITION, Standing
 from shared.db.queue_estimates import mean_output_tokens, places_ahead, unserved_pools
 from shared.errors import InvalidRequest
+from shared.lifecycle.quotas import refusal_of
 from shared.plans.base import BUNDLE
+from shared.quotas import NOTHING, Reservation, of_body
 from shared.specs import ResponseSpec, parse_body
 from shared.specs.common import GenerationSpec
 from shared.states import JobState, Stage
@@ -69,7 +71,9 @@ def estimate(services: Services, tenant_id: str, submission: Submission) -> Obje
         shown |= _tokens(_work(services, tenant_id, calls[0]))
     shown["basis"] = list(_basis(shown))
     cost = _cost(services, tenant_id, calls)
-    return shown | ({"cost": cost} if cost else {}) | _queue(services, tenant_id, submission)
+    shown |= {"cost": cost} if cost else {}
+    shown |= _quotas(services, tenant_id, calls)
+    return shown | _queue(services, tenant_id, submission)
 
 
 def _work(services: Services, tenant_id: str, call: Call) -> Work:
@@ -170,6 +174,25 @@ def _times(price: float | None, amount: float) -> float | None:
 
 def _add(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
+
+
+# --- quotas -------------------------------------------------------------------------------------
+
+
+def _quotas(services: Services, tenant_id: str, calls: list[Call]) -> Object:
+    """Whether the tenant's quotas and budgets would take the job at this moment."""
+    asked = sum((_reservation(services, tenant_id, call) for call in calls), NOTHING)
+    with services.autocommit.connect() as connection:
+        refusal = refusal_of(connection, tenant_id, asked)
+    if refusal is None:
+        return {"quotas": {"is_accepted": True}}
+    why = {"code": refusal.code, "message": refusal.message, "param": refusal.param}
+    return {"quotas": {"is_accepted": False, "error": why}}
+
+
+def _reservation(services: Services, tenant_id: str, call: Call) -> Reservation:
+    model = services.models.serving(tenant_id, call.model or "", call.endpoint, param="model")
+    return of_body(call.endpoint, call.body, model.settings, model.detail.get("price"))
 
 
 # --- the queue ----------------------------------------------------------------------------------

@@ -58,6 +58,21 @@ class CostEstimate(Shape):
     basis: str
 
 
+class QuotaRefusal(Shape):
+    """Why a tenant's quotas or budgets would not take the work."""
+
+    code: str
+    message: str
+    param: Annotated[str | None, Field(description="The quota")]
+
+
+class QuotaEstimate(Shape):
+    """Whether the caller's quotas and budgets would take the work at this moment."""
+
+    is_accepted: bool
+    error: QuotaRefusal | None = None
+
+
 class JobEstimate(Shape):
     """What a job would take, had it been accepted. What nothing tells is left out."""
 
@@ -78,6 +93,7 @@ class JobEstimate(Shape):
     max_output_tokens: Annotated[int, Field(description="What the body allows")] | None = None
     basis: Annotated[list[str], Field(description="Where each number comes from")]
     cost: CostEstimate | None = None
+    quotas: QuotaEstimate
     estimated_start: int | None = None
     eta_seconds: int | None = None
     is_possible: Annotated[

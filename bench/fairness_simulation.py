@@ -6,18 +6,13 @@ machine.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from rich.console import Console
-from rich.table import Table
-
-from bench.simulation.load import SLICE_ROWS, Load, flood, mixed
-from bench.simulation.plant import Outcome, Plant, idle_wait
+from bench.simulation.load import Load
+from bench.simulation.plant import Plant, idle_wait
 from bench.simulation.policies import Fair, Fifo, Greedy, Policy
-from shared.fairness import longest_wait
 
 POLICIES: dict[str, Callable[[Load], Policy]] = {
     "fair": lambda load: Fair(load.weights),

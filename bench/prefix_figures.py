@@ -16,6 +16,8 @@ SHARED, APART = "smollm2", "smollm2-apart"
 WORDS = 1_000
 NEW_TOKENS = 32
 BATCH_SECONDS = 1_800.0
+MOST_ROUNDS = 2
+"""The side that shares nothing takes minutes."""
 _RULES = (
     "Write one advertisement for the product that the customer names.",
     "Speak to one person, in the present tense, and never shout.",
@@ -69,7 +71,7 @@ def rows(count: int, model: str) -> list[dict[str, Any]]:
 def shared_preamble(rig: Rig) -> Measurement:
     """Rows a second of a batch whose rows share a preamble of 1,000 words, from upload to the end,
     over the same rows with ``share_prefixes`` off. Both sides are the whole plant."""
-    count = 16 if rig.quick else 96
+    count = 16 if rig.quick else 64
     source = str(rig.text_model)
     models = (
         ModelEntry(id=SHARED, engine="text", source=source),
@@ -82,7 +84,7 @@ def shared_preamble(rig: Rig) -> Measurement:
         for model in rates:  # loads it
             run_batch(plant, _file(rig, rows(2, model)), BATCH_SECONDS)
         ready = logged(plant, "worker-0", "engine_ready")[-1]["detail"]
-        for _ in range(rig.rounds):
+        for _ in range(min(rig.rounds, MOST_ROUNDS)):
             for model, samples in rates.items():
                 batch = run_batch(plant, _file(rig, rows(count, model)), BATCH_SECONDS)
                 samples.append(count / batch.seconds)

@@ -16,7 +16,7 @@ TENANTS = "/v1/admin/tenants"
 DAY_SECONDS = 86_400
 
 keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke tenants' keys.")
-tenants_app = typer.Typer(no_args_is_help=True, help="Create and list tenants.")
+tenants_app = typer.Typer(no_args_is_help=True, help="Create, list and change tenants.")
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant's id or name.")]
 

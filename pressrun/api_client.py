@@ -70,6 +70,10 @@ class ApiClient:
         """Repeated as long as no answer comes: again, it changes nothing."""
         return self._json(self._repeat(self._http.build_request("PUT", path, json=body)))
 
+    def patch(self, path: str, body: Any) -> Json:
+        """Repeated as ``put`` is."""
+        return self._json(self._repeat(self._http.build_request("PATCH", path, json=body)))
+
     def delete(self, path: str) -> Json:
         return self._json(self._repeat(self._http.build_request("DELETE", path)))
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from shared.egress.targets import parse_allowed
 from shared.retention import parse_retention
@@ -30,12 +29,10 @@ class SettingsError(Exception):
     """The environment can't be used; the message names each variable at fault."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings of the API, the workers and upkeep."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     database_url: Annotated[
         str,
@@ -317,6 +314,13 @@ class Settings(BaseSettings):
         return hosts
 
 
+def given_settings() -> dict[str, Any]:
+    """What the environment sets, by the settings' names; values are not yet validated. What is
+    empty is not set."""
+    names = {name: PREFIX + name.upper() for name in Settings.model_fields}
+    return {name: os.environ[spelled] for name, spelled in names.items() if os.environ.get(spelled)}
+
+
 def load_settings(**overrides: object) -> Settings:
     """Reads the environment. Raises SettingsError that names every variable at fault."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
@@ -328,7 +332,7 @@ def load_settings(**overrides: object) -> Settings:
     if unknown:
         raise SettingsError(f"unknown setting: {', '.join(unknown)}")
     try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]
+        settings = Settings.model_validate(given_settings() | overrides)
     except ValidationError as error:
         problems = [
             f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}"

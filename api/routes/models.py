@@ -59,5 +59,10 @@ def delete_model(services: Services, tenant_id: str, model_id: str) -> Response:
     if not model_id.isprintable():
         raise ModelNotFound("there is no such model", param="model")
     with services.transaction() as connection:
-        begun = request_model_deletion(connection, tenant_id=tenant_id, model_id=model_id)
+        begun = request_model_deletion(
+            connection,
+            tenant_id=tenant_id,
+            model_id=model_id,
+            grace_seconds=services.settings.deletion_grace_seconds,
+        )
     return with_record(json_reply({"id": model_id, "object": "model", "deleted": True}), begun)

@@ -112,7 +112,7 @@ LOAD_SECONDS = 30.0
 def mixed(*, seed: int = 1, workers: int = 6, share: float = 0.8, slots: int = 1) -> Load:
     """Half a day of batches and calls that come at random: every tenant has a favourite model and
     another, a few ask for much, most for little. ``share`` of the workers' time is asked for."""
-    draw = random.Random(seed)  # noqa: S311 - a load, no secret
+    draw = random.Random(seed)
     sizes = [0.3, 0.2, 0.15, 0.1, 0.08, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005]
     requests: list[Request] = []
     for number, part in zip(range(MIXED_TENANTS), sizes, strict=True):

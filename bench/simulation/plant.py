@@ -136,7 +136,8 @@ class Plant:
         return idle is not None
 
     def _end(self, now: float, worker: _Worker, number: int) -> None:
-        shard, request = worker.held.pop(number), self._owner[number]
+        request = self._owner[number]
+        del worker.held[number]
         self._open[request] -= 1
         if not self._open[request]:
             self.outcome.waits[request] = now - request.at

@@ -49,7 +49,7 @@ class Fair:
         taken: list[int] = []
         near = set(loaded)
         while rows > 0 and len(taken) < MOST_SHARDS and (line := self._line_up(running)):
-            choice = choose(
+            picks = choose(
                 line,
                 pool_time=self._pool_time,
                 max_shards=MOST_SHARDS - len(taken),
@@ -58,7 +58,7 @@ class Fair:
                 in_use=running.models,
                 patience=self.patience,
             )
-            for pick in choice.picks:
+            for pick in picks:
                 self._lines[pick.tenant_id].remove(pick.shard)
                 spent = pick.shard.work / self.weights.get(pick.tenant_id, 1.0)
                 self._times[pick.tenant_id] = pick.start + spent
@@ -66,8 +66,6 @@ class Fair:
                 rows -= pick.shard.rows
                 near.add(str(pick.shard.model))
                 taken.append(pick.shard.shard_id)
-            if not choice.short:
-                break
         return taken
 
     def _line_up(self, running: Running) -> list[InLine]:

@@ -23,8 +23,11 @@ MINE = "CAST((SELECT string_to_array(current_setting('pressrun.tenants', true), 
 
 OWNED = {
     "api_keys": "",
-    "artifacts": "SELECT, DELETE",
+    "archived_jobs": "SELECT, DELETE",
+    "artifacts": "SELECT, UPDATE (id), DELETE",
     "checkpoints": "SELECT",
+    "deletion_objects": "SELECT, INSERT",
+    "deletions": "SELECT, INSERT, UPDATE",
     "deltas": "SELECT",
     "events": "SELECT, INSERT",
     "files": "SELECT, INSERT, UPDATE",
@@ -34,11 +37,15 @@ OWNED = {
     "model_alias_moves": "SELECT, INSERT",
     "model_aliases": "SELECT, INSERT, UPDATE, DELETE",
     "models": "SELECT, UPDATE (deleted_at)",
+    "production_batches": "SELECT",
+    "productions": "SELECT, INSERT",
     "rate_buckets": "SELECT, INSERT, UPDATE",
     "reservations": "SELECT, INSERT, UPDATE, DELETE",
+    "retention_marks": "",
+    "retention_policies": "SELECT",
     "shards": "SELECT, INSERT, UPDATE",
     "tenant_limits": "SELECT, UPDATE",
-    "tenants": "SELECT, UPDATE (id)",  # to lock one's own: nobody's id is ever changed
+    "tenants": "SELECT, UPDATE (id)",
     "uploads": "SELECT, INSERT, UPDATE",
     "usage": "SELECT",
     "usage_days": "SELECT",
@@ -46,7 +53,8 @@ OWNED = {
     "webhook_endpoints": "SELECT, INSERT, UPDATE",
     "webhook_secrets": "SELECT, INSERT, UPDATE",
 }
-"""Tables that say whose each row is; and what requests of tenants do with them."""
+"""Tables that say whose each row is; and what requests of tenants do with them. Rows whose ``id``
+may be updated are locked: an id is never changed."""
 _NOBODYS = f"tenant_id IS NULL AND cardinality({MINE}) > 0"
 EVERYBODYS = {
     "everybodys": f"FOR SELECT TO {API} USING ({_NOBODYS})",
@@ -63,10 +71,14 @@ PARENTS = {
     "webhook_circuits": ("webhook_endpoints", "id", "key", "SELECT"),
 }
 """Tables whose rows are whose the row is that they belong to: its table, its key, their column."""
-WORKERS = ("sessions",)
+WORKERS = ("sessions", "shares")
 """Tables that workers alone look at."""
 ADMINISTERED = {
     "api_keys": "SELECT, INSERT, UPDATE",
+    "archived_jobs": "SELECT",
+    "deletion_objects": "SELECT, INSERT",
+    "deletions": "SELECT, INSERT, UPDATE",
+    "retention_policies": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_limits": "SELECT, INSERT, UPDATE, DELETE",
     "tenants": "SELECT, INSERT, UPDATE",
     "usage": "SELECT",

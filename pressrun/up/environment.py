@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_settings import EnvSettingsSource
 
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.up.data_folder import DataFolder, kept_secret, new_secret
@@ -20,11 +19,6 @@ SESSION_TTL_SECONDS = 10.0
 """On one machine no network is in the way, and after a `kill -9` work comes back sooner."""
 EMBEDDED = "postgresql+psycopg://"
 MODEL_MEMORY_SHARE = 0.7
-
-
-def given_settings() -> dict[str, Any]:
-    """What the environment sets, before any default; values are not yet validated."""
-    return EnvSettingsSource(Settings)()
 
 
 def plant_settings(folder: DataFolder, given: dict[str, Any], *, workers: int) -> Settings:

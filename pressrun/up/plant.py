@@ -24,7 +24,7 @@ from pressrun.up.child_log import ChildLog
 from pressrun.up.children import Child, ChildSpec, Guard
 from pressrun.up.data_folder import DataFolder, write_private
 from pressrun.up.database import Database
-from pressrun.up.environment import given_settings, plant_settings, server_environment
+from pressrun.up.environment import plant_settings, server_environment
 from pressrun.up.listener import listen, url_of
 from pressrun.up.readiness import api_is_ready, database_time, text_worker_is_alive
 from pressrun.up.starter_models import make_starter_models
@@ -32,7 +32,7 @@ from pressrun.up.tenant_key import ensure_tenant_key
 from shared.db.session import make_engine
 from shared.models_catalog import CatalogError, read_catalog
 from shared.pools import TRAIN, UPKEEP
-from shared.settings import Settings
+from shared.settings import Settings, given_settings
 
 POLL_SECONDS = 0.1
 READY_SECONDS = 180.0

@@ -20,7 +20,7 @@ _COLUMNS = (
     " rows_completed, rows_failed, input_tokens, output_tokens, created_at, started_at, ended_at"
 )
 
-# Trials go after their sweep, trainings after the models that they made: what a model shares with
+# Trials go after their sweep, batches after their production, trainings after the models that they made: what a model shares with
 # a trial's is found by these rows.
 _DUE = f"""
 SELECT j.* FROM jobs j
@@ -35,6 +35,7 @@ SELECT j.* FROM jobs j
 _OF_TEXT = f"NOT {LEAVES_OBJECTS}"
 _OF_FILES = f"""{LEAVES_OBJECTS} AND j.cleaned_at IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM trials t WHERE t.job_id = j.id)
+   AND NOT EXISTS (SELECT 1 FROM production_batches b WHERE b.job_id = j.id)
    AND NOT EXISTS (SELECT 1 FROM models m WHERE m.cleaned_at IS NULL
                       AND m.job_id IN (SELECT j.id UNION ALL
                                        SELECT t.job_id FROM trials t WHERE t.parent_id = j.id))

@@ -89,22 +89,40 @@ class Standing(NamedTuple):
 
 _TIMES = [name for name in JobRow._fields if name.endswith("_at")]
 
+
+def rivals_ahead(pool: str, tenant: str, own: str) -> str:
+    """SQL for how many shards of other tenants go before one of ``tenant`` that waits in ``pool``
+    behind ``own`` of its tenant's: of each as many as its weight is owed in the meantime, or all
+    that it has. To within a shard of each: who is a little ahead or behind at the moment is left
+    out."""
+    return f"""(
+    SELECT CAST(coalesce(sum(least(
+               CASE WHEN (SELECT true FROM shards q WHERE q.pool = {pool} AND q.state = 'queued'
+                             AND q.tenant_id = o.tenant_id AND q.blocked_n = 0
+                           ORDER BY q.priority, q.id LIMIT 1) THEN {MAX_POSITION} ELSE o.n END,
+               ceil(({own} + 1) * theirs.weight / mine.weight))), 0) AS bigint)
+      FROM (SELECT w.tenant_id, count(*) AS n
+              FROM (SELECT tenant_id FROM shards WHERE pool = {pool} AND state = 'ready'
+                       AND tenant_id <> {tenant} LIMIT {MAX_POSITION}) w
+             GROUP BY w.tenant_id) o
+      JOIN tenants theirs ON theirs.id = o.tenant_id JOIN tenants mine ON mine.id = {tenant})"""
+
+
 _POSITION = f"""(
-    SELECT CASE WHEN s.state = 'ready' THEN ahead.ready ELSE ahead.ready + ahead.queued END
+    SELECT own.n + {rivals_ahead("s.pool", "s.tenant_id", "own.n")}
       FROM shards s
      CROSS JOIN LATERAL (
         SELECT (SELECT count(*) FROM (
-                  SELECT 1 FROM ready_line o WHERE o.pool = s.pool
+                  SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id
+                     AND o.state = 'ready'
                      AND (s.state = 'queued'
-                          OR CASE WHEN o.tenant_hash = hashtextextended(s.tenant_id, 0)
-                                  THEN (o.priority, o.ready_seq) < (s.priority, s.ready_seq)
-                                  ELSE o.ready_seq < s.ready_seq END)
-                   LIMIT {MAX_POSITION}) r) AS ready,
-               (SELECT count(*) FROM (
+                          OR (o.priority, o.ready_seq) < (s.priority, s.ready_seq))
+                   LIMIT {MAX_POSITION}) r)
+             + (SELECT count(*) FROM (
                   SELECT 1 FROM shards o WHERE o.pool = s.pool AND o.tenant_id = s.tenant_id
                      AND o.state = 'queued' AND o.blocked_n = 0 AND s.state = 'queued'
                      AND (o.priority, o.id) < (s.priority, s.id)
-                   LIMIT {MAX_POSITION}) q) AS queued) ahead
+                   LIMIT {MAX_POSITION}) q) AS n) own
      WHERE s.job_id = j.id AND s.state IN ('queued', 'ready') AND s.blocked_n = 0
      ORDER BY s.ordinal LIMIT 1)"""
 

@@ -10,6 +10,7 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from shared.db.job_rows import LIVE, JobRow, facts
+from shared.db.security import SAID, says_for_whom
 from shared.ids import LENGTH
 
 __all__ = [

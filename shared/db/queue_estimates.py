@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from shared.db.job_rows import MAX_POSITION
+from shared.db.job_rows import MAX_POSITION, rivals_ahead
 
 WINDOW_SECONDS = 600
 MOST_SHARDS = 500
@@ -48,11 +48,13 @@ SELECT count(*) AS shards,
 
 
 _LINE = text(f"""
-SELECT (SELECT count(*) FROM (SELECT 1 FROM ready_line WHERE pool = :pool
+SELECT own.n + {rivals_ahead(":pool", ":tenant", "own.n")}
+  FROM (SELECT (SELECT count(*) FROM (SELECT 1 FROM shards
+                               WHERE pool = :pool AND tenant_id = :tenant AND state = 'ready'
                                LIMIT {MAX_POSITION}) r)
-     + (SELECT count(*) FROM (SELECT 1 FROM shards
+             + (SELECT count(*) FROM (SELECT 1 FROM shards
                                WHERE pool = :pool AND tenant_id = :tenant AND state = 'queued'
-                                 AND blocked_n = 0 LIMIT {MAX_POSITION}) q)
+                                 AND blocked_n = 0 LIMIT {MAX_POSITION}) q) AS n) own
 """)
 
 _UNSERVED = text("""

@@ -42,6 +42,8 @@ class EndedJob:
     """By its tenant: none of its files is wanted any more."""
     input_key: str | None = None
     """Of a batch of another one's rows: its input, which it may have made itself."""
+    is_production: bool = False
+    """The batches that it had run go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def uncleaned_jobs(connection: Connection) -> list[EndedJob]:
                coalesce(CASE s.state WHEN 'succeeded' THEN s.epoch - 1 ELSE s.epoch END, 0),
                j.deleted_at IS NOT NULL,
                CASE WHEN j.kind = 'batch' AND j.validation_file_id IS NOT NULL
-                    THEN (SELECT f.storage_key FROM files f WHERE f.id = j.input_file_id) END
+                    THEN (SELECT f.storage_key FROM files f WHERE f.id = j.input_file_id) END,
+               j.kind = 'production'
           FROM jobs j LEFT JOIN shards s ON s.job_id = j.id AND s.stage = 'assemble'
          WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
@@ -90,7 +93,8 @@ def mark_spotless(connection: Connection) -> int:
     return connection.execute(
         text(f"""
         UPDATE jobs j SET cleaned_at = clock_timestamp()
-         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL AND j.kind NOT IN ('batch', {OF_MODELS})
+         WHERE {LEAVES_OBJECTS} AND j.cleaned_at IS NULL
+           AND j.kind NOT IN ('batch', 'production', {OF_MODELS})
            AND j.deleted_at IS NULL
            AND j.ended_at < clock_timestamp() - CAST(:grace AS interval)
            AND NOT EXISTS (SELECT 1 FROM shards s WHERE s.job_id = j.id AND {_TRIED})

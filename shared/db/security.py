@@ -34,8 +34,9 @@ SAID = f"(SELECT set_config('{SETTING}', :acting_for, true)) IS NOT NULL"
 SAYS_ITSELF = "says_for_whom_itself"
 """The execution option of such a statement."""
 
-_TENANTS = f"SELECT set_config('{SETTING}', %s, true)"
-_ADMINISTRATOR = f"SELECT set_config('role', '{ADMIN_ROLE}', true), set_config('{SETTING}', %s, true)"
+_SET = f"set_config('{SETTING}', %s, true)"
+_FOR_TENANTS = f"SELECT {_SET}"
+_FOR_ADMINISTRATION = f"SELECT set_config('role', '{ADMIN_ROLE}', true), {_SET}"
 
 
 class Acting(NamedTuple):
@@ -48,7 +49,7 @@ class Acting(NamedTuple):
     @property
     def statement(self) -> str:
         """What says so to Postgres, with ``tenants`` for its one parameter."""
-        return _ADMINISTRATOR if self.administrating else _TENANTS
+        return _FOR_ADMINISTRATION if self.administrating else _FOR_TENANTS
 
 
 _acting: ContextVar[Acting | None] = ContextVar("acting", default=None)

@@ -7,13 +7,12 @@ The simulator of ``bench`` asks the same code.
 from __future__ import annotations
 
 from shared.fairness.bounds import longest_wait, rival_work
-from shared.fairness.choosing import OWN_STEPS, PATIENCE, Choice, Pick, choose
+from shared.fairness.choosing import OWN_STEPS, PATIENCE, Pick, choose
 from shared.fairness.line import InLine, Waiting
 
 __all__ = [
     "OWN_STEPS",
     "PATIENCE",
-    "Choice",
     "InLine",
     "Pick",
     "Waiting",

@@ -43,15 +43,6 @@ class Pick:
     """The pool's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Shards in the order in which they are to be taken."""
-
-    picks: Sequence[Pick]
-    short: bool
-    """It ended early: the next turn is a tenant's whose next shards the line-up did not show."""
-
-
 @dataclass(slots=True)
 class _Turn:
     """A tenant while it is chosen from."""
@@ -82,12 +73,13 @@ def choose(
     loaded: Collection[str] = (),
     in_use: Collection[str] = (),
     patience: float = PATIENCE,
-) -> Choice:
+) -> list[Pick]:
     """The next shards for a worker with room for ``max_shards``, until ``max_rows`` rows are
     taken, that has the models ``loaded``; ``in_use`` are those of shards that run anywhere in the
     pool.
 
-    Never empty when the line-up has a shard of a tenant with room and the worker has some too.
+    It ends early at the turn of a tenant whose next shards the line-up does not show, but is never
+    empty when the line-up has a shard of a tenant with room and the worker has some too.
     """
     turns = _Turns(line, in_use)
     near = set(loaded)
@@ -95,7 +87,7 @@ def choose(
     rows = 0
     while len(picks) < max_shards and rows < max_rows and (fairest := turns.fairest()):
         if not fairest.left:
-            return Choice(picks, short=True)
+            break
         pool_time = max(pool_time, fairest.start)
         turn, place = turns.next(fairest, near, patience)
         shard = turn.left.pop(place)
@@ -104,7 +96,7 @@ def choose(
         if shard.model is not None:
             near.add(shard.model)
         turns.took(turn, shard)
-    return Choice(picks, short=False)
+    return picks
 
 
 class _Turns:

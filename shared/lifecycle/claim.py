@@ -17,7 +17,7 @@ from shared.pools import UPKEEP
 from shared.states import StopReason
 
 ROUNDS = 4
-"""Looks at the line-up in one claim: again where others were quicker, or it showed too little."""
+"""Looks at the line-up in one claim: again where others were quicker."""
 SPARE = 8
 """Shards that are chosen on top of the room: others may be about to take the first ones."""
 
@@ -126,7 +126,7 @@ WITH line AS (
       FROM candidate c JOIN place USING (tenant_id, turn)
 ), claimed AS (
     {BEGIN}
-      FROM budget WHERE s.id = budget.id AND budget.rows_before < :max_rows AND {MAY_BEGIN}
+      FROM budget WHERE {MAY_BEGIN}
     RETURNING s.*, budget.place
 ), started AS (
     {START}
@@ -184,7 +184,7 @@ def _claim_of(
     for _ in range(ROUNDS):
         shards, rows = values["max_shards"], values["max_rows"]
         line = read_line(connection, values["pool"])
-        choice = choose(
+        picks = choose(
             line.tenants,
             pool_time=line.pool_time,
             max_shards=shards + SPARE,
@@ -192,15 +192,13 @@ def _claim_of(
             loaded=near,
             in_use=line.in_use,
         )
-        if not choice.picks:
+        if not picks:
             break
-        got = [Claim(*row) for row in take(connection, line, choice.picks, values=values)]
+        got = [Claim(*row) for row in take(connection, line, picks, values=values)]
         taken += got
         near.update(claim.model for claim in got if claim.model is not None)
         values["max_shards"] = shards - len(got)
         values["max_rows"] = rows - sum(claim.row_count for claim in got)
-        if values["max_shards"] <= 0 or values["max_rows"] <= 0:
-            break
-        if got and not choice.short and len(choice.picks) == len(got):
+        if len(got) == len(picks) or values["max_shards"] <= 0 or values["max_rows"] <= 0:
             break
     return taken

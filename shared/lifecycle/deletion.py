@@ -43,8 +43,11 @@ SELECT :id, :tenant, hash FROM unnest(CAST(:hashes AS bytea[])) AS n (hash)
 
 _JOB = text(f"""
 SELECT j.state IN ({OPEN_JOB}) AS open, CAST(j.ended_at AS text) AS ended_at,
-       (SELECT t.parent_id FROM trials t WHERE t.job_id = j.id) AS sweep,
-       ARRAY(SELECT t.job_id FROM trials t WHERE t.parent_id = j.id ORDER BY t.number) AS trials
+       (SELECT t.parent_id FROM trials t WHERE t.job_id = j.id UNION ALL
+        SELECT b.parent_id FROM production_batches b WHERE b.job_id = j.id) AS whole,
+       ARRAY(SELECT t.job_id FROM trials t WHERE t.parent_id = j.id UNION ALL
+             SELECT b.job_id FROM production_batches b WHERE b.parent_id = j.id
+              ORDER BY job_id) AS parts
   FROM jobs j WHERE j.id = :job AND j.tenant_id = :tenant AND j.deleted_at IS NULL
 """)
 
@@ -103,11 +106,11 @@ class Deleted:
 def request_job_deletion(
     connection: Connection, *, tenant_id: str, job_id: str, grace_seconds: float = GRACE_SECONDS
 ) -> Deleted:
-    """Deletes a job that has ended, all that it made and said, and a sweep's trials; or what the
-    archive has of it.
+    """Deletes a job that has ended, all that it made and said, and a sweep's trials or a
+    production's batches; or what the archive has of it.
 
-    Raises NotFound; Conflict while it is open, is a trial, has models, or an open job reads what it
-    made.
+    Raises NotFound; Conflict while it is open, is a part of one of those, has models, or an open
+    job reads what it made.
     """
     again = _pending(connection, tenant_id, "job", job_id)
     if again is not None:
@@ -117,9 +120,9 @@ def request_job_deletion(
         return _delete_archived(connection, tenant_id, job_id)
     if found.open:
         raise Conflict("this job has not ended: cancel it first")
-    if found.sweep is not None:
-        raise Conflict(f"this job is a trial of {found.sweep}: delete that")
-    jobs = [job_id, *found.trials]
+    if found.whole is not None:
+        raise Conflict(f"this job is a part of {found.whole}: delete that")
+    jobs = [job_id, *found.parts]
     _check_unused(connection, tenant_id, jobs)
     for one in jobs:
         if not delete_job(connection, tenant_id, one):
@@ -176,7 +179,9 @@ def request_artifact_deletion(
     return Deleted(begun, tuple(keys))
 
 
-def request_model_deletion(connection: Connection, *, tenant_id: str, model_id: str) -> Deleted:
+def request_model_deletion(
+    connection: Connection, *, tenant_id: str, model_id: str, grace_seconds: float = GRACE_SECONDS
+) -> Deleted:
     """Deletes a model of the tenant's own; its files go once nobody can be loading them.
 
     Raises ModelNotFound, Forbidden for everybody's models, Conflict while something needs it.
@@ -189,7 +194,10 @@ def request_model_deletion(connection: Connection, *, tenant_id: str, model_id: 
     if needed_by is not None:
         raise Conflict(f"{needed_by} needs this model", param="model")
     models.delete_model(connection, tenant_id, model_id)
-    return Deleted(_begin(connection, tenant_id, "model", model_id))
+    begun = _begin(
+        connection, tenant_id, "model", model_id, since="now", grace_seconds=grace_seconds
+    )
+    return Deleted(begun)
 
 
 def request_tenant_deletion(connection: Connection, *, tenant_id: str) -> Deleted | None:

@@ -18,8 +18,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from shared.db.stored_bytes import stored_bytes
+from shared.db.tenants import get_terms
 from shared.db.usage import SPENT
-from shared.errors import QuotaExceeded
+from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.lifecycle.usage import priced
 from shared.quotas import OPEN_ENDED, Limits, Reservation, Standing, judge, most_cost, of_body
 from shared.quotas.limits import OF_WORK
@@ -107,6 +108,24 @@ def hold(
         },
     )
     judge(limits, standing_of(connection, tenant_id), sum(asked, Reservation()))
+
+
+def refusal_of(connection: Connection, tenant_id: str, asked: Reservation) -> PressrunError | None:
+    """Why the tenant might not have this work at this moment; nothing is set aside or locked."""
+    terms = get_terms(connection, tenant_id)
+    if terms is None or not terms.limits.bind_work:
+        return None
+    held = standing_of(connection, tenant_id)
+    both = held._replace(
+        open_rows=held.open_rows + asked.rows,
+        open_tokens=held.open_tokens + asked.tokens,
+        open_cost=held.open_cost + asked.cost,
+    )
+    try:
+        judge(terms.limits, both, asked)
+    except (QuotaExceeded, BudgetExceeded) as error:
+        return error
+    return None
 
 
 def hold_open(connection: Connection, tenant_id: str) -> None:

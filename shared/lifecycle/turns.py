@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from shared.fairness import InLine, Pick, Waiting
-from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START
+from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START, STATE
 
 MOST_TENANTS = 64
 """Of those that wait, the ones with the least virtual time are looked at."""
@@ -98,7 +98,7 @@ WITH capped AS (
 ), locked AS (
     SELECT s.id, s.row_count, c.place, c.pool_time
       FROM chosen c JOIN shards s ON s.id = c.id
-     WHERE s.state = 'ready' AND (NOT s.tenant_id = ANY(:capped)
+     WHERE s.id = ANY (:ids) AND {STATE} = 'ready' AND (NOT s.tenant_id = ANY(:capped)
                                   OR s.tenant_id IN (SELECT tenant_id FROM first))
      ORDER BY c.place LIMIT :max_shards FOR UPDATE OF s SKIP LOCKED
 ), budget AS (
@@ -106,7 +106,7 @@ WITH capped AS (
       FROM locked
 ), claimed AS (
     {BEGIN}
-      FROM budget WHERE s.id = budget.id AND budget.rows_before < :max_rows AND {MAY_BEGIN}
+      FROM budget WHERE {MAY_BEGIN}
     RETURNING s.*, budget.place, budget.pool_time
 ), given AS (
     SELECT g.tenant_id, g.work / t.weight AS time, start.start

@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shared.productions.allowed import AUDIENCE, LOOP, LOOP_PARTS, ROW, SOURCES, NotAllowed, check
 from shared.productions.filters import FILTERS, TESTS, Filter, TooLarge, text_of
+from shared.productions.tag_lines import without_tag_lines
 
 MOST_WORK = 250_000
 """Of one rendering: an expression is one, and so are 64 characters that one looks at."""
@@ -156,8 +157,6 @@ def _environment() -> _Environment:
     environment = _Environment(
         undefined=StrictUndefined,
         finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
         optimized=False,  # nothing is worked out while a text is read
         cache_size=0,
         autoescape=False,
@@ -177,7 +176,7 @@ class Text:
         """Raises NotAllowed."""
         environment = _environment()
         try:
-            tree = environment.parse(source)
+            tree = environment.parse(without_tag_lines(source))
             uses = check(tree)
             free = meta.find_undeclared_variables(tree)
             if LOOP in free:

@@ -28,6 +28,7 @@ EVERYBODYS = {("put", "/v1/jobs/{client_id}")}
 NOTHING_YET = {
     ("get", "/v1/videos/{video_id}/content"),
     ("get", "/v1/campaigns/{campaign_id}/content"),
+    ("get", "/v1/productions/{production_id}/output"),
 }
 """404 for their owner too, until the job that makes it has ended."""
 WAITS = {("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/test")}
@@ -57,7 +58,8 @@ class Operation(NamedTuple):
 
 
 def operations(media: MediaCase) -> Iterator[Operation]:
-    """Every operation of tenants, deletions last: what they take away is called before."""
+    """Every operation of tenants, deletions last, and that of jobs after these: what they take away
+    is called before."""
     paths = media.client.get("/openapi.json").json["paths"]
     found = [
         Operation(verb, path, item[verb])
@@ -65,7 +67,9 @@ def operations(media: MediaCase) -> Iterator[Operation]:
         for verb in VERBS
         if verb in item and path.startswith("/v1") and not path.startswith("/v1/admin")
     ]
-    return iter(sorted(found, key=lambda one: one.verb == "delete"))
+    return iter(
+        sorted(found, key=lambda one: (one.verb == "delete", one.path == "/v1/jobs/{job_id}"))
+    )
 
 
 def call(

@@ -49,10 +49,17 @@ def _what_workers_make(media: MediaCase, plant: TuningPlant) -> Belongings:
 def _what_calls_make(media: MediaCase, made: Belongings, alias_name: str) -> Belongings:
     alias = {"name": alias_name, "model": made["model_id"][0]}
     return {
+        "deletion_id": [_deletion(media)],
         **_jobs(media, made["job_id"]),
         **_files(media),
         "alias_name": [_made(media, "/v1/model_aliases", alias)],
     }
+
+
+def _deletion(media: MediaCase) -> str:
+    """The record of a file that was deleted."""
+    file_id = media.upload().json["id"]
+    return str(media.delete(f"/v1/files/{file_id}").headers["Pressrun-Deletion"])
 
 
 def _made(media: MediaCase, path: str, body: dict[str, Any]) -> str:
@@ -82,9 +89,17 @@ def _jobs(media: MediaCase, ended: list[str]) -> Belongings:
     evaluation_id = _made(media, "/v1/evaluations", measured)
     asked = {"model": WRITER, "input": "x", "background": True}
     response_id = _made(media, "/v1/responses", asked)
+    table = {"filename": "data.csv", "purpose": "user_data"}
+    copied = {
+        "template": "Praise {{ name }}",
+        "data_file_id": media.upload(b"name\nchair\n", **table).json["id"],
+        "model": WRITER,
+    }
+    production_id = _made(media, "/v1/productions", copied)
     form = {"suffix": "mine", "file": (io.BytesIO(b"PK"), "model.zip")}
     imported = media.client.post("/v1/models/import", data=form, headers=media.key).json["id"]
     kinds = [batch_id, video_id, campaign_id, evaluation_id, imported, response_id]
+    kinds.append(production_id)
     return {
         "job_id": [*ended, CLIENT_ID, *kinds],
         "client_id": [CLIENT_ID],
@@ -94,6 +109,7 @@ def _jobs(media: MediaCase, ended: list[str]) -> Belongings:
         "evaluation_id": [evaluation_id],
         "import_id": [imported],
         "response_id": [response_id],
+        "production_id": [production_id],
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.fairness import InLine, Waiting, choose
 from shared.lifecycle import Held, ReleaseReason
-from shared.lifecycle.claim import ROUNDS, SPARE
+from shared.lifecycle.claim import SPARE
 
 WINDOW = 2
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
@@ -151,24 +151,18 @@ class Model:
         alone = len({s.job.tenant for s in waiting}) == 1
         if fits or (alone and len({s.model for s in line[: limit + 1]}) == 1):
             return self._take(session, line[:limit])
-        taken: list[ModelShard] = []
-        for _ in range(ROUNDS):
-            choice = choose(
-                self._line(pool),
-                pool_time=self.shares.get((pool, ""), 0.0),
-                max_shards=limit - len(taken) + SPARE,
-                max_rows=100_000,
-                loaded={s.model for s in taken if s.model},
-                in_use={s.model for s in self._of(pool) if s.state == "running" and s.model},
-            )
-            for pick in choice.picks[: limit - len(taken)]:
-                taken += self._take(session, [self.shards[pick.shard.shard_id]])
-                key = (pool, pick.tenant_id)
-                base = max(self.shares.get(key, 0.0), pick.start)
-                self.shares |= {key: base + pick.shard.work, (pool, ""): pick.pool_time}
-            if not choice.short or len(taken) >= limit:
-                break
-        return taken
+        picks = choose(
+            self._line(pool),
+            pool_time=self.shares.get((pool, ""), 0.0),
+            max_shards=limit + SPARE,
+            max_rows=100_000,
+            in_use={s.model for s in self._of(pool) if s.state == "running" and s.model},
+        )
+        for pick in picks[:limit]:
+            key = (pool, pick.tenant_id)
+            start = max(self.shares.get(key, 0.0), pick.start)
+            self.shares |= {key: start + pick.shard.work, (pool, ""): pick.pool_time}
+        return self._take(session, [self.shards[pick.shard.shard_id] for pick in picks[:limit]])
 
     def _line(self, pool: str) -> list[InLine]:
         now = self.shares.get((pool, ""), 0.0)

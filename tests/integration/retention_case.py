@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -26,11 +25,6 @@ def rows_that_mention(connection: Connection, *words: str) -> dict[str, int]:
     return found
 
 
-def tables_with_rows(connection: Connection, tenant_id: str) -> set[str]:
-    """Tables that hold something of a tenant's."""
-    return set(rows_that_mention(connection, tenant_id))
-
-
 def objects_below(root: Path, tenant_id: str) -> list[str]:
     """Keys of a directory store that are the tenant's."""
     top = root / "t" / tenant_id
@@ -48,7 +42,3 @@ def let_pass(connection: Connection, days: float) -> None:
     ):
         listed = ", ".join(f"{name} = {name} - make_interval(secs => :secs)" for name in columns)
         connection.execute(text(f"UPDATE {table} SET {listed}"), {"secs": days * 86_400})
-
-
-def keys_of(rows: Any) -> set[str]:
-    return {row["id"] for row in rows}

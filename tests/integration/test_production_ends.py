@@ -1,4 +1,4 @@
-"""How productions end that do not run to their end: bad data, cancels, lost batches, dead workers."""
+"""Productions that do not run to their end: bad data, cancels, lost batches, dead workers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from shared.lifecycle.webhooks import announce_ends
 from tests.integration.api_case import MODEL
 from tests.integration.production_case import PRODUCTIONS, TABLE, Asked, Press, press_fixture
 from tests.integration.test_productions import PLAIN, check_sums, headed
+from worker.upkeep.cleaner import Cleaner
 
 __all__ = ["press_fixture"]
 
@@ -340,3 +341,41 @@ def test_the_same_key_makes_one_production(press: Press) -> None:
 
     assert first.json["id"] == second.json["id"]
     assert press.post(PRODUCTIONS, body | {"n": 2}, key).status_code == 422
+
+
+# --- what stays -----------------------------------------------------------------------------------
+
+
+def stored(press: Press) -> list[str]:
+    """Keys of objects of jobs."""
+    folder = press.settings.storage_dir
+    keys = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(key for key in keys if "/j/" in key)
+
+
+def test_the_cleaner_leaves_the_output_alone(press: Press) -> None:
+    production_id = press.submit_production(headed("gates: {near_duplicates: 0.9}", PLAIN))
+    press.run()
+    assert len(stored(press)) > 4
+
+    with press.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET ended_at = ended_at - interval '2 hours'")
+    Cleaner(press.engine, press.services.store).run()
+
+    (kept,) = stored(press)
+    assert f"/j/{production_id}/final/" in kept
+    assert len(press.lines(production_id)) == 3
+
+
+def test_a_production_is_deleted_with_its_batches(press: Press) -> None:
+    production_id = press.submit_production(PLAIN)
+    press.run()
+    (batch,) = batches_of(press, production_id)
+
+    refused = press.delete(f"/v1/jobs/{batch['id']}")
+    assert (refused.status_code, production_id in refused.text) == (409, True)
+    assert press.delete(f"/v1/jobs/{production_id}").status_code < 300
+
+    assert press.get(f"{PRODUCTIONS}/{production_id}").status_code == 404
+    assert press.get(f"/v1/batches/{batch['id']}").status_code == 404
+    assert press.get("/v1/batches").json["data"] == []

@@ -21,7 +21,7 @@ def check_sums(press: Press, production_id: str) -> None:
     """The counts of an ended production add up, and are those of its lines."""
     seen = press.see(production_id)
     summary, lines = seen["summary"], press.lines(production_id)
-    by_status = {status: 0 for status in ("succeeded", "rejected", "failed", "not_found")}
+    by_status = dict.fromkeys(("succeeded", "rejected", "failed", "not_found"), 0)
     for line in lines:
         by_status[line["status"]] += 1
     assert {name: summary[name] for name in by_status} == by_status
@@ -252,7 +252,7 @@ def test_other_formats(press: Press, kind: str) -> None:
 
     data = press.output(production_id)
     if kind == "parquet":
-        assert data.startswith(b"PAR1") and data.endswith(b"PAR1")
+        assert (data[:4], data[-4:]) == (b"PAR1", b"PAR1")
         return
     lines = [json.loads(line) for line in data.splitlines()]
     assert [(line["price"], line["status"]) for line in lines] == [(3, "succeeded")] * 1 + [
@@ -281,7 +281,7 @@ def test_structured_output_is_asked_for_and_judged(press: Press) -> None:
         assert asked.body["response_format"]["type"] == "json_schema"
         if asked.place[0] == 1 and not asked.round:
             return Said('{"title": "cut', finish_reason="length")
-        return '{"title": "t %d"}' % asked.place[0]
+        return json.dumps({"title": f"t {asked.place[0]}"})
 
     production_id = press.submit_production(template)
     press.run(writer)

@@ -308,8 +308,8 @@ def test_work_is_refused_by_lifecycle_whoever_submits_it(api: ApiCase) -> None:
             **arguments,
         )
     limit(api, daily_budget=None, queued_rows=1)
+    body = json.dumps(CALL["body"])
     with pytest.raises(QuotaExceeded), api.begin() as connection:
-        body = json.dumps(CALL["body"])
         lifecycle.submit_generation(
             connection, job_id="job_x", pool="text", model=MODEL, body=body, **arguments
         )

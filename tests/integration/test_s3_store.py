@@ -57,6 +57,23 @@ def s3_store(s3_bucket: S3Bucket) -> S3Store:
 # --- every store --------------------------------------------------------------------------------
 
 
+def test_keys_below_a_folder_are_listed_and_removed_together(store: Store) -> None:
+    keys = [f"t/1/j/{n}" for n in range(5)]
+    for key in [*keys, "t/10/j/0"]:
+        store.put_bytes(key, b"x", media_type=MEDIA)
+    assert sorted(store.keys("t/1/", limit=100)) == keys
+    some = store.keys("t/1/", limit=2)
+    assert len(some) == 2
+    assert set(some) < set(keys)
+    assert store.keys("t/2/", limit=100) == []
+    store.delete_keys([*keys, "t/1/j/none"])
+    store.delete_keys([])
+    assert store.keys("t/1/", limit=100) == []
+    assert store.size("t/10/j/0") == 1
+    with pytest.raises(InvalidKey):
+        store.keys("", limit=1)
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000, PART_BYTES, PART_BYTES + 1, len(LONG)])
 def test_what_was_put_is_read(store: Store, size: int) -> None:
     data = LONG[:size]
@@ -553,3 +570,17 @@ def test_deletions_that_are_refused_are_reported(server: ScriptedServer, scripte
     with pytest.raises(StorageUnavailable):
         scripted.delete_prefix("t")
     assert "content-md5" in server.requests[-1].headers
+
+
+def test_uploads_that_nobody_ended_are_dropped_once_they_are_old(s3_store: S3Store) -> None:
+    abandoned = s3_store.writer("t/1/abandoned", media_type=MEDIA)
+    abandoned.write(LONG)
+    other = s3_store.writer("t/2/abandoned", media_type=MEDIA)
+    other.write(LONG)
+    assert s3_store.abort_uploads("t/", older_than_seconds=3_600) == 0
+    assert s3_store.abort_uploads("t/1/", older_than_seconds=-60) == 1  # clocks may differ
+    assert s3_store.abort_uploads("t/", older_than_seconds=-60) == 1
+    assert s3_store.abort_uploads("t/", older_than_seconds=-60) == 0
+    with pytest.raises(StorageUnavailable):
+        abandoned.finish()
+    assert s3_store.keys("t/", limit=10) == []

@@ -20,7 +20,7 @@ _PLAIN_BYTES = 160
 """After so many, whatever ends something is chosen before all else."""
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _CLOSING = b"}]"
-_QUOTE, _SPACE = b'" '
+_QUOTE = ord('"')
 _LONGEST_WORD = 7
 
 
@@ -45,8 +45,6 @@ def refusal_of(schema: str | None, finish_reason: str) -> str | None:
 
 def fake_object(schema: str, digest: bytes) -> str:
     """JSON that satisfies ``schema``. Raises InvalidSchema where none is found."""
-    from worker.engines.matchers import error_of
-
     matcher = _matcher(schema).deep_copy()
     choices = hashlib.shake_128(digest).digest(MOST_BYTES)
     said = bytearray()
@@ -61,7 +59,8 @@ def fake_object(schema: str, digest: bytes) -> str:
         said.append(byte)
         word = word + 1 if byte in _LETTERS else 0
         matcher.consume_token(byte)
-    why = error_of(matcher) or f"the fake engine found no answer of {MOST_BYTES} bytes"
+    why = "nothing satisfies it" if matcher.is_error() else None
+    why = why or f"the fake engine found no answer of {MOST_BYTES} bytes"
     raise _unusable(why)
 
 
@@ -72,12 +71,15 @@ def _unusable(why: str) -> InvalidSchema:
 def _next(allowed: Sequence[int], choice: int, word: int, *, ending: bool) -> int:
     """One of the ``allowed`` bytes: words of some letters, and no more of anything than needed."""
     letters = [byte for byte in allowed if byte in _LETTERS]
+    if bytes(letters) == b"e":  # of a number, which may become too large to be one
+        letters = []
     if _QUOTE in allowed and letters and (ending or word > choice % _LONGEST_WORD + 1):
         return _QUOTE
     closing = [] if letters else [byte for byte in allowed if byte in _CLOSING]
     if ending and closing:
         return closing[0]
-    pool = letters or closing or [byte for byte in allowed if byte != _SPACE] or list(allowed)
+    plain = [byte for byte in allowed if byte not in b" eE"]
+    pool = letters or closing or plain or list(allowed)
     return pool[choice % len(pool)]
 
 
@@ -88,8 +90,10 @@ def _allowed(matcher: LLMatcher) -> list[int]:
 
 @lru_cache(maxsize=64)
 def _matcher(schema: str) -> LLMatcher:
-    from worker.engines.matchers import UnusableSchema, matcher_of
-
+    try:
+        from worker.engines.matchers import UnusableSchema, matcher_of
+    except ImportError as error:
+        raise _unusable(f"this fake engine lacks {error.name}") from None
     try:
         return matcher_of(_bytes(), schema)
     except UnusableSchema as error:

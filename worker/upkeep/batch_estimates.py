@@ -16,6 +16,8 @@ from shared.db.queue_estimates import (
     recent_pace,
     unserved_pools,
 )
+from shared.lifecycle.quotas import refusal_of
+from shared.quotas import NOTHING, Reservation
 from worker.upkeep.demand import Calls, Demand
 
 Estimate = dict[str, Any]
@@ -39,9 +41,10 @@ def estimate(
     rows: int,
     slices: int,
     pools: Sequence[str],
+    reserved: Reservation = NOTHING,
 ) -> Estimate:
     """The estimate of a valid batch whose slices would run in ``pools``. What nothing tells is left
-    out. Reads, and writes nothing."""
+    out. ``reserved`` is what its rows may consume at most. Reads, and writes nothing."""
     output = expected_output(connection, tenant_id, demand)
     shown: Estimate = {
         "rows": rows,
@@ -56,7 +59,12 @@ def estimate(
         "cost": cost(demand, models, output),
         "is_possible": not unserved_pools(connection, pools),
         "estimated_start": _start(connection, tenant_id, pools),
+        "quotas": {"is_accepted": True},
     }
+    refusal = refusal_of(connection, tenant_id, reserved)
+    if refusal is not None:
+        why = {"code": refusal.code, "message": refusal.message, "param": refusal.param}
+        shown["quotas"] = {"is_accepted": False, "error": why}
     shown = {name: value for name, value in shown.items() if value is not None}
     return shown | {"basis": [f"{name}: {_BASES[name]}" for name in shown if name in _BASES]}
 

@@ -19,6 +19,7 @@ from shared.db.shards import slices_of
 from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.ids import new_file_id
 from shared.lifecycle import BadLine, Claim, NewFile
+from shared.quotas import NOTHING
 from shared.storage.base import Store, StoredObject
 from worker.outputs import MEDIA_TYPE, attempt_prefix
 from worker.upkeep.assembly import Assembler, Interrupted
@@ -159,6 +160,7 @@ class BatchStages:
                 rows=verdict.rows,
                 slices=len(verdict.slices),
                 pools=verdict.pools,
+                reserved=sum((part.reserved for part in verdict.slices), NOTHING),
             )
         self._ends.commit(
             chore,

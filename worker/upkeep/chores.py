@@ -173,6 +173,7 @@ class UpkeepChores:
                 self._productions.run(chore)
             case Stage.ASSEMBLE:
                 self._batches.assemble(chore)
+                self._productions.hear_of(chore)
             case stage:
                 raise AssertionError(f"upkeep has no stage {stage}")
 

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared.db import retention
+from shared.db.productions import batches_of_production, kept_output
 from shared.db.session import autocommit
 from shared.db.streams import forget_deltas
 from shared.db.uploads import SpentUpload, forget_parts, spent_uploads
@@ -93,7 +94,9 @@ class Cleaner:
             folder = own_inputs_prefix(job.tenant_id, job.job_id)
             keep = (job.input_key,) if job.input_key.startswith(folder) else ()
             removed += self._store.delete_prefix(folder, keep=keep)
-        if job.is_training:
+        if job.is_production:
+            removed = self._remove_intermediate(job)
+        elif job.is_training:
             removed = self._remove_states(job)
         elif job.deleted:
             removed += self._store.delete_prefix(all_files_prefix(job.tenant_id, job.job_id))
@@ -102,6 +105,17 @@ class Cleaner:
         with autocommit(self._database) as connection:
             retention.mark_cleaned(connection, job.job_id)
         log.info("job_cleaned", job=job.job_id, objects=removed)
+
+    def _remove_intermediate(self, job: retention.EndedJob) -> int:
+        """What a production's passes wrote for each other, and all of its batches; its output
+        stays."""
+        with autocommit(self._database) as connection:
+            keep = kept_output(connection, job.job_id)
+            batches = batches_of_production(connection, job.job_id)
+        removed = self._store.delete_prefix(job_prefix(job.tenant_id, job.job_id), keep=keep)
+        for batch_id in batches:
+            removed += self._store.delete_prefix(job_prefix(job.tenant_id, batch_id))
+        return removed
 
     def _remove_states(self, job: retention.EndedJob) -> int:
         """What a training could have gone on from, and what attempts left that came to nothing;

@@ -21,9 +21,10 @@ from pressrun.up.catalog import write_catalog
 from pressrun.up.child_log import KEPT_FILES, ChildLog, readable_warning
 from pressrun.up.children import ROOT, SETTLED_SECONDS, Child, ChildSpec, Guard
 from pressrun.up.data_folder import DataFolder, kept_secret, new_secret
-from pressrun.up.environment import given_settings, plant_settings, server_environment
+from pressrun.up.environment import plant_settings, server_environment
 from pressrun.up.listener import listen, url_of
 from shared.models_catalog import read_catalog
+from shared.settings import given_settings
 
 PATIENCE_SECONDS = 60.0
 FOREVER = "import time; time.sleep(600)"

@@ -86,7 +86,7 @@ def test_every_translated_body_is_one_that_its_engine_takes() -> None:
         ({"tools": []}, UnsupportedParameter, "tools"),
         ({"reasoning": {"effort": "low"}}, UnsupportedParameter, "reasoning"),
         ({"stream": True}, StreamingUnsupported, "stream"),
-        ({"text": {"format": {"type": "json_schema"}}}, InvalidRequest, "text.format.type"),
+        ({"text": {"format": {"type": "xml"}}}, InvalidRequest, "text.format.type"),
         ({"text": {"verbosity": "low"}}, UnsupportedParameter, "text.verbosity"),
         ({"store": False}, InvalidRequest, "store"),
         ({"input": []}, InvalidRequest, "input"),

@@ -4,15 +4,17 @@ store hold."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
 from shared.db.productions import ProducedBatch, Production, production_of
@@ -82,6 +84,14 @@ class Productions:
         state = read_state(found.state)
         order = read_order(chore.claim, state.audiences)
         _Claimed(self, chore, order, found, state).run()
+
+    def hear_of(self, chore: Chore) -> None:
+        """A batch has ended; if it is a production's, that need not wait for the pass."""
+        if not json.loads(chore.claim.spec).get("production"):
+            return
+        with suppress(SQLAlchemyError), self.database.begin() as connection:
+            lifecycle.collect_production_batches(connection)
+        self.ringer.ring(UPKEEP)
 
 
 class _File(NamedTuple):

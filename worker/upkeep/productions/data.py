@@ -97,12 +97,12 @@ def _values(child: subprocess.Popen[bytes], columns: list[str]) -> Iterator[Tabl
     while True:
         number += 1
         line = child.stdout.readline(MOST_ROW_BYTES + 1)
-        if not line:
+        if len(line) <= MOST_ROW_BYTES and not line.endswith(b"\n"):  # it has ended, or was ended
             code = child.wait(EXIT_SECONDS)
             if code != 0:
                 yield _died(code)
             return
-        if len(line) > MOST_ROW_BYTES and not line.endswith(b"\n"):
+        if not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = child.stdout.readline(MOST_ROW_BYTES)
             message = f"the row is longer than {MOST_ROW_BYTES} bytes"

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 NO_LIBRARY = 3
 """Exit code where pyarrow is not installed."""
-MEMORY_BYTES = 4 * 2**30
+MEMORY_BYTES = 3 * 2**30
 """Of addresses; pyarrow alone takes about one and a half."""
 CPU_SECONDS = 3_600
 ROWS_AT_ONCE = 64

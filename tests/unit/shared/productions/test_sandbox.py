@@ -155,7 +155,8 @@ BOMBS: list[tuple[str, dict[str, Any], str]] = [
      "prompt_too_long"),
     ("{% for i in a %}{% if b[1:] %}{% endif %}{% endfor %}", {"a": MANY, "b": LONG},
      "prompt_too_long"),
-    ("{% for i in a %}{{ a == b }}{% endfor %}", {"a": MANY[:2_000], "b": MANY[:2_000]}, "prompt_too_long"),
+    ("{% for i in a %}{{ a == b }}{% endfor %}", {"a": MANY[:2_000], "b": MANY[:2_000]},
+     "prompt_too_long"),
     ("{% for i in a %}{% endfor %}", {"a": [0] * 10_001}, "prompt_too_long"),
     ("{% for i in a %}{% endfor %}", {"a": "text"}, "row_not_rendered"),
     ("{{ a|round(999999999) }}", {"a": 10**4_000}, "row_not_rendered"),
@@ -223,6 +224,33 @@ def test_a_rendering_is_bounded_by_its_row(source: str, row: dict[str, Any], cod
 )  # fmt: skip
 def test_what_templates_are_for(source: str, row: dict[str, Any], rendered: str) -> None:
     assert Text(source).render(row) == rendered
+
+
+@pytest.mark.parametrize(
+    ("source", "rendered"),
+    [
+        ("a\n{% if a %}\nb\n{% endif %}\nc", "a\nb\nc"),
+        ("a\n  {% if a %}\n  b\n  {% endif %}  \nc", "a\n  b\nc"),
+        ("a{% if a %} b{% endif %}\nc", "a b\nc"),
+        ("{% if a %}\n\na{% endif %}\n\nc", "a\n\nc"),
+        ("{% for i in l %}\n- {{ i }}\n{% endfor %}\nc", "- 1\n- 2\nc"),
+        ("{% for i in l %}{{ i }}\n{% endfor %}c", "1\n2\nc"),
+        ("a\n{# b\n{% c %}\n #}\nd", "a\nd"),
+        ("{% if a %}{% if l %}\nb\n{% endif %}{% endif %}\nc", "b\nc"),
+        ("x{% raw %}\n{% if a %}\n{% endraw %}\nc", "x\n{% if a %}\n\nc"),
+        ("a {%- if a %}\n b{% endif %}", "a\n b"),
+        ("a\n\n{%- if a -%}\n b{% endif %}", "ab"),
+        ("{{ a }}\n{{ a }}", "1\n1"),
+    ],
+)
+def test_lines_of_tags_alone_leave_no_line(source: str, rendered: str) -> None:
+    assert Text(source).render({"a": 1, "l": [1, 2]}) == rendered
+
+
+def test_the_line_of_a_mistake_counts_lines_of_tags() -> None:
+    with pytest.raises(NotAllowed) as refused:
+        Text("{% if a %}\n\n{% endif %}\n{# a\n #}\n{{ a|shout }}")
+    assert refused.value.line == 6
 
 
 def test_the_columns_that_a_text_needs() -> None:

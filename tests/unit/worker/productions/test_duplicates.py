@@ -127,9 +127,8 @@ def test_no_file_is_left(tmp_path: Path) -> None:
 
 def test_what_counts_as_the_same(tmp_path: Path) -> None:
     with NearDuplicates(0.85, tmp_path) as known:
-        assert known.add(["A fine MUG, for tea!", "a fine mug for  tea", "Ａ fine mug for tea"]) == [
-            None, 0, 0,
-        ]  # fmt: skip
+        mugs = ["A fine MUG, for tea!", "a fine mug for  tea", "Ａ fine mug for tea"]
+        assert known.add(mugs) == [None, 0, 0]
         assert known.add(["", " ", "!", "mug", "Mug.", "the mug"]) == [None, 1, 1, None, 2, None]
         assert known.add(["我喜欢喝茶和咖啡", "我喜欢喝茶和咖啡。", "他们去了北京"]) == [
             None,

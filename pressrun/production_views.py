@@ -1,0 +1,95 @@
+"""Productions for people: their counts, a preview, a list."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pressrun.api_client import Json
+from pressrun.batch_commands import estimated
+from pressrun.terminal import table, when
+
+LONGEST_SHOWN = 2_000
+"""Characters of a message in a preview."""
+
+
+def described(production: Json) -> RenderableType:
+    """How far it is; its counts, once it has ended."""
+    batch = production["batch"]
+    fields = {
+        "id": production["id"],
+        "status": production["status"],
+        "models": ", ".join(production["models"]),
+        "created": when(production["created_at"]),
+        "rows": production["rows"],
+        "lines": f"{production['kept']} kept of {production['lines']}",
+        "round": f"{production['round'] + 1}, phase {production['phase'] + 1} of"
+        f" {production['phases']}",
+        "batch": None if batch is None else f"{batch['id']}: {batch['done']} of {batch['rows']}",
+        "output file": production["output_file_id"],
+    }
+    shown = table("", "", rows=fields.items(), headed=False)
+    return shown if production["summary"] is None else Group(shown, counts(production))
+
+
+def counts(production: Json) -> RenderableType:
+    """The summary of an ended production, or the estimate of a dry run."""
+    summary = production["summary"]
+    if summary is None:
+        found = {"status": production["status"], **estimated(production["estimate"])}
+        return table("", "", rows=found.items(), headed=False)
+    rows: list[tuple[str, object]] = [
+        ("rows", summary["rows"]),
+        ("items", summary["items"]),
+        ("candidates", summary["candidates"]),
+        ("lines", summary["lines"]),
+        ("  succeeded", summary["succeeded"]),
+        ("  rejected", summary["rejected"]),
+        *((f"    by {gate}", count) for gate, count in summary["rejected_by_gate"].items()),
+        ("  failed", summary["failed"]),
+        *((f"    with {code}", count) for code, count in summary["failed_by_code"].items()),
+        ("  not found", summary["not_found"]),
+        ("rounds", summary["rounds"]),
+        ("regenerated", summary["regenerated"]),
+        ("near-duplicates removed", summary["duplicates_removed"]),
+        ("tokens", f"{summary['input_tokens']} in, {summary['output_tokens']} out"),
+    ]
+    return table("", "", rows=rows, headed=False)
+
+
+def listing(productions: list[Json]) -> RenderableType:
+    return table(
+        "id",
+        "status",
+        "rows",
+        "kept",
+        "lines",
+        "created",
+        rows=(
+            (p["id"], p["status"], p["rows"], p["kept"], p["lines"], when(p["created_at"]))
+            for p in productions
+        ),
+    )
+
+
+def previewed(preview: Json) -> RenderableType:
+    """Every message of every item, as it would be asked."""
+    told = f"{preview['candidates']} candidate(s) an item, by {', '.join(preview['models'])}"
+    parts: list[RenderableType] = [Text(told)]
+    for item in preview["data"]:
+        audience = f" for {item['audience']}" if item["audience"] is not None else ""
+        parts.append(Text(f"\nrow {item['row']}{audience}", style="bold"))
+        if item["error"] is not None:
+            parts.append(Text(f"  can't be asked: {item['error']}"))
+        for prompt in item["prompts"]:
+            if prompt["step"] is not None:
+                parts.append(Text(f"  step {prompt['step']}"))
+            parts += [_message(message) for message in prompt["messages"]]
+    return Group(*parts)
+
+
+def _message(message: Json) -> Text:
+    content = message["content"]
+    if len(content) > LONGEST_SHOWN:
+        content = f"{content[:LONGEST_SHOWN]}… ({len(content)} characters)"
+    return Text(f"  {message['role']}: {content}")

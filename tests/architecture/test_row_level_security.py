@@ -1,0 +1,219 @@
+"""The second wall has no gap: every table is behind it, and each way through it is listed here.
+
+A new table fails here until its migration enables row-level security, gives it a policy and grants
+what the API does with it, and until it is listed below. What it takes is in docs/tenants.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+
+from shared.db.columns import metadata
+from shared.db.jobs import _GETS
+from shared.db.polling import _STANDINGS
+from shared.db.security import ADMIN_ROLE, API_ROLE, SETTING, WORKER_ROLE
+
+ROOT = Path(__file__).resolve().parents[2]
+VERBS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
+LOCK = "UPDATE(id)"
+"""To hold a row: Postgres asks for the right to update a column of it, and no id is ever updated."""
+
+MAY: dict[str, dict[str, str]] = {}
+"""What requests may do with which table, by role. Least privilege: add what a route needs."""
+MAY[API_ROLE] = {
+    "archived_jobs": "DELETE SELECT",
+    "artifacts": f"DELETE SELECT {LOCK}",
+    "checkpoints": "SELECT",
+    "deletion_objects": "INSERT SELECT",
+    "deletions": "INSERT SELECT UPDATE",
+    "deltas": "SELECT",
+    "events": "INSERT SELECT",
+    "files": "INSERT SELECT UPDATE",
+    "idempotency_keys": "DELETE INSERT SELECT UPDATE",
+    "job_models": "INSERT SELECT",
+    "job_webhooks": "INSERT",
+    "jobs": "INSERT SELECT UPDATE",
+    "model_alias_moves": "INSERT SELECT",
+    "model_aliases": "DELETE INSERT SELECT UPDATE",
+    "models": "SELECT UPDATE(deleted_at)",
+}
+NOT_FOR_TENANTS = {
+    "sessions": "workers, of nobody in particular",
+    "shares": "what every tenant was served; dispatch alone looks at it",
+}
+"""Tables without a policy for requests of tenants, who have no right to them either."""
+VIEWS = {
+    "pool_work": ["ended_at", "pool", "started_at", "state"],
+    "ready_line": ["pool", "priority", "ready_seq", "tenant_hash"],
+    "served_pools": ["pool"],
+}
+"""What the API sees of everybody's work, and its columns: nobody's name, and no id."""
+ACTS = {
+    "api/acting.py": "streams go on for whom their request was",
+    "api/app.py": "requests of several tenants share one INSERT",
+    "api/delta_reader.py": "one thread reads for all streams",
+    "api/idempotency.py": "claims are released after the view",
+    "api/polling_again.py": "polls that no view answers",
+    "api/rate_limiting.py": "limits are looked at before the view",
+    "api/routing.py": "every view, for the tenant or the administrator who calls",
+    "api/waiting.py": "one thread asks for all who wait",
+}
+"""Who says for whom a transaction is; why there."""
+
+
+@pytest.fixture(name="database")
+def database_fixture(database_url: str) -> Iterator[Connection]:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def rows(database: Connection, query: str, **values: Any) -> list[Any]:
+    return list(database.execute(text(query), values))
+
+
+def test_every_table_is_behind_the_wall(database: Connection) -> None:
+    found = rows(
+        database,
+        "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class"
+        " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace",
+    )
+    open_ = {row.relname for row in found if not (row.relrowsecurity and row.relforcerowsecurity)}
+    assert open_ == {"alembic_version"}, "tables whose migration enables no row-level security"
+    assert {row.relname for row in found} == {*metadata.tables, "alembic_version"}
+
+
+def test_each_table_shows_tenants_their_rows_and_workers_all(database: Connection) -> None:
+    policies: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in rows(database, "SELECT * FROM pg_policies WHERE schemaname = 'public'"):
+        assert row.permissive == "PERMISSIVE"
+        [role] = row.roles
+        policies[row.tablename].setdefault(role, []).append(row)
+    assert set(policies) == set(metadata.tables)
+    for table, by_role in policies.items():
+        [workers] = by_role[WORKER_ROLE]
+        assert (workers.cmd, workers.qual) == ("ALL", "true"), table
+        if table in NOT_FOR_TENANTS:
+            assert API_ROLE not in by_role, table
+            continue
+        for policy in by_role[API_ROLE]:
+            own = f"current_setting('{SETTING}'::text, true)" in policy.qual
+            parents = [parent for parent in metadata.tables if f"FROM {parent} p" in policy.qual]
+            assert own or parents, f"{table}: {policy.qual}"
+            assert all(parent not in NOT_FOR_TENANTS for parent in parents)
+
+
+def granted(database: Connection, role: str) -> dict[str, str]:
+    """Verbs by table, alphabetically; with the column, where it is not for the whole table."""
+    verbs: dict[str, set[str]] = defaultdict(set)
+    whole = rows(
+        database,
+        "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
+        " WHERE grantee = :role AND table_schema = 'public'",
+        role=role,
+    )
+    for row in whole:
+        verbs[row.table_name].add(row.privilege_type)
+    columns = rows(
+        database,
+        "SELECT table_name, column_name, privilege_type"
+        " FROM information_schema.role_column_grants"
+        " WHERE grantee = :role AND table_schema = 'public'",
+        role=role,
+    )
+    for row in columns:
+        if row.privilege_type not in verbs[row.table_name]:
+            verbs[row.table_name].add(f"{row.privilege_type}({row.column_name})")
+    return {table: " ".join(sorted(found)) for table, found in verbs.items() if found}
+
+
+@pytest.mark.parametrize("role", [API_ROLE, ADMIN_ROLE])
+def test_requests_may_do_what_is_listed_and_no_more(database: Connection, role: str) -> None:
+    views = dict.fromkeys(VIEWS, "SELECT") if role == API_ROLE else {}
+    assert granted(database, role) == MAY[role] | views
+
+
+def test_the_roles_are_nobody_special(database: Connection) -> None:
+    found = rows(
+        database,
+        "SELECT rolname, rolsuper OR rolbypassrls OR rolcanlogin OR rolcreaterole OR rolcreatedb"
+        "   AS special, EXISTS (SELECT FROM pg_class WHERE relowner = r.oid) AS owns,"
+        "   EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) AS belongs"
+        "  FROM pg_roles r WHERE rolname LIKE 'pressrun\\_%'",
+    )
+    roles = {row.rolname: (row.special, row.owns, row.belongs) for row in found}
+    assert roles == dict.fromkeys((API_ROLE, ADMIN_ROLE, WORKER_ROLE), (False, False, False))
+    assert not rows(
+        database, "SELECT FROM pg_roles WHERE has_schema_privilege(:role, 'public', 'CREATE')"
+        " AND rolname = :role", role=API_ROLE,
+    )  # fmt: skip
+
+
+def test_what_is_seen_of_everybody_names_nobody(database: Connection) -> None:
+    seen = rows(
+        database,
+        "SELECT table_name, array_agg(CAST(column_name AS text) ORDER BY column_name) AS columns"
+        "  FROM information_schema.columns JOIN pg_views ON viewname = table_name"
+        " WHERE table_schema = 'public' AND schemaname = 'public' GROUP BY table_name",
+    )
+    assert {row.table_name: row.columns for row in seen} == VIEWS
+    functions = rows(
+        database,
+        "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS for_all"
+        "  FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace",
+    )
+    assert [tuple(row) for row in functions] == [
+        ("pressrun_key_owner", ["search_path=public, pg_temp"], False)
+    ]
+
+
+@pytest.mark.parametrize("statement", [*_GETS.values(), *_STANDINGS.values()])
+def test_statements_that_say_for_whom_say_it_before_they_look(
+    database: Connection, statement: Any
+) -> None:
+    """The plan begins with the call that says it: only then is anything below it run."""
+    values = {"tenant": "ten_x", "id": "job_x"}
+    explained = text(f"EXPLAIN (FORMAT JSON, VERBOSE) {statement.text}")
+    for small in ("on", "off"):  # as plans are of small tables, and of large ones
+        database.execute(text(f"SET LOCAL enable_seqscan = {small}"))
+        [plan] = database.execute(explained, values | {"acting_for": "ten_x"}).scalar_one()
+        node = plan["Plan"]
+        while node["Node Type"] in {"Limit", "Sort"}:
+            [node] = node["Plans"]
+        assert "IS NOT NULL" in node["One-Time Filter"], json.dumps(plan, indent=1)
+        name = node["One-Time Filter"].partition("(InitPlan ")[2].partition(")")[0]
+        [said] = [one for one in node["Plans"] if one.get("Subplan Name") == f"InitPlan {name}"]
+        assert SETTING in said["Output"][0]
+
+
+def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
+    """Where the API calls the function, and how."""
+    for path in sorted((ROOT / "api").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == name:
+                yield str(path.relative_to(ROOT)), node
+
+
+def test_few_say_for_whom_a_transaction_is() -> None:
+    names = ("acting_for", "acting_as", "administrating")
+    assert {path for name in names for path, _ in calls(name)} == set(ACTS)
+    assert [path for path, _ in calls("administrating")] == ["api/routing.py"]
+
+
+def test_every_connection_of_the_api_is_walled() -> None:
+    made = list(calls("make_engine"))
+    assert [path for path, _ in made] == ["api/app.py"] * len(made)
+    assert len(made) >= 2
+    for _, call in made:
+        roles = [ast.unparse(word.value) for word in call.keywords if word.arg == "role"]
+        assert roles == ["API_ROLE"]
+    assert not list(calls("create_engine"))

@@ -1,0 +1,426 @@
+"""The second wall by itself: what Postgres shows when the first one, the code, forgets to ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from api.app import EXTENSION, create_app
+from shared.db.migrate import upgrade
+from shared.db.security import API_ROLE, acting_for, administrating
+from shared.db.session import make_engine
+from tests.architecture.test_bola import (
+    EVERYBODYS,
+    NOT_BY_TENANT,
+    Operation,
+    call,
+    everything_there_is,
+    operations,
+)
+from tests.integration.everything import Belongings, for_two_tenants
+from tests.integration.media_case import MediaCase, media_fixture
+
+__all__ = ["media_fixture"]
+
+PREDICATE = re.compile(r"(?:\b\w+\.)?\btenant_id = %\(tenant\)s")
+OWN = {("get", "/v1/usage")}
+"""Addresses that answer a tenant of which they know nothing with zeros."""
+
+
+# --- the API --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="both")
+def two_tenants_fixture(media: MediaCase) -> tuple[Belongings, dict[str, str]]:
+    """What the first tenant has; another tenant's key."""
+    theirs, stranger, mine = for_two_tenants(media)
+    theirs["job_id"] = [value for value in theirs["job_id"] if value not in mine["client_id"]]
+    return theirs, stranger
+
+
+def first_of(theirs: Belongings, operation: Operation) -> dict[str, str]:
+    return {name: theirs[name][0] for name in operation.names}
+
+
+def by_ids(media: MediaCase) -> Iterator[Operation]:
+    for operation in operations(media):
+        if operation.names and operation.path not in NOT_BY_TENANT:
+            yield operation
+
+
+def lists(media: MediaCase) -> Iterator[Operation]:
+    for operation in operations(media):
+        if operation.verb == "get" and not operation.names:
+            yield operation
+
+
+def test_without_the_setting_the_api_shows_nothing_and_changes_nothing(
+    media: MediaCase, both: tuple[Belongings, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every route, called by who owns what it asks for. Their queries are as they always are."""
+    theirs, _ = both
+    before = everything_there_is(media)
+    shown = {operation.path: call(media, operation, {}, media.key).text for operation in lists(media)}
+    ids = {value for values in theirs.values() for value in values}
+    for module in ("api.routing", "api.polling_again"):
+        monkeypatch.setattr(f"{module}.acting_for", lambda *_: nullcontext())
+    media.services.models.forget()
+    checked = 0
+    for operation in by_ids(media):
+        reply = call(media, operation, first_of(theirs, operation), media.key)
+        assert reply.status_code == 404, (operation.verb, operation.path, reply.text)
+        checked += 1
+    seen = 0
+    for operation in lists(media):
+        reply = call(media, operation, {}, media.key)
+        assert reply.status_code < 500, (operation.path, reply.text)
+        assert not [value for value in ids if value in reply.text], operation.path
+        assert not (reply.json or {}).get("data"), (operation.path, reply.text)
+        seen += any(value in shown[operation.path] for value in ids)
+    assert media.client.get(f"/v1/jobs/{theirs['job_id'][0]}", headers=media.key).status_code == 404
+    assert media.upload().status_code == 500  # it can't be written down
+    assert everything_there_is(media) == before | {"files": everything_there_is(media)["files"]}
+    assert checked >= 50
+    assert seen >= 8
+
+
+@contextmanager
+def forgetful(*engines: Engine) -> Iterator[list[str]]:
+    """The engines' statements without any ``tenant_id = …``; those that had one."""
+    changed = []
+
+    def forget(
+        _connection: object, _cursor: object, statement: str, values: Any, *_: object
+    ) -> tuple[str, Any]:
+        without = PREDICATE.sub("CAST(%(tenant)s AS text) IS NOT NULL", statement)
+        if without != statement:
+            changed.append(statement)
+        return without, values
+
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", forget, retval=True)
+    try:
+        yield changed
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", forget)
+
+
+def leaks(
+    media: MediaCase, theirs: Belongings, stranger: dict[str, str], *, only: str | None = None
+) -> list[tuple[str, str]]:
+    """Addresses that tell a stranger something, or change it, when no query asks whose it is."""
+    services = media.app.extensions[EXTENSION]()
+    secret = {value for values in theirs.values() for value in values}
+    found = []
+    with forgetful(services.engine, services.autocommit) as changed:
+        for operation in by_ids(media):
+            address = (operation.verb, operation.path)
+            if address in EVERYBODYS or only not in (None, operation.verb):
+                continue
+            reply = call(media, operation, first_of(theirs, operation), stranger)
+            if reply.status_code != 404:
+                found.append(address)
+        for operation in lists(media):
+            reply = call(media, operation, {}, stranger)
+            if reply.status_code == 500 or [value for value in secret if value in reply.text]:
+                found.append((operation.verb, operation.path))
+    assert len(set(changed)) >= 20
+    return found
+
+
+def test_queries_that_forget_to_ask_whose_it_is_leak_nothing(
+    media: MediaCase, both: tuple[Belongings, dict[str, str]]
+) -> None:
+    theirs, stranger = both
+    before = everything_there_is(media)
+    assert leaks(media, theirs, stranger) == []
+    assert everything_there_is(media) == before
+
+
+def test_without_the_wall_they_would(
+    media: MediaCase, both: tuple[Belongings, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same calls of an API whose connections are the owner's: what the test above can see."""
+    theirs, stranger = both
+    monkeypatch.setattr("api.app.API_ROLE", None)
+    media.app = create_app(media.settings, bell=media.bell)
+    media.client = media.app.test_client()
+    try:
+        assert len(leaks(media, theirs, stranger, only="get")) >= 15
+    finally:
+        media.app.extensions[EXTENSION].close()
+
+
+# --- the database ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="owner")
+def owner_fixture(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        fill(connection)
+    yield engine
+    engine.dispose()
+
+
+def fill(connection: Connection) -> None:
+    """Two tenants, a, with a file and a model, and b; and a model of everybody's."""
+    for statement in (
+        "INSERT INTO tenants (id, name) VALUES ('a', 'a'), ('b', 'b')",
+        "INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key)"
+        " SELECT 'file-' || id, id, 'f', 'batch', 0, '', '' FROM tenants",
+        "INSERT INTO models (id, tenant_id, pool, engine, source, endpoints)"
+        " VALUES ('own', 'a', 'text', 'fake', '', '{}'), ('all', NULL, 'text', 'fake', '', '{}')",
+        "INSERT INTO uploads (id, tenant_id, filename, purpose, bytes, expires_at)"
+        " SELECT 'upload-' || id, id, 'f', 'batch', 1, now() FROM tenants",
+        "INSERT INTO upload_parts (id, upload_id, bytes, sha256, storage_key)"
+        " SELECT 'part-' || id, 'upload-' || id, 1, '', '' FROM tenants",
+    ):
+        connection.execute(text(statement))
+
+
+@pytest.fixture(name="walled", params=["autocommit", "transactions"])
+def walled_fixture(
+    owner: Engine, database_url: str, request: pytest.FixtureRequest
+) -> Iterator[Engine]:
+    """One connection, as the API's are."""
+    engine = make_engine(
+        database_url,
+        process="test",
+        pool_size=1,
+        always_autocommit=request.param == "autocommit",
+        role=API_ROLE,
+    )
+    yield engine
+    engine.dispose()
+
+
+def ids(engine: Engine, table: str) -> list[str]:
+    with engine.begin() as connection:
+        found = connection.execute(text(f"SELECT id FROM {table} ORDER BY id"))
+        return list(found.scalars())
+
+
+def run(engine: Engine, statement: str, **values: Any) -> int:
+    with engine.begin() as connection:
+        return connection.execute(text(statement), values).rowcount
+
+
+@pytest.mark.parametrize("table", ["files", "upload_parts", "tenants", "models"])
+def test_nobody_sees_nothing(walled: Engine, table: str) -> None:
+    assert ids(walled, table) == []
+    with acting_for():
+        assert ids(walled, table) == []
+    with acting_for("c"):
+        assert set(ids(walled, table)) <= {"all"}
+
+
+def test_each_sees_its_own_and_the_setting_ends_with_the_transaction(walled: Engine) -> None:
+    for _ in range(8):  # with and without a prepared statement
+        with acting_for("a"):
+            assert ids(walled, "files") == ["file-a"]
+            assert ids(walled, "upload_parts") == ["part-a"]
+            assert ids(walled, "models") == ["all", "own"]
+            with acting_for("b"):
+                assert ids(walled, "files") == ["file-b"]
+                assert ids(walled, "models") == ["all"]
+            assert ids(walled, "files") == ["file-a"]
+        with acting_for("a", "b"):
+            assert ids(walled, "files") == ["file-a", "file-b"]
+        assert ids(walled, "files") == []
+
+
+def test_the_first_statement_of_a_transaction_is_enough(walled: Engine) -> None:
+    with acting_for("a"), walled.begin() as connection:
+        for _ in range(3):
+            assert connection.execute(text("SELECT id FROM files")).scalars().all() == ["file-a"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE files SET filename = 'x' WHERE id = 'file-b'",
+        "DELETE FROM model_aliases",
+        "UPDATE models SET deleted_at = now() WHERE tenant_id = 'a'",
+    ],
+)
+def test_rows_of_others_are_not_there_to_be_changed(walled: Engine, statement: str) -> None:
+    with acting_for("b"):
+        touched = run(walled, statement)
+    assert touched == ("file-b" in statement)
+    with acting_for("c"):
+        assert run(walled, statement) == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key)"
+        " VALUES ('x', 'b', 'f', 'batch', 0, '', '')",
+        "INSERT INTO upload_parts (id, upload_id, bytes, sha256, storage_key)"
+        " VALUES ('x', 'upload-b', 1, '', '')",
+        "UPDATE files SET tenant_id = 'b'",
+        "UPDATE models SET deleted_at = now() WHERE id = 'all'",
+    ],
+)
+def test_nothing_is_written_for_others(owner: Engine, walled: Engine, statement: str) -> None:
+    before = ids(owner, "files"), ids(owner, "upload_parts")
+    with acting_for("a"), pytest.raises(ProgrammingError, match="row-level security policy"):
+        run(walled, statement)
+    assert (ids(owner, "files"), ids(owner, "upload_parts")) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT hash FROM api_keys",
+        "SELECT id FROM sessions",
+        "UPDATE models SET tenant_id = 'a'",
+        "UPDATE tenants SET name = 'x'",
+        "DELETE FROM jobs",
+        "CREATE TABLE mine ()",
+        "ALTER TABLE files DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY tenants ON files",
+    ],
+)
+def test_requests_may_not(walled: Engine, statement: str) -> None:
+    with (
+        acting_for("a"),
+        pytest.raises(ProgrammingError, match=r"permission denied|must be owner"),
+    ):
+        run(walled, statement)
+
+
+def test_everybodys_models_can_be_held(walled: Engine) -> None:
+    held = "SELECT id FROM models WHERE id = 'all' FOR KEY SHARE"
+    with acting_for("b"), walled.begin() as connection:
+        assert connection.execute(text(held)).scalars().all() == ["all"]
+
+
+def test_administration_sees_tenants_and_no_work(walled: Engine) -> None:
+    with administrating():
+        assert ids(walled, "tenants") == ["a", "b"]
+        for table in ("jobs", "files", "artifacts", "models"):
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                ids(walled, table)
+        assert run(walled, "INSERT INTO tenants (id, name) VALUES ('c', 'c')") == 1
+    assert ids(walled, "tenants") == []
+    with acting_for("a"):
+        assert ids(walled, "tenants") == ["a"]
+
+
+def test_errors_are_what_they_are_without_it(walled: Engine) -> None:
+    """The statement fails in a pipeline, of which the connection is out again."""
+    with acting_for("a"):
+        again = (
+            "INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key)"
+            " VALUES ('file-a', 'a', 'f', 'batch', 0, '', '')"
+        )
+        with pytest.raises(IntegrityError, match="pk_files"):
+            run(walled, again)
+        with pytest.raises(ProgrammingError, match="does not exist"):
+            run(walled, "SELECT nothing FROM files")
+        assert ids(walled, "files") == ["file-a"]
+
+
+def test_many_rows_are_written_under_one_setting(walled: Engine, owner: Engine) -> None:
+    statement = text(
+        "INSERT INTO upload_parts (id, upload_id, bytes, sha256, storage_key)"
+        " VALUES (:id, 'upload-a', 1, '', '')"
+    )
+    with acting_for("a"), walled.begin() as connection:
+        connection.execute(statement, [{"id": f"part-{number}"} for number in range(3)])
+    assert set(ids(owner, "upload_parts")) >= {"part-0", "part-1", "part-2"}
+
+
+# --- who owns it, and who logs in -----------------------------------------------------------------
+
+
+@pytest.fixture(name="role")
+def role_fixture(database_url: str) -> Iterator[Callable[[str], str]]:
+    """Makes a role of that name that logs in, and is gone after the test; gives its URL."""
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    made = []
+
+    def make(name: str, how: str) -> str:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP ROLE IF EXISTS {name}"))
+            connection.execute(text(f"CREATE ROLE {name} LOGIN {how}"))
+        made.append(name)
+        return engine.url.set(username=name).render_as_string(hide_password=False)
+
+    yield make
+    with engine.connect() as connection:
+        for name in made:
+            connection.execute(text(f"REASSIGN OWNED BY {name} TO CURRENT_USER"))
+            connection.execute(text(f"DROP OWNED BY {name}"))
+            connection.execute(text(f"DROP ROLE {name}"))
+    engine.dispose()
+
+
+def test_a_login_role_of_its_own_needs_nothing_of_the_connection(
+    owner: Engine, role: Callable[[str, str], str]
+) -> None:
+    """As deploy/README.md has it, for poolers that drop what a client says when it connects."""
+    url = role("web_of_a_test", f"NOINHERIT IN ROLE {API_ROLE}, pressrun_admin")
+    with owner.begin() as connection:
+        connection.execute(text(f"ALTER ROLE web_of_a_test SET role = '{API_ROLE}'"))
+    bare = create_engine(url)
+    assert ids(bare, "files") == []
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        run(bare, "SET ROLE pressrun_worker")
+    bare.dispose()
+    walled = make_engine(url, process="test", pool_size=1, role=API_ROLE)
+    with acting_for("a"):
+        assert ids(walled, "files") == ["file-a"]
+    with administrating():
+        assert ids(walled, "tenants") == ["a", "b"]
+    walled.dispose()
+
+
+def test_workers_may_log_in_as_no_owner(owner: Engine, role: Callable[[str, str], str]) -> None:
+    engine = create_engine(role("hands_of_a_test", "IN ROLE pressrun_worker"))
+    assert ids(engine, "files") == ["file-a", "file-b"]
+    assert run(engine, "UPDATE files SET filename = 'x'") == 2
+    with pytest.raises(ProgrammingError, match="must be owner"):
+        run(engine, "ALTER TABLE files DISABLE ROW LEVEL SECURITY")
+    engine.dispose()
+
+
+def test_an_owner_who_is_no_superuser_sees_all_and_the_wall_holds(
+    database_url: str, empty_database_url: str, role: Callable[[str, str], str]
+) -> None:
+    """Forced, so that it holds for owners too; they are let through as workers are."""
+    roles = "pressrun_api, pressrun_admin, pressrun_worker"
+    plain = role("owner_of_a_test", f"IN ROLE {roles}")
+    name = create_engine(empty_database_url).url
+    admin = create_engine(name, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name.database} OWNER TO owner_of_a_test"))
+    url = create_engine(plain).url.set(database=name.database)
+    upgrade(url.render_as_string(hide_password=False))
+    owner = create_engine(url)
+    with owner.begin() as connection:
+        fill(connection)
+    assert ids(owner, "files") == ["file-a", "file-b"]
+    walled = make_engine(str(url), process="test", pool_size=1, role=API_ROLE)
+    with walled.begin() as connection:
+        found = connection.execute(text("SELECT * FROM pressrun_key_owner('\\x00')")).all()
+        assert found == []
+        assert connection.execute(text("SELECT * FROM ready_line")).all() == []
+    with acting_for("a"):
+        assert ids(walled, "files") == ["file-a"]
+    for engine in (walled, owner):
+        engine.dispose()
+    with admin.connect() as connection:  # or the role could not be dropped
+        connection.execute(text(f"ALTER DATABASE {name.database} OWNER TO CURRENT_USER"))
+        connection.execute(text("REASSIGN OWNED BY owner_of_a_test TO CURRENT_USER"))
+        connection.execute(text("DROP OWNED BY owner_of_a_test"))
+    admin.dispose()

@@ -1,0 +1,1 @@
+"""OpenAI's own tests of its Python package, against a live plant: ``make sdk-suite``."""
