@@ -6,7 +6,7 @@ PORT ?= 8080
 DATA ?= .pressrun
 FUZZ ?= 100
 
-.PHONY: help install demo test fuzz check fmt bench up clean starter-image-model
+.PHONY: help install demo test sdk-suite fuzz check fmt bench up clean starter-image-model
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 23
@@ -26,6 +26,9 @@ up: install ## Run the whole plant here (PORT=8080 DATA=.pressrun)
 test: install ## Install what the tests need, then run them all
 	@bash deploy/install-test-services.sh
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS)
+
+sdk-suite: install ## Run the tests of OpenAI's own package against a plant (minutes; needs the network)
+	@$(PYTHON) -m tests.sdk_suite
 
 fuzz: install ## Send each operation of the API many odd requests (FUZZ=100)
 	@PRESSRUN_TEST_FUZZ_EXAMPLES="$(FUZZ)" $(PYTHON) -m pytest -s tests/acceptance/test_openapi_fuzz.py

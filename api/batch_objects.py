@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from api.job_objects import QuotaEstimate
 from api.objects import BatchErrors, Page, Shape, UnixSeconds, Usage
 
 
@@ -53,7 +54,7 @@ class BatchCalls(Shape):
 
 
 class BatchCost(Shape):
-    """By the catalog's prices; nobody is billed by them."""
+    """By the catalog's prices."""
 
     currency: str
     expected: float | None = None

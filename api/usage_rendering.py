@@ -63,7 +63,7 @@ def _result(row: UsageRow) -> Object:
 
 
 def _amounts(row: UsageRow) -> Object:
+    found = row._asdict()
     return {
-        name: round(value, 6) if name.endswith("seconds") else value
-        for name, value in zip(SUMS, row[-len(SUMS) :], strict=True)
+        name: round(found[name], 6) if name.endswith("seconds") else found[name] for name in SUMS
     }

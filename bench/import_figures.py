@@ -17,6 +17,8 @@ began = time.perf_counter()
 print(time.perf_counter() - began)
 """
 API = "import api.wsgi"
+READY = f"{API}\napi.wsgi.app.extensions['pressrun']()"
+"""And what waits until a worker boots: the services, with the database's driver."""
 LIBRARIES = "import flask, sqlalchemy, celery"
 CLASSES = "from flask import Flask\nfrom sqlalchemy import create_engine\nfrom celery import Celery"
 
@@ -32,7 +34,12 @@ def api_import_time(rig: Rig) -> Measurement:
         "PRESSRUN_SCRATCH_DIR": str(folder / "scratch"),
         "PRESSRUN_SIGNING_KEY": "a key of the benchmarks only",
     }
-    statements = {"api": API, "libraries": LIBRARIES, "libraries_with_classes": CLASSES}
+    statements = {
+        "api": API,
+        "api_ready": READY,
+        "libraries": LIBRARIES,
+        "libraries_with_classes": CLASSES,
+    }
     for each in statements.values():
         _seconds(each, settings)  # compiles and reads what is not in memory yet
     samples = interleave(

@@ -6,7 +6,7 @@ from bench.beside import beside
 from bench.report import Measurement, median
 from bench.rig import Rig
 
-ROWS, NEW_TOKENS = 128, 64
+ROWS, NEW_TOKENS = 128, 128
 
 
 def structured_vs_plain(rig: Rig) -> Measurement:

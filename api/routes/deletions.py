@@ -8,6 +8,7 @@ import structlog
 from flask import Response, request
 
 from api import parsing, rendering, retention_rendering
+from api.routes import admin, artifacts, job_progress
 from api.routes.replies import json_reply, own_job_id
 from api.routing import AFTER, LIMIT, RouteTable, query
 from api.services import Services
@@ -33,7 +34,10 @@ _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 log = structlog.get_logger()
 
 
-@routes.delete("/v1/jobs/<job_id>", answers={202: Deletion}, errors=(Conflict,))
+# An address is described in one table, whatever is done there.
+
+
+@job_progress.routes.delete("/v1/jobs/<job_id>", answers={202: Deletion}, errors=(Conflict,))
 def delete_any_job(services: Services, tenant_id: str, job_id: str) -> Response:
     """Deletes a job that has ended and all that it made and said, or what the archive has of it. An
     open one is refused: cancel it first. Its input file stays, and so does what was consumed."""
@@ -48,7 +52,7 @@ def delete_any_job(services: Services, tenant_id: str, job_id: str) -> Response:
     return _accepted(services, begun, tenant_id)
 
 
-@routes.delete("/v1/artifacts/<artifact_id>", answers={202: Deletion}, errors=(Conflict,))
+@artifacts.routes.delete("/v1/artifacts/<artifact_id>", answers={202: Deletion}, errors=(Conflict,))
 def delete_artifact(services: Services, tenant_id: str, artifact_id: str) -> Response:
     """Deletes an artifact and what illustrates it, once its job has ended and no open one names
     it."""
@@ -85,7 +89,7 @@ def list_own_deleted_objects(services: Services, tenant_id: str, deletion_id: st
     return _hashes(services, deletion_id, tenant_id)
 
 
-@routes.delete("/v1/admin/tenants/<tenant_id>", access="admin", answers={202: Deletion})
+@admin.routes.delete("/v1/admin/tenants/<tenant_id>", access="admin", answers={202: Deletion})
 def delete_tenant(services: Services, tenant_id: str) -> Response:
     """Erases a tenant and everything of it: its keys end at once, its jobs are cancelled, and the
     record is what is left. Again, it answers the same record for as long as that is pending."""

@@ -20,6 +20,7 @@ from shared.errors import (
     ContextLengthExceeded,
     IdempotencyMismatch,
     InvalidRequest,
+    InvalidSchema,
     ModelNotFound,
     TooManyRequests,
     UnsupportedParameter,
@@ -61,10 +62,11 @@ CANCEL_ON_DISCONNECT = header(
     parameters=(IDEMPOTENCY_KEY, CANCEL_ON_DISCONNECT),
     answers={200: Completion},
     streams=True,
-    errors=_TEXT_ERRORS,
+    errors=(*_TEXT_ERRORS, InvalidSchema),
 )
 def create_chat_completion(services: Services, tenant_id: str) -> Response:
-    """Replies to a conversation; with `stream: true` as the reply is generated."""
+    """Replies to a conversation; with `stream: true` as the reply is generated, with a
+    `response_format` held to a JSON schema."""
     return _answer_text(services, tenant_id, "/v1/chat/completions")
 
 

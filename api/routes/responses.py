@@ -24,6 +24,7 @@ from shared.errors import (
     Conflict,
     ContextLengthExceeded,
     InvalidRequest,
+    InvalidSchema,
     NotFound,
     TooManyRequests,
 )
@@ -50,7 +51,7 @@ MAX_EVENT_NUMBER = 2**31 - 1
     parameters=(IDEMPOTENCY_KEY, CANCEL_ON_DISCONNECT),
     answers={200: ResponseObject},
     streams=True,
-    errors=(*DIRECT_ERRORS, ContextLengthExceeded, NotFound, Conflict),
+    errors=(*DIRECT_ERRORS, ContextLengthExceeded, InvalidSchema, NotFound, Conflict),
 )
 def create_response(services: Services, tenant_id: str) -> Response:
     """Answers a turn of a conversation, which may go on from a `previous_response_id`. With
@@ -110,7 +111,7 @@ def _narrator(row: JobRow, brief: Brief, after: int = -1) -> ResponseNarrator:
         ),
         query(
             "starting_after",
-            "Of a stream: only the events after the one with this `sequence_number`",
+            "Of a stream: only the events after the one with this `sequence_number`; else ignored",
             type="integer",
             minimum=0,
             maximum=MAX_EVENT_NUMBER,
@@ -127,8 +128,6 @@ def retrieve_response(services: Services, tenant_id: str, response_id: str) -> R
     found = _find(services, tenant_id, response_id)
     if parsing.choice(request, "stream", ("true", "false")) == "true":
         return follow_job(services, tenant_id, response_id, _narrator(*found, after))
-    if after >= 0:
-        raise InvalidRequest("'starting_after' is for streams", param="starting_after")
     return _reply(*found)
 
 

@@ -63,7 +63,7 @@ EVERYBODYS = {
 """Models without a tenant are offered to all: to be read, and held while something names them."""
 PARENTS = {
     "job_webhooks": ("jobs", "id", "job_id", "INSERT"),
-    "steps": ("jobs", "id", "job_id", "SELECT, INSERT, UPDATE"),
+    "steps": ("jobs", "id", "job_id", "SELECT, INSERT, UPDATE, DELETE"),
     "sweeps": ("jobs", "id", "job_id", "SELECT, INSERT"),
     "training_metrics": ("jobs", "id", "job_id", "SELECT"),
     "trials": ("jobs", "id", "job_id", "SELECT, UPDATE"),

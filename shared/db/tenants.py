@@ -122,4 +122,4 @@ def change_tenant(connection: Connection, tenant_id: str, changes: Mapping[str, 
 
 
 def _read(row: tuple[Any, ...]) -> TenantRow:
-    return TenantRow(*row[:_OWN_N], Limits._make(row[_OWN_N:]))
+    return TenantRow._make([*row[:_OWN_N], Limits._make(row[_OWN_N:])])

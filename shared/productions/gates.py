@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from shared.productions.languages import LANGUAGES
 from shared.productions.rendering import Renderer
 from shared.productions.schemas import Schema
 from shared.productions.template import Template
-from shared.productions.words import plain, words_of
+from shared.productions.words import holds, plain, words_of
 
 NEAR_DUPLICATES = "near_duplicates"
 """This gate looks at all texts of a production: see ``worker.upkeep.productions.duplicates``."""
@@ -39,9 +38,10 @@ class Refusal:
 
 
 class Gates:
-    """Judges texts of one production."""
+    """Judges texts of one production. ``language_of`` tells a text's language by its code."""
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, language_of: Callable[[str], str]) -> None:
+        self._language_of = language_of
         self._rules = template.head.gates
         self._renderer = Renderer(template)
         schema = template.head.json_schema
@@ -103,10 +103,10 @@ class Gates:
             return None
         words = plain(said)
         for phrase in self._renderer.phrases("required", columns, audience):
-            if phrase and not _holds(words, plain(phrase)):
+            if phrase and not holds(words, plain(phrase)):
                 return Refusal("required", f"'{phrase[:100]}' is missing")
         for phrase in self._renderer.phrases("forbidden", columns, audience):
-            if phrase and _holds(words, plain(phrase)):
+            if phrase and holds(words, plain(phrase)):
                 return Refusal("forbidden", f"'{phrase[:100]}' is in it")
         return None
 
@@ -125,7 +125,7 @@ class Gates:
         wanted = self._rules.language
         if wanted is None or sum(map(str.isalpha, said)) < LEAST_LETTERS:
             return None
-        found = language_of(said)
+        found = self._language_of(said)
         if _same(found, wanted):
             return None
         name = LANGUAGES.get(found, found)
@@ -137,22 +137,9 @@ def cited_sources(text: str) -> list[int]:
     return sorted({int(number) for number in _CITED.findall(text)})
 
 
-def language_of(text: str) -> str:
-    """The code of the language that a text looks like."""
-    code: str = _identifier().classify(text[:5_000])[0]
-    return code
-
-
 def count_refusals(refusals: Sequence[Refusal]) -> dict[str, int]:
     """How often each gate refused."""
     return dict(Counter(refusal.gate for refusal in refusals))
-
-
-@lru_cache(maxsize=1)
-def _identifier() -> Any:
-    import py3langid
-
-    return py3langid
 
 
 _NORWEGIAN = frozenset({"no", "nb", "nn"})
@@ -162,29 +149,16 @@ def _same(found: str, wanted: str) -> bool:
     return found == wanted or (found in _NORWEGIAN and wanted in _NORWEGIAN)
 
 
-def _holds(words: str, phrase: str) -> bool:
-    """Whole words, where the phrase begins and ends with letters: 'art' is not in 'party'."""
-    at = words.find(phrase)
-    while at >= 0:
-        before, after = words[at - 1 : at], words[at + len(phrase) : at + len(phrase) + 1]
-        if not (_joined(before, phrase[0]) or _joined(phrase[-1], after)):
-            return True
-        at = words.find(phrase, at + 1)
-    return False
-
-
-def _joined(left: str, right: str) -> bool:
-    """Whether two neighbours are of one word."""
-    return bool(left and right) and len(words_of(left + right)) == 1 and (left + right).isalnum()
-
-
 def _strings(value: Any) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case dict():
-            return [text for each in value.values() for text in _strings(each)]
-        case list():
-            return [text for each in value for text in _strings(each)]
-        case _:
-            return []
+    """All texts in a value, in order."""
+    found: list[str] = []
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, str):
+            found.append(each)
+        elif isinstance(each, dict):
+            todo += reversed(each.values())
+        elif isinstance(each, list):
+            todo += reversed(each)
+    return found

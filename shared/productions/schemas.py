@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shared.productions.head import refused
+from shared.productions.table_lines import value_problem
 
 MOST_BYTES = 65_536
 MOST_DEPTH = 16
@@ -51,6 +52,9 @@ class Schema:
             value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             return f"it is not valid JSON: {str(error)[:200]}"
+        problem = value_problem(value)
+        if problem is not None:
+            return problem
         for wrong in self._validator.iter_errors(value):
             where = _named(wrong.instance_path)
             return f"{where}: {wrong.message}"[:500] if where else wrong.message[:500]

@@ -97,18 +97,18 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
 
 
 def value_problem(value: Any) -> str | None:
-    """What is wrong with a value of a row: too deep, or text that no file can hold."""
+    """What is wrong with a value that was JSON: too deep, or text that no file can hold."""
     todo: list[tuple[Any, int]] = [(value, 0)]
     while todo:
         each, depth = todo.pop()
         if depth > MOST_DEPTH:
-            return f"the row is nested more than {MOST_DEPTH} deep"
+            return f"it is nested more than {MOST_DEPTH} deep"
         if isinstance(each, dict):
             todo += [(inner, depth + 1) for pair in each.items() for inner in pair]
         elif isinstance(each, list):
             todo += [(inner, depth + 1) for inner in each]
         elif isinstance(each, str) and _HALF.search(each):
-            return "the row has half of a UTF-16 pair in it"
+            return "it has half of a UTF-16 pair in it"
         elif isinstance(each, str) and "\0" in each:
-            return "the row has a NUL in it"
+            return "it has a NUL in it"
     return None

@@ -243,7 +243,7 @@ def json_object(line: str) -> dict[str, Any]:
         raise BadRow("invalid_row", "the line is not a JSON object")
     problem = value_problem(found)
     if problem is not None:
-        raise BadRow("invalid_row", problem)
+        raise BadRow("invalid_row", f"the line can't be used: {problem}")
     for name in found:
         if not name.strip():
             raise BadRow("invalid_row", "a key is empty")

@@ -11,12 +11,32 @@ _SIGNS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
 _WORD = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+(?:['’\-][^\W{_SIGNS}]+)*")
+_LETTER = rf"[^\W{_SIGNS}]"
+_IS_LETTER = re.compile(_LETTER)
 _SPACE = re.compile(r"\s+")
 
 
 def words_of(text: str) -> list[str]:
     """The words in order: ``don't`` and ``well-known`` are one, a Chinese sign is one."""
     return _WORD.findall(text)
+
+
+def holds(text: str, phrase: str) -> bool:
+    """Whether a phrase is in a text, both as ``plain`` makes them; whole words, where the phrase
+    begins and ends with letters: ``art`` is not in ``party``."""
+    at = text.find(phrase)
+    if at < 0:
+        return False
+    end = at + len(phrase)
+    if not (_one_word(text[at - 1 : at], phrase[0]) or _one_word(phrase[-1], text[end : end + 1])):
+        return True
+    before = rf"(?<!{_LETTER})" if _IS_LETTER.match(phrase[0]) else ""
+    after = rf"(?!{_LETTER})" if _IS_LETTER.match(phrase[-1]) else ""
+    return re.search(before + re.escape(phrase) + after, text) is not None
+
+
+def _one_word(left: str, right: str) -> bool:
+    return bool(_IS_LETTER.match(left) and _IS_LETTER.match(right))
 
 
 def plain(text: str) -> str:

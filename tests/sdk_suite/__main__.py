@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> int:
                 connection.execute("CREATE DATABASE suite")
             upgrade(server.url_of("suite"))
             models = [ModelEntry(id=model, engine="fake") for model in MODELS]
-            with Plant(folder / "plant", server.url_of("suite"), models=models) as plant:
+            settings = {"MODERATION_MODEL": "omni-moderation-2024-09-26"}
+            url = server.url_of("suite")
+            with Plant(folder / "plant", url, models=models, settings=settings) as plant:
                 plant.start(pools="text,image,speech,video")
                 report = _run(plant, source, plugins, folder / "report.xml", arguments)
     return _print(report)

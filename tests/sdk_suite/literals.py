@@ -66,11 +66,11 @@ def _upload() -> str:
 
 
 def _response() -> str:
-    return _client().responses.create(model=MODEL, input="a", background=True).id
+    return _client().responses.create(model=MODEL, input="a").id
 
 
 def _video() -> str:
-    return _client().videos.create(prompt="a", model="sora-2").id
+    return _client().videos.create_and_poll(prompt="a", model="sora-2", poll_interval_ms=200).id
 
 
 LITERALS: dict[str, Callable[[], str]] = {
@@ -82,6 +82,7 @@ LITERALS: dict[str, Callable[[], str]] = {
     "upload_abc123": _upload,
     "resp_677efb5139a88190b512bc3fef8e535d": _response,
     "resp_123": _response,
+    "response_id": _response,
     "video_123": _video,
 }
 
@@ -91,13 +92,11 @@ def _replaced(request: httpx2.Request) -> httpx2.Request:
         return request  # one that makes such a thing
     path, content = str(request.url), request.read()
     for literal, make in LITERALS.items():
-        quoted = json.dumps(literal).encode()
-        named = literal if f"/{literal}" in path else None
-        if named is None and quoted not in content:
-            continue
-        made = make()
-        path = path.replace(f"/{literal}", f"/{made}")
-        content = content.replace(quoted, json.dumps(made).encode())
+        value = f':"{literal}"'.encode()  # some members are called as what they hold
+        if f"/{literal}" in path or value in content:
+            made = make()
+            path = path.replace(f"/{literal}", f"/{made}")
+            content = content.replace(value, f':"{made}"'.encode())
     headers = request.headers.copy()
     headers["Authorization"] = f"Bearer {os.environ[KEY]}"
     headers.pop("Content-Length", None)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection, Engine
 
-from shared.db import archive, old_outputs, policies, purging
+from shared.db import archive, old_outputs, policies
 from shared.db.policies import DueTenant
 from shared.db.retention import named_inputs
 from shared.db.session import autocommit
 from shared.errors import PressrunError
+from shared.lifecycle import deletion_by_age
+from shared.lifecycle import deletion_rows as purging
 from shared.retention import Days
 from shared.storage.base import Store
 from worker.outputs import job_prefix
@@ -155,7 +157,7 @@ class Retention:
         return self._rows(archive.forget_archived, tenant, old_outputs.AT_ONCE)
 
     def _retire_calls(self, tenant: DueTenant) -> Portion:
-        return self._rows(archive.retire_jobs, tenant, archive.AT_ONCE)
+        return self._rows(deletion_by_age.retire_jobs, tenant, deletion_by_age.AT_ONCE)
 
     def _rows(
         self, remove: Callable[[Connection, str, int], int], tenant: DueTenant, full: int
@@ -167,8 +169,8 @@ class Retention:
     def _hide_jobs(self, tenant: DueTenant) -> Portion:
         with self._database.begin() as connection:
             named = named_inputs(connection, tenant.tenant_id)
-            hidden = archive.hide_jobs(connection, *tenant, named=named)
-        return Portion(hidden, hidden == archive.AT_ONCE)
+            hidden = deletion_by_age.hide_jobs(connection, *tenant, named=named)
+        return Portion(hidden, hidden == deletion_by_age.AT_ONCE)
 
     def _remove_hidden(self) -> int:
         """Files and rows of jobs that are gone for their tenants and that no deletion is about."""

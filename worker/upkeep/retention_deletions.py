@@ -11,10 +11,11 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from shared.db import purging, retention
+from shared.db import retention
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.lifecycle import deletion as requests
+from shared.lifecycle import deletion_rows as purging
 from shared.lifecycle import deletion_work as work
 from shared.lifecycle.deletion_work import PendingDeletion
 from shared.storage.base import Store

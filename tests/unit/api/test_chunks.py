@@ -46,6 +46,13 @@ def text_of(said: str, choice: int = 0) -> str:
     return text
 
 
+def test_the_last_chunk_says_why_an_answer_is_no_use() -> None:
+    whole = result("{")
+    whole["choices"][0]["message"]["refusal"] = "cut"
+    last = chunks(narrator().close(whole))[-1]["choices"][0]
+    assert (last["delta"], last["finish_reason"]) == ({"refusal": "cut"}, "stop")
+
+
 def test_a_chat_opens_with_the_role_and_closes_with_the_reason() -> None:
     one = narrator()
     said = one.opening() + one.say([Piece(0, 0, "the ")]) + one.close(result("the cat"))

@@ -118,7 +118,7 @@ def _values(child: subprocess.Popen[bytes], columns: list[str]) -> Iterator[Tabl
 def _row(number: int, columns: list[str], values: list[Any]) -> TableRow | BadLine:
     problem = value_problem(values)
     if problem is not None:
-        return BadLine("invalid_row", problem, number)
+        return BadLine("invalid_row", f"the row can't be used: {problem}", number)
     return TableRow(number, number, dict(zip(columns, values, strict=True)))
 
 

@@ -22,6 +22,7 @@ from shared.storage.base import Store
 from worker.tuning.data.source import Source
 from worker.upkeep.productions.data import open_table
 from worker.upkeep.productions.joining import Numbered
+from worker.upkeep.productions.language import language_of
 from worker.upkeep.productions.phases import Work, phases_of
 
 
@@ -76,7 +77,7 @@ def read_order(claim: Claim, audiences: list[dict[str, Any]]) -> Order:
     work = Work(
         template=template,
         renderer=Renderer(template),
-        gates=Gates(template),
+        gates=Gates(template, language_of),
         plan=plan,
         models=tuple(spec.named[name] for name in spec.models),
         seed=seed_of_job(claim.job_id) if own is None else own,

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from shared.productions.gates import Gates, Refusal, cited_sources, count_refusals
 from shared.productions.template import parse_template
 from shared.productions.words import jaccard, shingles, words_of
+from worker.upkeep.productions.language import language_of
 
 ENGLISH = "This warm blanket is made of wool and keeps you comfortable all winter long."
 GERMAN = "Diese warme Decke ist aus Wolle und hält Sie den ganzen Winter lang angenehm warm."
 
 
 def gates(rules: str, more: str = "") -> Gates:
-    return Gates(parse_template(f"---\ngates: {{{rules}}}\n{more}\n---\n{{{{ name }}}}"))
+    template = parse_template(f"---\ngates: {{{rules}}}\n{more}\n---\n{{{{ name }}}}")
+    return Gates(template, language_of)
 
 
 def refused(rules: str, text: str, name: str = "Lamp") -> str | None:
@@ -42,6 +44,9 @@ def refused(rules: str, text: str, name: str = "Lamp") -> str | None:
         ("forbidden: [art]", "a party", None),
         ("forbidden: [art]", "modern art.", "forbidden"),
         ("forbidden: ['best  price']", "the Best\nprice ever", "forbidden"),
+        ("forbidden: [a]", "aaaa " * 100_000, None),
+        ("required: [a]", "aaaa " * 100_000 + "a", None),
+        ("forbidden: [ab]", "abc ab-d", "forbidden"),
         ("forbidden: ['!']", "Buy now!", "forbidden"),
         ("forbidden: ['C++']", "in c++, too", "forbidden"),
         ("forbidden: ['茶']", "我喜欢茶叶", "forbidden"),
@@ -73,7 +78,8 @@ def test_a_schema_comes_first_and_the_others_look_at_its_texts() -> None:
             "---\nschema:\n  type: object\n  required: [title, tags]\n"
             "  properties: {title: {type: string, maxLength: 20}, tags: {type: array}}\n"
             "gates: {max_words: 4, required: ['{{ name }}']}\n---\n{{ name }}"
-        )
+        ),
+        language_of,
     )
     row = {"name": "Lamp"}
     assert judge.judge('{"title": "A Lamp", "tags": ["new"]}', row) is None
@@ -84,6 +90,8 @@ def test_a_schema_comes_first_and_the_others_look_at_its_texts() -> None:
         ('{"title": "A Lamp", "tags": [NaN]}', "schema", "NaN is no JSON number"),
         ('{"title": "A", "title": "Lamp", "tags": []}', "schema", "twice"),
         ("[" * 100_000, "schema", "JSON"),
+        ('{"title": "A", "tags": ' + "[" * 300 + "]" * 300 + "}", "schema", "deep"),
+        ('{"title": "\\ud800", "tags": []}', "schema", "UTF-16"),
         ('{"title": "A Lamp", "tags": ["is", "a", "light"]}', "max_words", "5 words"),
         ('{"title": "title tags", "tags": []}', "required", "'Lamp'"),
     ):

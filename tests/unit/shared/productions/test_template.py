@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.errors import InvalidRequest, UnsupportedParameter
-from shared.productions.specs import AudienceFile
+from shared.productions.specs import AudienceFile, TemplateHead
 from shared.productions.template import MOST_BYTES, Template, parse_template
 
 
@@ -185,6 +188,45 @@ def test_the_table_must_have_the_columns_and_no_clash() -> None:
             found.check_table(columns)
         assert error.value.param == param
     found.check_table(["name", "model", "audience", "sources"])  # not added here
+
+
+HEADS = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text("a{}%' \n", max_size=8)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from([*TemplateHead.model_fields, "name", "prompt", "file", "words", "x"]),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(TemplateHead.model_fields)), HEADS, max_size=4))
+def test_any_head_is_read_or_refused(values: dict[str, Any]) -> None:
+    try:
+        template(json.dumps(values).replace("json_schema", "schema"))
+    except InvalidRequest as error:
+        said, param = error.message, error.param
+    else:
+        return
+    assert said
+    assert (param or "").startswith("template")
+
+
+@given(st.text("abn: -[]{}'\"\n#&*!|>%?,", max_size=60))
+def test_any_text_between_the_lines_is_read_or_refused(head: str) -> None:
+    try:
+        template(head)
+    except InvalidRequest as error:
+        said = error.message
+    else:
+        return
+    assert said.startswith("line ")
 
 
 def test_bounds() -> None:
