@@ -78,9 +78,7 @@ def see(load: Load, policy: str, *, only: Sequence[str] = ()) -> Seen:
 
 def flooded(policy: str) -> Seen:
     """Ten rows and twelve calls behind a million rows."""
-    load = flood(
-        seconds=FLOOD_SECONDS, calls=FLOOD_CALLS, small_at=SMALL_AT, until=FLOOD_UNTIL
-    )
+    load = flood(seconds=FLOOD_SECONDS, calls=FLOOD_CALLS, small_at=SMALL_AT, until=FLOOD_UNTIL)
     return see(load, policy, only=FLOODED)
 
 

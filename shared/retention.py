@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 KINDS = ("input_files", "outputs", "jobs", "events", "usage", "archive")
-"""Files that tenants bring; artifacts and files that jobs made; finished jobs; their events, and the
-deliveries of webhooks; usage; the lines that the archive has of jobs."""
+"""Files that tenants bring; artifacts and files that jobs made; finished jobs; their events, and
+the deliveries of webhooks; usage; the lines that the archive has of jobs."""
 MOST_DAYS = 36_500
 NOT_BEFORE_JOBS = ("usage", "archive")
 """Kept as long as jobs at least: they are what is left of these."""

@@ -86,7 +86,7 @@ def flood(
     calls: tuple[float, ...],
     rows: int = 1_000_000,
     small_at: float,
-    until: float,
+    until: float | None,
     model: str = "fake",
 ) -> Load:
     """Tenant A with a batch of a million rows, B with one of ten, C with calls: on one worker with

@@ -34,7 +34,7 @@ def upgrade() -> None:
             comment="of a round; progress is told by them",
         ),
         sa.Column(
-            "state",
+            "found",
             sa.JSON,
             nullable=False,
             server_default="{}",

@@ -71,8 +71,7 @@ DELETE FROM webhook_deliveries WHERE id = ANY(ARRAY(
 _USAGE = text(f"""
 DELETE FROM usage WHERE ctid = ANY(ARRAY(
     SELECT u.ctid FROM usage u
-     WHERE u.tenant_id = :tenant AND u.counted AND u.created_at < {OLD.format(days=":days")}
-     LIMIT {AT_ONCE}))
+     WHERE u.tenant_id = :tenant AND u.created_at < {OLD.format(days=":days")} LIMIT {AT_ONCE}))
 """)
 
 

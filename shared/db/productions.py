@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 from shared.states import OPEN_JOB, OPEN_SHARD
 
 _PRODUCTION = text("""
-SELECT p.rows, p.lines, p.phases, p.round, p.phase, p.state, j.input_tokens, j.output_tokens
+SELECT p.rows, p.lines, p.phases, p.round, p.phase, p.found, j.input_tokens, j.output_tokens
   FROM productions p JOIN jobs j ON j.id = p.job_id WHERE p.job_id = :job
 """)
 
@@ -78,7 +78,8 @@ class Production:
     phases: int
     round: int
     phase: int
-    state: dict[str, Any]
+    found: dict[str, Any]
+    """What its passes left behind."""
     input_tokens: int
     output_tokens: int
     batches: dict[tuple[int, int], ProducedBatch] = field(default_factory=dict)

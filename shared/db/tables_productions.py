@@ -39,7 +39,7 @@ productions = Table(
         comment="of a round; progress is told by them",
     ),
     Column(
-        "state",
+        "found",
         JSON,
         nullable=False,
         server_default="{}",

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from shared.fairness import choose
 from shared.lifecycle.fence import Held
-from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START
+from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, START, WORK
 from shared.lifecycle.turns import read_line, take
 from shared.pools import UPKEEP
 from shared.states import StopReason
@@ -80,7 +80,8 @@ def _end_of_line(state: str, side: str = "ASC") -> str:
 
 
 # While nobody has to give way there is nothing to choose: one tenant alone waits in the pool, for
-# one model, or all that waits fits into this worker. The line of ready shards gives each tenant its
+# one model, or all that waits fits into this worker. What a tenant alone leaves waiting is counted:
+# who comes next goes before it. The line of ready shards gives each tenant its
 # places; which of its shards stands in which of them goes by its own priorities.
 _CLAIM_ALL = text(f"""
 WITH line AS (
@@ -92,17 +93,16 @@ WITH line AS (
            count(DISTINCT coalesce(model, '')) AS models, sum(row_count) AS rows
       FROM line
 ), gate AS (
-    SELECT n > 0 AS waits,
-           (n <= :max_shards AND rows <= :max_rows AND {_end_of_line("queued")} IS NULL
-            OR one = other AND models = 1
-               AND one = ALL (ARRAY[
-                 {_end_of_line("ready")},
-                 {_end_of_line("ready", "DESC")},
-                 coalesce({_end_of_line("queued")}, one),
-                 coalesce({_end_of_line("queued", "DESC")}, one)]))
+    SELECT n > 0 AS waits, fits,
+           (fits OR one = other AND models = 1 AND one = ALL (ARRAY[
+               {_end_of_line("ready")},
+               {_end_of_line("ready", "DESC")},
+               coalesce({_end_of_line("queued")}, one),
+               coalesce({_end_of_line("queued", "DESC")}, one)]))
            AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id IN (SELECT tenant_id FROM line)
                               AND t.max_running_shards IS NOT NULL) AS free
-      FROM facts
+      FROM (SELECT facts.*, n <= :max_shards AND rows <= :max_rows
+                            AND {_end_of_line("queued")} IS NULL AS fits FROM facts) facts
 ), place AS (
     SELECT tenant_id, ready_seq,
            row_number() OVER (PARTITION BY tenant_id ORDER BY ready_seq) AS turn
@@ -126,10 +126,25 @@ WITH line AS (
       FROM candidate c JOIN place USING (tenant_id, turn)
 ), claimed AS (
     {BEGIN}
-      FROM budget WHERE {MAY_BEGIN}
     RETURNING s.*, budget.place
+), given AS (
+    SELECT c.tenant_id, sum({WORK}) / max(t.weight) AS time,
+           greatest(max(mine.virtual_time), max(pool.virtual_time), 0) AS start
+      FROM claimed c JOIN tenants t ON t.id = c.tenant_id
+      LEFT JOIN shares mine ON mine.pool = :pool AND mine.tenant_id = c.tenant_id
+      LEFT JOIN shares pool ON pool.pool = :pool AND pool.tenant_id = ''
+     WHERE NOT (SELECT fits FROM gate)
+     GROUP BY c.tenant_id
+), advanced AS (
+    INSERT INTO shares (pool, tenant_id, virtual_time)
+    SELECT :pool, '', start FROM given
+    UNION ALL SELECT :pool, tenant_id, start + time FROM given
+        ON CONFLICT (pool, tenant_id) DO UPDATE
+       SET virtual_time = greatest(excluded.virtual_time, shares.virtual_time
+                + CASE excluded.tenant_id WHEN '' THEN 0 ELSE (SELECT time FROM given) END)
+    RETURNING 1
 ), started AS (
-    {START}
+    {START} AND (SELECT count(*) FROM advanced) >= 0
 )
 SELECT gate.waits AND NOT gate.free, {COLUMNS}
   FROM gate LEFT JOIN ({CLAIMED}) ON true

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from shared.db import files, models
 from shared.db.briefs import delete_job
-from shared.db.retention import named_inputs
+from shared.db.file_retention import named_inputs
 from shared.errors import Conflict, Forbidden, ModelNotFound, NotFound
 from shared.ids import new_deletion_id
 from shared.states import OPEN_JOB

@@ -57,8 +57,8 @@ INSERT INTO production_batches (job_id, tenant_id, parent_id, round, phase, rows
 VALUES (:id, :tenant, :parent, :round, :phase, :rows)
 """)
 
-_KEEP_STATE = text("""
-UPDATE productions SET round = :round, phase = :phase, state = CAST(:state AS json)
+_KEEP_FOUND = text("""
+UPDATE productions SET round = :round, phase = :phase, found = CAST(:found AS json)
  WHERE job_id = :parent
 """)
 
@@ -137,11 +137,11 @@ def continue_production(
     held: Held,
     new: NewProductionBatch,
     *,
-    state: Mapping[str, Any],
+    found: Mapping[str, Any],
     progress: float,
     kept: int,
 ) -> bool:
-    """Keeps ``state``, adds the next batch and puts the production's shard back, to wait until
+    """Keeps ``found``, adds the next batch and puts the production's shard back, to wait until
     that has ended. One that was asked to stop gets none: it is claimed again at once, to write
     down what it has. ``progress`` is 0 to 1, ``kept`` how many lines of the output are certain.
     False means that this worker is a zombie."""
@@ -155,8 +155,9 @@ def continue_production(
         count_zombies(connection, [held])
         return False
     parent = connection.execute(_READ_PARENT, {"job": parent_id}).one()
-    kept_state = {"round": new.round, "phase": new.phase, "state": json.dumps(dict(state))}
-    connection.execute(_KEEP_STATE, {"parent": parent_id, **kept_state})
+    place = {"round": new.round, "phase": new.phase}
+    kept_now = {"parent": parent_id, "found": json.dumps(dict(found)), **place}
+    connection.execute(_KEEP_FOUND, kept_now)
     if parent.stop_reason is None:
         _add(connection, parent, new)
     values_now = {"parent": parent_id, "progress": progress, "kept": kept}

@@ -50,7 +50,7 @@ WITH job AS (
      WHERE id = :job RETURNING id, tenant_id, priority
 ), found AS (
     UPDATE productions SET rows = :rows, lines = :lines, phases = :phases,
-           state = CAST(:state AS json)
+           found = CAST(:found AS json)
      WHERE job_id = :job
 )
 INSERT INTO shards (job_id, tenant_id, pool, stage, ordinal, state, ready_seq, priority)
@@ -149,10 +149,10 @@ def open_production(
     session_id: str,
     held: Held,
     size: ProductionSize,
-    state: Mapping[str, Any],
+    found: Mapping[str, Any],
 ) -> bool:
-    """Lets a production begin whose template and data were found good. ``state`` is what its
-    passes find, as JSON. False means that this worker is a zombie."""
+    """Lets a production begin whose template and data were found good. ``found`` is what its
+    passes go on from, as JSON. False means that this worker is a zombie."""
     sha256 = digest("open", asdict(size))
     shard = close(connection, session_id, held, ShardState.SUCCEEDED, sha256)
     if shard is None:
@@ -163,7 +163,7 @@ def open_production(
             "job": shard.job_id,
             "stage": Stage.PRODUCE,
             "pool": UPKEEP,
-            "state": json.dumps(dict(state)),
+            "found": json.dumps(dict(found)),
             **asdict(size),
         },
     )

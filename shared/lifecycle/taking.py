@@ -5,20 +5,24 @@ from __future__ import annotations
 
 from shared.states import JobState, ShardState, guard
 
-BEGIN = """UPDATE shards s
-       SET state = 'running', epoch = s.epoch + 1, session_id = :me,
-           started_at = clock_timestamp(), progress = NULL,
-           rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
-           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END"""
-
 # The planner takes lists for long and believes that few shards are ready at a time. Told like this,
 # it finds each by its id, and neither reads the table nor looks through all that is ready.
 STATE = "(s.state || '')"
 
-MAY_BEGIN = f"""s.id = budget.id AND s.id = ANY (ARRAY(SELECT id FROM budget))
+BEGIN = f"""UPDATE shards s
+       SET state = 'running', epoch = s.epoch + 1, session_id = :me,
+           started_at = clock_timestamp(), progress = NULL,
+           rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
+           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END
+      FROM budget
+     WHERE s.id = budget.id AND s.id = ANY (ARRAY(SELECT id FROM budget))
        AND budget.rows_before < :max_rows AND {guard(STATE, ShardState.RUNNING)}
        AND EXISTS (SELECT 1 FROM sessions w
                     WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)"""
+"""The shards of ``budget``, as far as the room for rows goes."""
+
+WORK = "coalesce(nullif(expected_seconds, 0), row_count, 1)"
+"""What a shard counts for: expected seconds, or a second a row."""
 
 START = f"""UPDATE jobs j SET state = 'running', version = j.version + 1,
            started_at = coalesce(j.started_at, clock_timestamp())

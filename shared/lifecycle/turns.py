@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from shared.fairness import InLine, Pick, Waiting
-from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, MAY_BEGIN, START, STATE
+from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, START, STATE, WORK
 
 MOST_TENANTS = 64
 """Of those that wait, the ones with the least virtual time are looked at."""
@@ -106,12 +106,11 @@ WITH capped AS (
       FROM locked
 ), claimed AS (
     {BEGIN}
-      FROM budget WHERE {MAY_BEGIN}
     RETURNING s.*, budget.place, budget.pool_time
 ), given AS (
     SELECT g.tenant_id, g.work / t.weight AS time, start.start
       FROM (SELECT tenant_id, min(place) AS place,
-                   sum(coalesce(nullif(expected_seconds, 0), row_count, 1)) AS work
+                   sum({WORK}) AS work
               FROM claimed GROUP BY tenant_id) g
       JOIN tenants t ON t.id = g.tenant_id JOIN chosen start USING (place)
     UNION ALL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,6 +61,8 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
     """Whether a chunk with the counted tokens comes last."""
+    include_obfuscation: Literal[False] = False
+    """Nothing is added to hide how long the pieces are."""
 
 
 class GenerationSpec(InferenceSpec):

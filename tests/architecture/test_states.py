@@ -59,10 +59,12 @@ def test_only_the_lifecycle_writes_states() -> None:
 def test_this_would_notice() -> None:
     found = [path.name for path in sorted(LIFECYCLE.glob("*.py")) if state_writes(path)]
     assert found == [
-        "batches.py", "claim.py", "fence.py", "finish.py", "graphs.py", "imports.py",
+        "batches.py", "dispatch.py", "fence.py", "finish.py", "graphs.py", "imports.py",
         "model_job_ends.py", "model_jobs.py",
-        "pause.py", "progress.py", "release.py", "sessions.py", "settle.py", "stages.py",
-        "steps.py", "stop.py", "submit.py", "sweeps.py", "training.py", "tuning.py",
+        "pause.py", "production_end.py",
+        "production_rounds.py", "productions.py", "progress.py", "release.py",
+        "sessions.py", "settle.py", "stages.py",
+        "steps.py", "stop.py", "submit.py", "sweeps.py", "taking.py", "training.py", "tuning.py",
         "tuning_close.py", "uploads.py",
     ]  # fmt: skip
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from api.production_objects import Production
 from shared import lifecycle
 from shared.doorbell import Ringer
 from shared.lifecycle import Claim, SliceEnd, UsageLine
 from shared.states import ShardState
 from tests.integration.api_case import MODEL
-from tests.integration.upkeep_case import Hall, dumped, until
+from tests.integration.upkeep_case import Hall, dumped
+from tests.plant import wait_until
 from worker.outputs import RowError, error_line, response_line, store_lines
 from worker.rows import RowInput, read_slice
 from worker.upkeep.productions_pass import ProductionPass
@@ -26,6 +28,7 @@ from worker.upkeep.productions_pass import ProductionPass
 CHAT = "/v1/chat/completions"
 PRODUCTIONS = "/v1/productions"
 MOST_CLAIMS = 400
+PATIENCE_SECONDS = 240.0
 TABLE = b"name,colour\nchair,red\ntable,blue\nlamp,green\n"
 
 
@@ -89,7 +92,10 @@ class Press(Hall):
         return str(reply.json["id"])
 
     def see(self, production_id: str) -> dict[str, Any]:
-        return dict(self.get(f"{PRODUCTIONS}/{production_id}").json)
+        """As it is told, and as it is documented."""
+        seen = dict(self.get(f"{PRODUCTIONS}/{production_id}").json)
+        Production.model_validate(seen, strict=True)
+        return seen
 
     def output(self, production_id: str) -> bytes:
         found = self.get(f"{PRODUCTIONS}/{production_id}/output")
@@ -109,9 +115,16 @@ class Press(Hall):
                 return
         raise AssertionError("there is no end to it")
 
+    def upkeep(self) -> bool:
+        claims = self.claim("upkeep")
+        for claim in claims:
+            self.chores.begin(claim, self.me)
+        self.settle()
+        return bool(claims)
+
     def settle(self) -> None:
-        """Returns once upkeep has done what it has begun."""
-        until(lambda: self.chores.idle)
+        """Returns once upkeep has done what it has begun; it may start processes."""
+        wait_until(lambda: self.chores.idle, PATIENCE_SECONDS, pause_seconds=0.005)
 
     def work(self, writer: Writer = echo) -> bool:
         """Something that is to be done; false when there is nothing."""

@@ -149,7 +149,13 @@ class Model:
         line = sorted((s for s in waiting if s.state == "ready"), key=lambda s: s.seq or 0)
         fits = len(line) == len(waiting) <= limit
         alone = len({s.job.tenant for s in waiting}) == 1
-        if fits or (alone and len({s.model for s in line[: limit + 1]}) == 1):
+        if fits:
+            return self._take(session, line)
+        if alone and line and len({s.model for s in line[: limit + 1]}) == 1:
+            key, now = (pool, line[0].job.tenant), self.shares.get((pool, ""), 0.0)
+            start = max(self.shares.get(key, 0.0), now)
+            work = float(sum(shard.rows for shard in line[:limit]))
+            self.shares |= {(pool, ""): start, key: start + work}
             return self._take(session, line[:limit])
         picks = choose(
             self._line(pool),

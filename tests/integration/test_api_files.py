@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from api import objects
 from api.limits import TRANSACTION_CONNECTIONS
-from shared.db.retention import expired_files
+from shared.db.file_retention import expired_files
 from shared.errors import StorageUnavailable
 from tests.integration.api_case import (
     ADMIN_KEY,

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from shared import lifecycle
+from shared.db.file_retention import expired_files
 from shared.db.queue_estimates import mean_output_tokens, recent_pace
-from shared.db.retention import expired_files, forget_old_keys
+from shared.db.retention import forget_old_keys
 from shared.db.webhook_retention import _FORGET as FORGET
 from shared.lifecycle.webhook_attempts import claim_deliveries
 from tests.integration.protocol import CHAT, TENANT, Plant

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api.production_objects import ProductionPreview
 from shared import lifecycle
 from shared.lifecycle import Claim
 from shared.lifecycle.webhooks import announce_ends
@@ -126,6 +127,7 @@ def test_a_preview_renders_the_first_rows_and_accepts_nothing(press: Press) -> N
         {"step": None, "messages": [{"role": "user", "content": "Polish [draft]"}]},
     ]
     assert reply.json["candidates"] == 3
+    ProductionPreview.model_validate(reply.json, strict=True)
     assert press.get(PRODUCTIONS).json["data"] == []
 
 

@@ -149,7 +149,7 @@ class ProductionStory(RuleBasedStateMachine):
                 lifecycle.finish_production(connection, session, claim.held, self._end(claim))
             else:
                 lifecycle.continue_production(
-                    connection, session, claim.held, new, state={}, progress=0.5, kept=1
+                    connection, session, claim.held, new, found={}, progress=0.5, kept=1
                 )
 
     def _end(self, claim: Claim) -> ProductionEnd:

@@ -9,7 +9,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from api.app import EXTENSION, create_app
 from api.rate_limiting import Gate
@@ -18,12 +18,14 @@ from shared.db.models import sync_catalog
 from shared.db.tenants import TenantTerms
 from shared.db.usage import count_usage
 from shared.errors import BudgetExceeded, QuotaExceeded
+from shared.ids import new_job_id
 from shared.lifecycle import GenerationEnd, ReleaseReason
 from shared.lifecycle.quotas import standing_of
 from shared.models_catalog import ModelEntry, Price
 from shared.quotas.limits import Limits
 from shared.states import ShardState
 from tests.integration.api_case import ADMIN, COMPLETION, MODEL, ApiCase, api_fixture
+from tests.plant import wait_until
 
 __all__ = ["api_fixture"]
 
@@ -314,3 +316,43 @@ def test_work_is_refused_by_lifecycle_whoever_submits_it(api: ApiCase) -> None:
             connection, job_id="job_x", pool="text", model=MODEL, body=body, **arguments
         )
     assert scalar(api, "SELECT count(*) FROM jobs") == 1
+
+
+def test_the_second_of_two_transactions_sees_all_of_the_first(api: ApiCase) -> None:
+    """Whatever their timing: the first is held open until the second waits for it, or is done."""
+    tenant = limit(api, queued_rows=1)
+
+    def accept(connection: Connection) -> None:
+        lifecycle.submit_generation(
+            connection,
+            job_id=new_job_id(),
+            tenant_id=tenant,
+            pool="text",
+            endpoint="/v1/completions",
+            model=MODEL,
+            body=CALL["body"],
+            window=32,
+        )
+
+    def accept_alone() -> None:
+        with api.engine.begin() as connection:
+            accept(connection)
+
+    with ThreadPoolExecutor(1) as pool:
+        with api.engine.begin() as first:
+            accept(first)
+            second = pool.submit(accept_alone)
+            wait_until(lambda: second.done() or is_somebody_waiting(api), 60)
+        with pytest.raises(QuotaExceeded):
+            second.result(60)
+    assert scalar(api, "SELECT count(*) FROM jobs") == 1
+
+
+def is_somebody_waiting(api: ApiCase) -> bool:
+    return bool(
+        scalar(
+            api,
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+    )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["media_fixture"]
 
+SAME_FOR_ALL = "/v1/webhook_event_types"
 PREDICATE = re.compile(r"(?:\b\w+\.)?\btenant_id = %\(tenant\)s")
 
 
@@ -66,7 +67,7 @@ def by_ids(media: MediaCase) -> Iterator[Operation]:
 
 def lists(media: MediaCase) -> Iterator[Operation]:
     for operation in operations(media):
-        if operation.verb == "get" and not operation.names:
+        if operation.verb == "get" and not operation.names and operation.path != SAME_FOR_ALL:
             yield operation
 
 
@@ -95,7 +96,8 @@ def test_without_the_setting_the_api_shows_nothing_and_changes_nothing(
         reply = call(media, operation, {}, media.key)
         assert reply.status_code < 500, (operation.path, reply.text)
         assert not [value for value in ids if value in reply.text], operation.path
-        assert not (reply.json or {}).get("data"), (operation.path, reply.text)
+        told = [one for one in reply.json.get("data", []) if one.get("results") != []]
+        assert told == [], (operation.path, reply.text)  # days without usage are days all the same
         seen += any(value in shown[operation.path] for value in ids)
     assert media.client.get(f"/v1/jobs/{theirs['job_id'][0]}", headers=media.key).status_code == 404
     assert media.upload().status_code == 500  # it can't be written down

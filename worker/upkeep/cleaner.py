@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection, Engine
 
-from shared.db import retention
+from shared.db import file_retention, retention
 from shared.db.productions import batches_of_production, kept_output
 from shared.db.session import autocommit
 from shared.db.streams import forget_deltas
@@ -61,8 +61,11 @@ class Cleaner:
 
     def _delete_expired_files(self) -> None:
         for _ in range(MOST_ROUNDS):
-            found = self._list(retention.expired_files)
-            if not self._each(found, self._delete_expired_file) or len(found) < retention.LIMIT:
+            found = self._list(file_retention.expired_files)
+            if (
+                not self._each(found, self._delete_expired_file)
+                or len(found) < file_retention.LIMIT
+            ):
                 return
 
     def _list(self, query: Callable[[Connection], list[T]]) -> list[T]:
@@ -166,5 +169,5 @@ class Cleaner:
         file_id, storage_key = file
         self._store.delete(storage_key)
         with autocommit(self._database) as connection:
-            retention.mark_deleted(connection, file_id)
+            file_retention.mark_deleted(connection, file_id)
         log.info("file_expired", file=file_id)

@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared.db import archive, old_outputs, policies
+from shared.db.file_retention import named_inputs
 from shared.db.policies import DueTenant
-from shared.db.retention import named_inputs
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.lifecycle import deletion_by_age

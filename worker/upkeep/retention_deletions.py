@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from shared.db import retention
+from shared.db import file_retention, retention
 from shared.db.session import autocommit
 from shared.errors import PressrunError
 from shared.lifecycle import deletion as requests
@@ -99,7 +99,7 @@ class Deletions:
             files = [
                 file_id
                 for prefix in prefixes
-                for file_id in retention.files_below(connection, found.tenant_id, prefix)
+                for file_id in file_retention.files_below(connection, found.tenant_id, prefix)
             ]
             removed = purging.purge_files(connection, found.tenant_id, files)
             work.count_removed(connection, found.id, removed)

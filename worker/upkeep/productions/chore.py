@@ -81,7 +81,7 @@ class Productions:
         """Raises Interrupted, and for the chore's ``judge`` whatever else goes wrong."""
         with autocommit(self.database) as connection:
             found = production_of(connection, chore.claim.job_id)
-        state = read_state(found.state)
+        state = read_state(found.found)
         order = read_order(chore.claim, state.audiences)
         _Claimed(self, chore, order, found, state).run()
 
@@ -284,7 +284,7 @@ class _Claimed:
                 chore.session_id,
                 chore.claim.held,
                 new,
-                state=self._state.as_json(),
+                found=self._state.as_json(),
                 progress=progress,
                 kept=self._state.kept,
             ),

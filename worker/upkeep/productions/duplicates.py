@@ -1,4 +1,4 @@
-"""Near-duplicates among a million texts: one is missed by a chance of one in two million, and none
+"""Near-duplicates among many texts: one is missed by a chance of one in two million, and none
 is called one that isn't.
 
 Each text that is kept leaves ``BANDS`` hashes and a small bitmap in memory, 200 bytes, and the
