@@ -1,8 +1,8 @@
 """Bodies that are made while they are sent are still for whom the request was.
 
-A view's work in the database is for the caller's tenant (``shared.db.security``), and ends with the
-view. A stream goes on after it, on whatever thread sends it, and so do the things that are done when
-it is closed.
+A view's work in the database is for the caller's tenant (``shared.db.security``), and ends with
+the view. A stream goes on after it, on whatever thread sends it, and so does what is done when it
+is closed.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class Asked:
     def __init__(self, model: str) -> None:
         self._engine: Engine = load(model)
         self._masking: list[float] = []
-        hold = slot_scheduler.hold
+        scheduler: Any = slot_scheduler
+        hold = scheduler.hold
 
         def timed(logits: Any, choices: Any) -> Any:
             began = time.perf_counter()
@@ -53,7 +54,7 @@ class Asked:
             self._masking.append(time.perf_counter() - began)
             return held
 
-        slot_scheduler.hold = timed
+        scheduler.hold = timed
         for held in (False, True):
             serve(self._engine, bodies(8, 4, held=held))
 

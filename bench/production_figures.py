@@ -19,6 +19,7 @@ from shared.productions.schemas import Schema
 from shared.productions.template import Template, parse_template
 from shared.productions.words import shingles
 from tests.plant import Plant, wait_until
+from worker.upkeep.productions.language import language_of
 
 EXAMPLE = ROOT / "examples" / "products"
 TEMPLATE = "product-json.txt"
@@ -133,7 +134,7 @@ def _check(
 
 
 def _check_pairs(kept: list[str], template: Template) -> None:
-    gates = Gates(template)
+    gates = Gates(template, language_of)
     threshold = gates.near_duplicates or 1.0
     sets = [shingles(gates.said(text), SHINGLE_WORDS) for text in kept]
     for one, other in itertools.combinations(sets, 2):

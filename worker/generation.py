@@ -75,10 +75,6 @@ class Generation:
         reading = (claim for claim, _ in self._reading.values())
         return self._room.of(pool, self._runs.values(), reading)
 
-    def loaded(self) -> set[str]:
-        """Models whose rows need not wait for a load."""
-        return self.placement.loaded()
-
     @property
     def idle(self) -> bool:
         return not self._runs and not self._reading

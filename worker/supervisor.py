@@ -204,7 +204,7 @@ class Supervisor:
     def _claim_of_pool(self, pool: str) -> int:
         if (rows := self._generation.room(pool)) == 0:
             return 0
-        claims = self._claim(pool, CLAIM_SHARDS, rows, self._generation.loaded())
+        claims = self._claim(pool, CLAIM_SHARDS, rows, self._generation.placement.loaded())
         for claim in claims:
             self._admission.begin(claim, self._session.id)
         return len(claims)

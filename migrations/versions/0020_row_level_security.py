@@ -64,9 +64,9 @@ EVERYBODYS = {
 PARENTS = {
     "job_webhooks": ("jobs", "id", "job_id", "INSERT"),
     "steps": ("jobs", "id", "job_id", "SELECT, INSERT, UPDATE, DELETE"),
-    "sweeps": ("jobs", "id", "job_id", "SELECT, INSERT"),
+    "sweeps": ("jobs", "id", "job_id", "SELECT"),
     "training_metrics": ("jobs", "id", "job_id", "SELECT"),
-    "trials": ("jobs", "id", "job_id", "SELECT, UPDATE"),
+    "trials": ("jobs", "id", "job_id", "SELECT"),
     "upload_parts": ("uploads", "id", "upload_id", "SELECT, INSERT"),
     "webhook_circuits": ("webhook_endpoints", "id", "key", "SELECT"),
 }
@@ -135,7 +135,6 @@ def upgrade() -> None:
     for table in ADMINISTERED:
         op.execute(f"CREATE POLICY administration ON {table} TO {ADMIN} USING (true)")
     _grant(ADMIN, ADMINISTERED)
-    _interim()
     for view, query in VIEWS.items():
         op.execute(f"CREATE VIEW {view} WITH (security_barrier) AS {query}")
         op.execute(f"GRANT SELECT ON {view} TO {API}, {WORKER}")
@@ -153,7 +152,6 @@ def downgrade() -> None:
         op.execute(f"DROP POLICY administration ON {table}")
     for policy in EVERYBODYS:
         op.execute(f"DROP POLICY {policy} ON models")
-    _interim_down()
     for table in _conditions():
         op.execute(f"DROP POLICY tenants ON {table}")
     for table in TABLES:
@@ -163,44 +161,6 @@ def downgrade() -> None:
         op.execute(f"REVOKE ALL ON {table} FROM {', '.join(ROLES)}")
     op.execute(f"REVOKE ALL ON SEQUENCE ready_seq FROM {', '.join(ROLES)}")
     op.execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {', '.join(ROLES)}")
-
-
-# INTERIM: while 0014-0019 still gain tables. The list above is completed, and this goes.
-def _unlisted() -> list[str]:
-    found = op.get_bind().execute(
-        sa.text(
-            "SELECT c.relname FROM pg_class c WHERE c.relkind = 'r'"
-            " AND c.relnamespace = current_schema()::regnamespace"
-        )
-    )
-    return [name for name in found.scalars() if name not in TABLES and name != "alembic_version"]
-
-
-def _interim() -> None:
-    for table in _unlisted():
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"CREATE POLICY workers ON {table} TO {WORKER} USING (true)")
-        op.execute(f"CREATE POLICY administration ON {table} TO {ADMIN} USING (true)")
-        op.execute(f"CREATE POLICY tenants ON {table} TO {API} USING (tenant_id = ANY ({MINE}))")
-        op.execute(f"GRANT ALL ON {table} TO {API}, {WORKER}, {ADMIN}")
-    op.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {API}, {WORKER}, {ADMIN}")
-    for table in TABLES:
-        if table not in ADMINISTERED:
-            op.execute(f"CREATE POLICY administration ON {table} TO {ADMIN} USING (true)")
-        if table not in WORKERS:
-            op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {API}, {ADMIN}")
-
-
-def _interim_down() -> None:
-    for table in _unlisted():
-        for policy in ("workers", "tenants", "administration"):
-            op.execute(f"DROP POLICY {policy} ON {table}")
-        op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
-        op.execute(f"REVOKE ALL ON {table} FROM {', '.join(ROLES)}")
-    op.execute(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {', '.join(ROLES)}")
-    for table in TABLES:
-        if table not in ADMINISTERED:
-            op.execute(f"DROP POLICY administration ON {table}")
 
 
 def _schema() -> str:

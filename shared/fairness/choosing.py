@@ -5,13 +5,13 @@ tenant with the least is the fairest; taking a shard of it moves its time on by 
 over its weight. A tenant that comes back from doing nothing starts at the pool's time, which is
 that of the fairest tenant when somebody was last served: waiting for nothing earns no credit.
 
-Affinity passes over the fairest tenant for a shard whose model is loaded, or which nobody runs where
-a model has to be loaded anyway; but only
+Affinity passes over the fairest tenant for a shard whose model is loaded, or for one that nobody
+runs where a model has to be loaded anyway; but only
 
 - for a tenant at most ``patience`` ahead of it in virtual time;
-- when the fairest, and every tenant that is passed over, has something running, or waits for a model
-  that runs somewhere: the worker that has it will be free before long, and takes it first. Whoever
-  has nothing, and needs what nobody has, waits for its turn alone.
+- when the fairest, and every tenant that is passed over, has something running, or waits for a
+  model that runs somewhere: the worker that has it will be free before long, and takes it first.
+  Whoever has nothing, and needs what nobody has, waits for its turn alone.
 
 A tenant's own shards give way to each other by the same wish, within one priority, and to no shard
 that came more than ``OWN_STEPS`` places after them.

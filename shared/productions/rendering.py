@@ -25,7 +25,12 @@ class Source:
     number: int
     text: str
     file: str = ""
+    """Its id."""
     score: float = 0.0
+    passage: int = 0
+    """Which one of the file, from 1."""
+    name: str = ""
+    """The file's."""
 
 
 class Renderer:
@@ -130,7 +135,14 @@ class Renderer:
             values[AUDIENCE] = dict(audience)
         if self._template.head.documents is not None:
             values[SOURCES] = Passages(
-                {"number": each.number, "text": each.text, "file": each.file, "score": each.score}
+                {
+                    "number": each.number,
+                    "text": each.text,
+                    "file": each.file,
+                    "name": each.name,
+                    "passage": each.passage,
+                    "score": each.score,
+                }
                 for each in sources
             )
         return values

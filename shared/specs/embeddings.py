@@ -19,6 +19,8 @@ class EmbeddingSpec(InferenceSpec):
     input: NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_INPUTS)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    truncate: bool = False
+    """Read the beginning of a text that is longer than the model takes, instead of refusing it."""
 
     @property
     def inputs(self) -> list[str]:

@@ -23,6 +23,16 @@ FIRST_ROUND = 0.9
 """How much of the work a round is taken to be, of what is left before it."""
 
 
+class ReferencedFile(BaseModel):
+    """A file that the template names. For as long as the job is open it stays: see
+    ``shared.db.file_retention``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    id: str
+    filename: str
+
+
 class ProductionSpec(BaseModel):
     """As it is stored with the job: the template whole, the rest decided."""
 
@@ -32,6 +42,9 @@ class ProductionSpec(BaseModel):
     data_format: DataFormat
     audience_format: DataFormat | None = None
     """Of the file of audiences, where the template names one."""
+    examples_file: ReferencedFile | None = None
+    documents: tuple[ReferencedFile, ...] = ()
+    """Those of the template, in its order."""
     output_format: OutputFormat
     models: tuple[str, ...]
     """Names of those whose candidates compete, in the order of their numbers."""

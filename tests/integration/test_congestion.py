@@ -37,6 +37,7 @@ class HungryEngines:
 
     def __init__(self) -> None:
         self.streams = Streams()
+        self.placement = self
         self.begun: list[int] = []
         self.given = threading.Event()
 

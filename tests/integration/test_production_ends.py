@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -381,3 +382,28 @@ def test_a_production_is_deleted_with_its_batches(press: Press) -> None:
     assert press.get(f"{PRODUCTIONS}/{production_id}").status_code == 404
     assert press.get(f"/v1/batches/{batch['id']}").status_code == 404
     assert press.get("/v1/batches").json["data"] == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"template": "half a sign \ud800"},
+        {"template": "---\nsystem: half a sign \ud800\n---\n{{ name }}"},
+        {"template": "a NUL \0"},
+        {"template": "\ufeff---\n---\n"},
+        {"template": "---\nschema: {pattern: '(a+)+$', type: string, x: \ud800}\n---\nx"},
+        {"model": "\ud800"},
+        {"model": "\0"},
+        {"data_file_id": "\0"},
+        {"metadata": {"\ud800": "\0"}},
+    ],
+    ids=itertools.count(),
+)
+def test_odd_texts_are_no_server_error(press: Press, changed: dict[str, Any]) -> None:
+    for path in (PRODUCTIONS, f"{PRODUCTIONS}/preview"):
+        reply = press.post(path, body_of(press, **changed))
+
+        assert reply.status_code in {200, 202, 400, 404}, reply.json
+    press.run()
+    ended = [one["status"] for one in press.get(PRODUCTIONS).json["data"]]
+    assert set(ended) <= {"succeeded"}

@@ -191,7 +191,7 @@ def test_a_schema_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert len(compiled) == 1
 
 
-NASTY = {
+NASTY: dict[str, dict[str, Any]] = {
     "a product of alternatives": {
         "allOf": [
             {"anyOf": [{"type": "object", "properties": {f"{i}{j}": {}}} for j in range(4)]}

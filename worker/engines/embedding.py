@@ -168,6 +168,10 @@ class EmbeddingEngine:
                 param="dimensions",
             )
         tokenised: list[list[int]] = self._loaded.tokenizer(spec.inputs)["input_ids"]
+        if spec.truncate:
+            tokenised = self._loaded.tokenizer(
+                spec.inputs, truncation=True, max_length=self._shape.max_tokens
+            )["input_ids"]
         for place, tokens in enumerate(tokenised):
             if len(tokens) > self._shape.max_tokens:
                 raise ContextLengthExceeded(

@@ -116,6 +116,8 @@ def _cited(source: Source) -> dict[str, Any]:
     return {
         "number": source.number,
         "file": source.file,
+        "name": source.name,
+        "passage": source.passage,
         "score": round(source.score, 4),
         "text": source.text,
     }
