@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.lifecycle.fence import Held
+from shared.lifecycle.quotas import hold
 from shared.lifecycle.stages import BadLine
 from shared.lifecycle.submit import SHARD
 from shared.lifecycle.tuning_close import already, close, digest
@@ -114,9 +115,11 @@ def submit_production(
     window: int,
     idempotency: Idempotency | None = None,
 ) -> None:
-    """Queues a production: its first shard judges template and data on an upkeep worker.
+    """Queues a production: its first shard judges template and data on an upkeep worker. What its
+    batches may consume is held when each of them is validated.
 
-    Raises sqlalchemy's IntegrityError when the idempotency key is taken: roll back and read it.
+    Raises QuotaExceeded or BudgetExceeded when the tenant may have no more work, and sqlalchemy's
+    IntegrityError when the idempotency key is taken: roll back and read it.
     """
     values = {
         "id": new.job_id,
@@ -141,6 +144,7 @@ def submit_production(
     needed = {"job": new.job_id, "tenant": new.tenant_id, "models": sorted(set(new.models))}
     connection.execute(_NEED_MODELS, needed)
     announce(connection, new.job_id, f"{KIND}.created")
+    hold(connection, new.tenant_id, [new.job_id])
     remember(connection, new.tenant_id, new.job_id, idempotency)
 
 

@@ -11,7 +11,7 @@ from api.production_objects import ProductionPreview
 from shared import lifecycle
 from shared.lifecycle import Claim
 from shared.lifecycle.webhooks import announce_ends
-from tests.integration.api_case import MODEL
+from tests.integration.api_case import ADMIN, MODEL
 from tests.integration.production_case import PRODUCTIONS, TABLE, Asked, Press, press_fixture
 from tests.integration.test_productions import PLAIN, check_sums, headed
 from worker.upkeep.cleaner import Cleaner
@@ -407,3 +407,21 @@ def test_odd_texts_are_no_server_error(press: Press, changed: dict[str, Any]) ->
     press.run()
     ended = [one["status"] for one in press.get(PRODUCTIONS).json["data"]]
     assert set(ended) <= {"succeeded"}
+
+
+def test_a_quota_ends_it_with_what_there_is_and_is_named(press: Press) -> None:
+    """Its first batch fits, and the second does not any more."""
+    production_id = press.submit_production(CHAIN)
+    while len(batches_of(press, production_id)) < 2:
+        assert press.work()
+    tenant = press.client.get("/v1/admin/tenants", headers=ADMIN).json["data"][0]["id"]
+    limits = {"limits": {"queued_rows": 2}}
+    reply = press.client.patch(f"/v1/admin/tenants/{tenant}", json=limits, headers=ADMIN)
+    assert reply.status_code == 200, reply.json
+    press.run()
+
+    seen = press.see(production_id)
+    assert (seen["status"], seen["error"]["code"]) == ("failed", "batch_failed")
+    assert "queued_rows" in seen["error"]["message"]
+    assert seen["summary"]["failed"] == 3
+    check_sums(press, production_id)
