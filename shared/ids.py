@@ -127,6 +127,22 @@ def new_deletion_id() -> str:
     return new_id("deletion_")
 
 
+def new_schedule_id() -> str:
+    return new_id("sched_")
+
+
+def new_run_id() -> str:
+    return new_id("run_")
+
+
+def new_monitor_id() -> str:
+    return new_id("monitor_")
+
+
+def new_window_id() -> str:
+    return new_id("window_")
+
+
 def new_session_id() -> str:
     return new_id("ses_")
 

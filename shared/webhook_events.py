@@ -22,6 +22,9 @@ OpenAI has any; a kind that is not listed is called by its name, and ends ``comp
 CUT = {"response": "response.incomplete"}
 """By the kind of job: the type of a good end whose answer was cut."""
 
+OTHERS = ("schedule.paused", "monitor.alert")
+"""What is told though no job has ended."""
+
 ENDING = r"^[a-z_]+\.(succeeded|completed|failed|cancelled|expired)$"
 """Types of ``events`` that tell the end of a job: Python and Postgres read this alike."""
 UNANNOUNCED = f"NOT announced AND type ~ '{ENDING}'"
@@ -45,7 +48,8 @@ def types_of(kind: str) -> tuple[str, ...]:
 
 def event_types() -> tuple[str, ...]:
     """All types that there are here."""
-    return tuple(dict.fromkeys(name for kind in KIND_PREFIXES for name in types_of(kind)))
+    of_jobs = dict.fromkeys(name for kind in KIND_PREFIXES for name in types_of(kind))
+    return (*of_jobs, *OTHERS)
 
 
 def end_told(kind: str, told: str) -> str | None:

@@ -25,6 +25,12 @@ from shared.db.tables_fairness import shares
 from shared.db.tables_jobs import artifacts, events, jobs, ready_seq, sessions, shards, steps
 from shared.db.tables_model_jobs import job_models
 from shared.db.tables_models import model_alias_moves, model_aliases
+from shared.db.tables_monitors import (
+    monitor_batches,
+    monitor_texts,
+    monitor_windows,
+    monitors,
+)
 from shared.db.tables_productions import production_batches, productions
 from shared.db.tables_retention import (
     archived_jobs,
@@ -33,6 +39,7 @@ from shared.db.tables_retention import (
     retention_marks,
     retention_policies,
 )
+from shared.db.tables_schedules import feed_rows, schedule_runs, schedules
 from shared.db.tables_streams import deltas
 from shared.db.tables_tenants import rate_buckets, reservations, tenant_limits, usage_days
 from shared.db.tables_tuning import checkpoints, sweeps, training_metrics, trials
@@ -54,6 +61,7 @@ __all__ = [
     "deletions",
     "deltas",
     "events",
+    "feed_rows",
     "files",
     "idempotency_keys",
     "job_models",
@@ -63,6 +71,10 @@ __all__ = [
     "model_alias_moves",
     "model_aliases",
     "models",
+    "monitor_batches",
+    "monitor_texts",
+    "monitor_windows",
+    "monitors",
     "production_batches",
     "productions",
     "rate_buckets",
@@ -70,6 +82,8 @@ __all__ = [
     "reservations",
     "retention_marks",
     "retention_policies",
+    "schedule_runs",
+    "schedules",
     "sessions",
     "shards",
     "shares",

@@ -40,6 +40,8 @@ SELECT w.id, w.tenant_id, w.event_types, w.disabled_at IS NOT NULL AS disabled
  WHERE w.tenant_id = ANY(:tenants) AND w.deleted_at IS NULL
 """)
 
+_NOW = text("SELECT clock_timestamp()")
+
 _OF_JOBS = text("SELECT job_id, url, events FROM job_webhooks WHERE job_id = ANY(:jobs)")
 
 _DELIVER = text("""
@@ -172,6 +174,31 @@ def _made_of(connection: Connection, ends: Sequence[tuple[Row[Any], str]]) -> li
             circuit = f"{row.tenant_id} {origin_of(hook.url)}"
             made.append(_NewDelivery(**common, circuit=circuit, url=hook.url))
     return made
+
+
+def tell(
+    connection: Connection, *, tenant_id: str, kind: str, about: str, own: JobWebhook | None = None
+) -> None:
+    """Tells the tenant's endpoints, and ``own``, of something that is no job's end: once, with the
+    transaction that makes it so. ``kind`` is its type, ``about`` the id to look up."""
+    listeners = connection.execute(_LISTENERS, {"tenants": [tenant_id]}).all()
+    common = {
+        "tenant_id": tenant_id,
+        "event_id": new_webhook_event_id(),
+        "event_type": kind,
+        "event_at": connection.execute(_NOW).scalar_one(),
+        "about": about,
+    }
+    made = [
+        _NewDelivery(**common, circuit=one.id, endpoint_id=one.id, disabled=one.disabled)
+        for one in listeners
+        if kind in one.event_types
+    ]
+    if own is not None and (own.events is None or kind in own.events):
+        circuit = f"{tenant_id} {origin_of(own.url)}"
+        made.append(_NewDelivery(**common, circuit=circuit, url=own.url))
+    if made:
+        _insert(connection, made)
 
 
 def origin_of(url: str) -> str:
