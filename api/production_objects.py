@@ -11,6 +11,13 @@ from api.fine_tuning_objects import TuningError
 from api.objects import Page, Shape, UnixSeconds, Usage
 
 
+class LabelCounts(Shape):
+    """How many lines of a label there are of those that were asked for."""
+
+    asked: int
+    made: int
+
+
 class ProductionSummary(Shape):
     """Counts of a production that has ended. Of the lines of its output, `succeeded`, `rejected`,
     `failed` and `not_found` together are all."""
@@ -33,6 +40,9 @@ class ProductionSummary(Shape):
     duplicates_removed: Annotated[int, Field(description="Refusals of `near_duplicates`")]
     input_tokens: int
     output_tokens: int
+    labels: Annotated[
+        dict[str, LabelCounts] | None, Field(description="Of training data that have labels")
+    ] = None
 
 
 class ProductionBatch(Shape):

@@ -43,6 +43,7 @@ def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object
         file = hold_data(connection, tenant_id, asked.data_file_id)
         listed = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
     table = _table(services, file.storage_key, asked.data_format or format_of(file))
+    table = _augmented(table, read, asked)
     rows = _first_rows(table, asked.rows)
     read.template.check_table(table.columns)
     head = read.template.head
@@ -69,6 +70,27 @@ def _table(services: Services, key: str, data_format: str) -> Table:
         return read_table(_beginning(services, key), TableKind(data_format))
     except TableRefused as refused:
         raise InvalidRequest(refused.bad.message, param="data_file_id") from None
+
+
+def _augmented(table: Table, read: Read, asked: PreviewRequest) -> Table:
+    """With a template that makes training data, the rows that are made of the table's. Raises
+    InvalidRequest."""
+    from shared.lifecycle import BadLine
+    from shared.productions.augmenting import COLUMNS, Augmenter, Seed, augmenting, seed_of_row
+    from shared.productions.tables import Table
+
+    head = read.template.head
+    task = augmenting(head)
+    if task is None:
+        return table
+    seeds: list[Seed] = []
+    for row in table.rows:
+        if isinstance(row, BadLine):
+            raise InvalidRequest(f"line {row.line}: {row.message}", param="data_file_id")
+        seeds.append(seed_of_row(row.values, task.form, row.line))
+    given = asked.sampling.seed if asked.sampling else None
+    chance = given if given is not None else head.sampling.seed or 0
+    return Table(list(COLUMNS), Augmenter(task, seeds, chance).rows())
 
 
 def _beginning(services: Services, key: str) -> Iterator[bytes]:

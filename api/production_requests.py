@@ -171,7 +171,23 @@ def read_template(asked: _About) -> Read:
     models = template.models(asked.model)
     if template.head.best_of is not None and n * len(models) == 1:
         raise InvalidRequest("best_of: it needs 'n' over 1, or 'models'", param="n")
+    if _makes_training_data(template):
+        _check_training_data(asked, template, n * len(models))
     return Read(template, models, n)
+
+
+def _makes_training_data(template: Template) -> bool:
+    from shared.productions.augmenting import augmenting
+
+    return augmenting(template.head) is not None
+
+
+def _check_training_data(asked: _About, template: Template, candidates: int) -> None:
+    """Raises InvalidRequest for what is not one training file of one line a row."""
+    if candidates > 1 and template.head.best_of is None:
+        raise InvalidRequest("augment: one text a row; 'n' needs 'best_of'", param="n")
+    if "output_format" in asked.model_fields_set and asked.output_format != "jsonl":
+        raise InvalidRequest("augment: training files are jsonl", param="output_format")
 
 
 def _refuse_unserved(template: Template) -> None:
@@ -200,7 +216,7 @@ def _spec(
         template=asked.template,
         data_format=asked.data_format or format_of(file),
         audience_format=format_of(audiences[0]) if audiences else None,
-        output_format=asked.output_format,
+        output_format="jsonl" if _makes_training_data(read.template) else asked.output_format,
         models=read.models,
         named=named,
         n=read.n,

@@ -22,6 +22,7 @@ from shared.errors import InvalidRequest, ModelNotFound, ModelNotTunable, NotFou
 from shared.ids import new_tuning_id
 from shared.pools import UPKEEP
 from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
+from shared.specs.productions import OUTPUT_PURPOSE
 from shared.specs.sweep_space import check_sweep
 
 PURPOSE = "fine-tune"
@@ -161,7 +162,7 @@ def _require_file(connection: Connection, tenant_id: str, file_id: str, param: s
     file = hold_file(connection, tenant_id, file_id) if parsing.is_id(file_id) else None
     if file is None:
         raise NotFound("there is no such file", param=param)
-    if file.purpose != PURPOSE:
+    if file.purpose not in (PURPOSE, OUTPUT_PURPOSE):
         raise InvalidRequest(
             f"the file's purpose is '{file.purpose}', not '{PURPOSE}'", param=param
         )

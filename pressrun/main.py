@@ -8,6 +8,7 @@ import typer
 
 from pressrun.admin_commands import keys_app, tenants_app
 from pressrun.archive_commands import admin_app
+from pressrun.augment_commands import augment
 from pressrun.batch_commands import app as batch_app
 from pressrun.batch_result_commands import results, retry
 from pressrun.campaign_commands import app as campaign_app
@@ -39,6 +40,7 @@ app.command()(demo)
 app.command()(migrate)
 app.command()(settings)
 app.command()(produce)
+app.command()(augment)
 batch_app.command()(results)
 batch_app.command()(retry)
 app.add_typer(batch_app, name="batch")

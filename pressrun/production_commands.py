@@ -161,18 +161,23 @@ def list_command(
 def follow(client: ApiClient, production_id: str, output: Path | None, terminal: Terminal) -> None:
     """Watches a production to its end, fetches its output if ``output`` names a file, and shows
     its counts. Raises CommandError for any other end than success."""
+    found = ended_production(client, production_id, terminal)
+    if output is not None and found["output_file_id"] is not None:
+        _fetch(client, found, output, terminal)
+    terminal.result(found, lambda: counts(found))
+    _check_outcome(found, terminal)
+
+
+def ended_production(client: ApiClient, production_id: str, terminal: Terminal) -> Json:
+    """Watches a production to its end, whatever that is. Raises CommandError (INTERRUPTED)."""
     watched = Watched("production", production_id, ENDED, _snapshot, PRODUCTIONS)
     try:
-        found = poll(client, watched, display_for(terminal))
+        return poll(client, watched, display_for(terminal))
     except CommandError as error:
         if error.exit_code is not ExitCode.INTERRUPTED:
             raise
         message = "stopped watching; the production goes on: pressrun productions watch"
         raise CommandError(f"{message} {production_id}", ExitCode.INTERRUPTED) from None
-    if output is not None and found["output_file_id"] is not None:
-        _fetch(client, found, output, terminal)
-    terminal.result(found, lambda: counts(found))
-    _check_outcome(found, terminal)
 
 
 def _fetch(client: ApiClient, production: Json, output: Path, terminal: Terminal) -> None:

@@ -53,6 +53,10 @@ def counts(production: Json) -> RenderableType:
         ("regenerated", summary["regenerated"]),
         ("near-duplicates removed", summary["duplicates_removed"]),
         ("tokens", f"{summary['input_tokens']} in, {summary['output_tokens']} out"),
+        *(
+            (f"label {label}", f"{count['made']} of {count['asked']}")
+            for label, count in (summary.get("labels") or {}).items()
+        ),
     ]
     return table("", "", rows=rows, headed=False)
 

@@ -193,6 +193,31 @@ class Settings(BaseModel):
         ),
     ] = 15.0
 
+    feed_allowed_hosts: Annotated[
+        str,
+        Field(
+            description="Hosts that sources of schedules and monitors may be read from though they "
+            "are private, or by plain HTTP, comma-separated, as of webhooks."
+        ),
+    ] = ""
+    feed_folders: Annotated[
+        str,
+        Field(
+            description="Folders that sources may be read from, comma-separated: `drop=/srv/drop`. "
+            "Every tenant reads below its own id there, and nothing else."
+        ),
+    ] = ""
+    feed_max_bytes: Annotated[
+        int, Field(ge=1024, le=2**28, description="The most that is read of a source at a time.")
+    ] = 8 * 2**20
+    feed_timeout_seconds: Annotated[
+        float, Field(gt=0, le=120, description="A source that was not read by then has failed.")
+    ] = 30.0
+    schedule_max_failures: Annotated[
+        int,
+        Field(ge=1, le=1_000, description="Runs of a schedule that fail in a row until it pauses."),
+    ] = 5
+
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest JSON request body.")] = 2**20
     max_media_body_bytes: Annotated[
         int,
@@ -307,7 +332,13 @@ class Settings(BaseModel):
         parse_retention(days)
         return days
 
-    @field_validator("webhook_allowed_hosts")
+    @field_validator("feed_folders")
+    @classmethod
+    def _lists_folders(cls, folders: str) -> str:
+        parse_roots(folders)
+        return folders
+
+    @field_validator("webhook_allowed_hosts", "feed_allowed_hosts")
     @classmethod
     def _lists_hosts(cls, hosts: str) -> str:
         parse_allowed(hosts)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.egress import AllowedHosts, Target, may_connect, parse_target
 from shared.errors import UrlNotAllowed
@@ -33,6 +33,7 @@ MAX_LOOKUPS = 64
 """Names being resolved at a time: a resolver that hangs keeps its thread for as long."""
 _CHUNK_BYTES = 16 * 1024
 
+T = TypeVar("T")
 Resolver = Callable[[str, int], Sequence[str]]
 """From a host and a port to addresses. Raises OSError."""
 
@@ -54,8 +55,18 @@ class Answer:
     """The header as it came, cut to a sane length."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was there; without a body unless the status is 200."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes
+
+
 class Egress:
-    """Posts to tenants' URLs. Threads share it."""
+    """Asks tenants' URLs. Threads share it."""
 
     def __init__(
         self,
@@ -79,6 +90,14 @@ class Egress:
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Sends ``body`` and returns the answer's status, whichever it is; redirects are answers
         like others. Raises EgressFailed."""
+        return self._exchange(url, lambda target, stream: _post(target, stream, body, headers))
+
+    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Page:
+        """What is there, whole; redirects are answers like others. Raises EgressFailed, with
+        ``too_large`` for more than ``max_bytes``."""
+        return self._exchange(url, lambda target, stream: _get(target, stream, headers, max_bytes))
+
+    def _exchange(self, url: str, ask: Callable[[Target, _Deadlined], T]) -> T:
         try:
             target = parse_target(url, self._allowed)
         except UrlNotAllowed:
@@ -86,7 +105,7 @@ class Egress:
         deadline = time.monotonic() + self._timeout_seconds
         try:
             with _connected(target, self._addresses(target, deadline), deadline) as raw:
-                return self._exchange(target, raw, deadline, body, headers)
+                return self._ask(target, raw, deadline, ask)
         except ssl.SSLCertVerificationError:
             raise EgressFailed("certificate_invalid") from None
         except TimeoutError:
@@ -130,41 +149,64 @@ class Egress:
             raise EgressFailed("name_timeout")
         return [] if failed.is_set() else found
 
-    def _exchange(
+    def _ask(
         self,
         target: Target,
         raw: socket.socket,
         deadline: float,
-        body: bytes,
-        headers: Mapping[str, str],
-    ) -> Answer:
+        ask: Callable[[Target, _Deadlined], T],
+    ) -> T:
         if target.scheme == "https":
             raw.settimeout(_left(deadline))
             with self._tls.wrap_socket(raw, server_hostname=target.host) as secured:
-                return _ask(target, _Deadlined(secured, deadline), body, headers)
-        return _ask(target, _Deadlined(raw, deadline), body, headers)
+                return ask(target, _Deadlined(secured, deadline))
+        return ask(target, _Deadlined(raw, deadline))
 
 
-def _ask(target: Target, stream: _Deadlined, body: bytes, headers: Mapping[str, str]) -> Answer:
+def _request(
+    method: str, target: Target, stream: _Deadlined, body: bytes | None, headers: Mapping[str, str]
+) -> http.client.HTTPConnection:
+    """A connection whose request was sent."""
     connection = http.client.HTTPConnection(target.host, target.port)
     connection.sock = stream
-    connection.putrequest("POST", target.path, skip_host=True, skip_accept_encoding=True)
+    connection.putrequest(method, target.path, skip_host=True, skip_accept_encoding=True)
     fixed = {
         "Host": target.authority,
         "User-Agent": f"Pressrun/{VERSION}",
         "Accept-Encoding": "identity",
         "Connection": "close",
-        "Content-Length": str(len(body)),
     }
-    for name, value in (fixed | dict(headers)).items():
+    length = {} if body is None else {"Content-Length": str(len(body))}
+    for name, value in (fixed | length | dict(headers)).items():
         connection.putheader(name, value)
     connection.endheaders(body)
-    with connection.getresponse() as response:
+    return connection
+
+
+def _post(target: Target, stream: _Deadlined, body: bytes, headers: Mapping[str, str]) -> Answer:
+    with _request("POST", target, stream, body, headers).getresponse() as response:
         retry_after = response.getheader("Retry-After")
         stream.hurry(BODY_SECONDS)
         with suppress(OSError, http.client.HTTPException, ValueError):
             _drop(response)
         return Answer(response.status, retry_after[:64] if retry_after else None)
+
+
+def _get(target: Target, stream: _Deadlined, headers: Mapping[str, str], max_bytes: int) -> Page:
+    with _request("GET", target, stream, None, headers).getresponse() as response:
+        told = {name.lower(): value for name, value in response.getheaders()}
+        if response.status != http.client.OK:
+            return Page(response.status, told, b"")
+        if told.get("content-encoding", "identity").lower() != "identity":
+            raise EgressFailed("answer_invalid")
+        content = bytearray()
+        while chunk := response.read1(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > max_bytes:
+                raise EgressFailed("too_large")
+        if response.length:  # it said that there would be more
+            raise EgressFailed("connection_lost")
+        return Page(response.status, told, bytes(content))
 
 
 def _drop(response: http.client.HTTPResponse) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -116,6 +118,6 @@ def _usage() -> None:
 
 
 def _number(
-    name: str, kind: type[sa.types.TypeEngine[object]], comment: str | None = None
+    name: str, kind: type[sa.types.TypeEngine[Any]], comment: str | None = None
 ) -> sa.Column[object]:
     return sa.Column(name, kind, nullable=False, server_default=sa.text("0"), comment=comment)

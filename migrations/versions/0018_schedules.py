@@ -23,9 +23,7 @@ def upgrade() -> None:
         _moment("last_seen_at"),
         sa.PrimaryKeyConstraint("owner_id", "row_hash"),
     )
-    op.create_index(
-        "ix_feed_rows_owner_id_last_seen_at", "feed_rows", ["owner_id", "last_seen_at"]
-    )
+    op.create_index("ix_feed_rows_owner_id_last_seen_at", "feed_rows", ["owner_id", "last_seen_at"])
     op.create_index("ix_feed_rows_tenant_id", "feed_rows", ["tenant_id"])
 
 

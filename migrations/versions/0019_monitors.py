@@ -47,9 +47,7 @@ def _create_monitors() -> None:
             server_default=sa.text("0"),
             comment="of its attempts",
         ),
-        sa.Column(
-            "lease_until", sa.DateTime(timezone=True), comment="while somebody works on it"
-        ),
+        sa.Column("lease_until", sa.DateTime(timezone=True), comment="while somebody works on it"),
         sa.Column("next_look_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("next_read_at", sa.DateTime(timezone=True), comment="of the source"),
         sa.Column("etag", sa.Text),

@@ -86,7 +86,8 @@ UPDATE checkpoints c SET dropped_at = clock_timestamp()
    AND (ranked.replaced
         OR ranked.place > {KEPT_CHECKPOINTS} AND NOT c.best
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.model = c.model_id
-                              AND j.model LIKE 'ft:%' AND j.tenant_id = c.tenant_id AND j.state IN ({OPEN_JOB}))
+                              AND j.model LIKE 'ft:%' AND j.tenant_id = c.tenant_id
+                              AND j.state IN ({OPEN_JOB}))
            AND NOT EXISTS (SELECT 1 FROM job_models n JOIN jobs j ON j.id = n.job_id
                             WHERE n.model_id = c.model_id AND n.tenant_id = c.tenant_id
                               AND j.state IN ({OPEN_JOB}))

@@ -6,12 +6,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shared.productions.augmenting_preset import with_augmenting
 from shared.productions.head import refused
 from shared.productions.languages import LANGUAGES
-from shared.productions.specs import GateRules, Task, TemplateHead
+from shared.productions.specs import AUGMENT, GateRules, Task, TemplateHead
 
 TEXT = "text"
 """The column that a task reads when it names none."""
+OPTIONS = tuple(name for name in Task.model_fields if name != "name")
+AUGMENTING = frozenset({"language", "tone", "form", "rows", "labels", "examples"})
+"""The keys of ``task`` that it takes where it makes training data."""
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -33,11 +37,11 @@ def with_preset(head: TemplateHead, body: str, line: int) -> tuple[TemplateHead,
     task = head.task
     if task is None:
         return head, body
+    if task.name == AUGMENT:
+        _check_options(task, AUGMENTING, line)
+        return with_augmenting(head, body, line, _language(task.language))
     preset = PRESETS[task.name]
-    for option in ("language", "tone", "words", "turns"):
-        if getattr(task, option) is not None and option not in preset.options:
-            message = f"task.{option}: '{task.name}' does not take it"
-            raise refused(line, message, f"template.task.{option}")
+    _check_options(task, preset.options | {"columns"}, line)
     if task.name == "translation" and task.language is None:
         message = "task.language: say what to translate into, such as 'language: de'"
         raise refused(line, message, "template.task.language")
@@ -49,6 +53,13 @@ def with_preset(head: TemplateHead, body: str, line: int) -> tuple[TemplateHead,
     if not body.strip():
         body = "\n".join((preset.ask(told), "", *_texts(task.columns or [TEXT], line)))
     return head.model_copy(update=update), body
+
+
+def _check_options(task: Task, options: frozenset[str], line: int) -> None:
+    for option in OPTIONS:
+        if getattr(task, option) is not None and option not in options:
+            message = f"task.{option}: '{task.name}' does not take it"
+            raise refused(line, message, f"template.task.{option}")
 
 
 def _language(language: str | None) -> str | None:

@@ -19,7 +19,13 @@ LEAST_SIMILARITY = 0.5
 """Below it nearly everything is a near-duplicate of something."""
 AUDIENCE_LIST, AUDIENCE_FILE = "<list>", "<file>"
 """What pydantic calls the two ways to give audiences, in the paths of its errors."""
+LABEL_COUNTS = "<counts>"
+"""How many of each label, beside a list of labels; the same for them."""
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+AUGMENT = "augment"
+"""The task whose data are examples, and whose output is a training file."""
+MOST_LABELS = 1_000
+MOST_SYNTHETIC = 1_000_000
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Prompt = Annotated[str, Field(min_length=1, max_length=200_000)]
@@ -120,6 +126,10 @@ def _audiences_as(value: Any) -> str:
     return AUDIENCE_LIST if isinstance(value, list) else AUDIENCE_FILE
 
 
+def _labels_as(value: Any) -> str:
+    return AUDIENCE_LIST if isinstance(value, list) else LABEL_COUNTS
+
+
 class Documents(_Part):
     """What is looked up for each item."""
 
@@ -134,12 +144,35 @@ class Documents(_Part):
 class Task(_Part):
     """A preset, and what it is told. Texts may use columns."""
 
-    name: Literal["summary", "translation", "dialogue", "headline", "ad_copy", "social_post"]
+    name: Literal[
+        "summary", "translation", "dialogue", "headline", "ad_copy", "social_post", "augment"
+    ]
     columns: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
     language: Phrase | None = None
     tone: Phrase | None = None
     words: Annotated[int, Field(ge=1, le=10_000)] | None = None
     turns: Annotated[int, Field(ge=2, le=50)] | None = None
+    form: Literal["classification", "chat", "text"] | None = None
+    rows: Annotated[int, Field(ge=1, le=MOST_SYNTHETIC)] | None = None
+    labels: (
+        Annotated[
+            Annotated[list[Name], Field(min_length=1, max_length=MOST_LABELS), Tag(AUDIENCE_LIST)]
+            | Annotated[
+                dict[Name, Annotated[int, Field(ge=0, le=MOST_SYNTHETIC)]],
+                Field(min_length=1, max_length=MOST_LABELS),
+                Tag(LABEL_COUNTS),
+            ],
+            Discriminator(_labels_as),
+        ]
+        | None
+    ) = None
+    examples: Annotated[int, Field(ge=1, le=32)] | None = None
+
+    @model_validator(mode="after")
+    def _labels_once(self) -> Task:
+        if isinstance(self.labels, list) and len(set(self.labels)) < len(self.labels):
+            raise ValueError("'labels' names a label twice")
+        return self
 
 
 class TemplateHead(_Part):

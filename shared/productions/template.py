@@ -17,7 +17,7 @@ from shared.productions.outcomes import output_columns
 from shared.productions.presets import with_preset
 from shared.productions.sandbox import RowRefused, Text
 from shared.productions.schemas import check_schema
-from shared.productions.specs import AUDIENCE_FILE, AUDIENCE_LIST, TemplateHead
+from shared.productions.specs import AUDIENCE_FILE, AUDIENCE_LIST, LABEL_COUNTS, TemplateHead
 
 MOST_BYTES = 262_144
 BODY = "body"
@@ -232,7 +232,8 @@ def _check_audiences(template: Template, audiences: list[dict[str, Any]]) -> Non
 
 def _of_the_head(error: ValidationError, found: Head) -> InvalidRequest:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = tuple(part for part in first["loc"] if part not in (AUDIENCE_LIST, AUDIENCE_FILE))
+    ways = (AUDIENCE_LIST, AUDIENCE_FILE, LABEL_COUNTS)
+    path = tuple(part for part in first["loc"] if part not in ways)
     name, line = _named(path), found.line_of(path)
     param = f"template.{name}" if name else "template"
     if first["type"] == "extra_forbidden":

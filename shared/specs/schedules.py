@@ -36,20 +36,24 @@ class _Part(BaseModel):
 class FeedSource(_Part):
     """Where rows come from: a URL, or a folder of the operators'."""
 
-    url: Annotated[
-        str, Field(min_length=1, max_length=2_048, description="https, of a public host")
-    ] | None = None
-    folder: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}){0,8}$",
-            description="The name of a root that operators have given, and perhaps a path in your "
-            "own folder there: `drop/news`",
-        ),
-    ] | None = None
-    format: Annotated[
-        FeedFormat | None, Field(description="Told by what comes, if left out")
-    ] = None
+    url: (
+        Annotated[str, Field(min_length=1, max_length=2_048, description="https, of a public host")]
+        | None
+    ) = None
+    folder: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}){0,8}$",
+                description="The name of a root that operators have given, and perhaps a path in your "
+                "own folder there: `drop/news`",
+            ),
+        ]
+        | None
+    ) = None
+    format: Annotated[FeedFormat | None, Field(description="Told by what comes, if left out")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> FeedSource:

@@ -123,7 +123,10 @@ def resolve(schema: Any, reference: str) -> Any:
     if beginning != "#" or len(keys) % 2 or not set(keys[::2]) <= _HOLDERS or "%" in reference:
         raise LookupError(reference)
     for key in keys:
-        found = found[key.replace("~1", "/").replace("~0", "~")]
+        name = key.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, dict) or name not in found:
+            raise LookupError(reference)
+        found = found[name]
     if not isinstance(found, dict | bool):
         raise LookupError(reference)
     return found

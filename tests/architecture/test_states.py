@@ -59,7 +59,8 @@ def test_only_the_lifecycle_writes_states() -> None:
 def test_this_would_notice() -> None:
     found = [path.name for path in sorted(LIFECYCLE.glob("*.py")) if state_writes(path)]
     assert found == [
-        "batches.py", "dispatch.py", "fence.py", "finish.py", "graphs.py", "imports.py",
+        "batches.py", "deletion_by_age.py", "deletion_rows.py", "dispatch.py", "fence.py",
+        "finish.py", "graphs.py", "imports.py",
         "model_job_ends.py", "model_jobs.py",
         "pause.py", "production_end.py",
         "production_rounds.py", "productions.py", "progress.py", "release.py",

@@ -29,6 +29,7 @@ CHAT = "/v1/chat/completions"
 PRODUCTIONS = "/v1/productions"
 MOST_CLAIMS = 400
 PATIENCE_SECONDS = 240.0
+PLAIN = "Praise the {{ colour }} {{ name }}."
 TABLE = b"name,colour\nchair,red\ntable,blue\nlamp,green\n"
 
 
@@ -90,6 +91,16 @@ class Press(Hall):
         reply = self.post(PRODUCTIONS, body | changed)
         assert reply.status_code == 202, reply.json
         return str(reply.json["id"])
+
+    def body_of(self, **changed: Any) -> dict[str, Any]:
+        """What is posted for a plain production."""
+        body = {"template": PLAIN, "data_file_id": self.data(), "model": MODEL}
+        return body | changed
+
+    def batches_of(self, production_id: str) -> list[dict[str, Any]]:
+        """Oldest first."""
+        page = self.get(f"/v1/batches?production={production_id}&limit=100").json
+        return list(reversed(page["data"]))
 
     def see(self, production_id: str) -> dict[str, Any]:
         """As it is told, and as it is documented."""

@@ -253,15 +253,17 @@ def test_ten_at_once_with_one_key_make_one_batch(api: ApiCase) -> None:
     file_id = api.upload().json["id"]
     body = {"input_file_id": file_id, "endpoint": ENDPOINT, "completion_window": "1h"}
 
-    def submit(_: int) -> str:
+    def submit(_: int) -> tuple[int, str]:
         reply = api.app.test_client().post(
             "/v1/batches", json=body, headers=api.key | {"Idempotency-Key": "b"}
         )
-        assert reply.status_code == 200
-        return str(reply.json["id"])
+        return reply.status_code, reply.json.get("id", "")
 
     with ThreadPoolExecutor(10) as threads:
-        assert len(set(threads.map(submit, range(10)))) == 1
+        replies = list(threads.map(submit, range(10)))
+    # On a busy machine some may be told that the first is still under way.
+    assert {status for status, _ in replies} <= {200, 409}
+    assert len({batch_id for status, batch_id in replies if status == 200}) == 1
     other = api.post("/v1/batches", body | {"completion_window": "2h"}, {"Idempotency-Key": "b"})
     assert other.json["error"]["code"] == "idempotency_mismatch"
 

@@ -1,135 +1,18 @@
-"""Productions that do not run to their end: bad data, cancels, lost batches, dead workers."""
+"""Productions that do not run to their end: cancels, lost batches, quotas, dead workers."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 import pytest
 
-from api.production_objects import ProductionPreview
 from shared import lifecycle
 from shared.lifecycle import Claim
 from shared.lifecycle.webhooks import announce_ends
-from tests.integration.api_case import ADMIN, MODEL
-from tests.integration.production_case import PRODUCTIONS, TABLE, Asked, Press, press_fixture
-from tests.integration.test_productions import PLAIN, check_sums, headed
+from tests.integration.api_case import ADMIN
+from tests.integration.production_case import PLAIN, PRODUCTIONS, TABLE, Asked, Press, press_fixture
+from tests.integration.test_productions import CHAIN, check_sums, headed
 from worker.upkeep.cleaner import Cleaner
 
 __all__ = ["press_fixture"]
-
-CHAIN = headed("steps: [{name: draft, prompt: 'Draft {{ name }}'}]", "Polish {{ draft }}")
-
-
-def body_of(press: Press, **changed: Any) -> dict[str, Any]:
-    return {"template": PLAIN, "data_file_id": press.data(), "model": MODEL} | changed
-
-
-def batches_of(press: Press, production_id: str) -> list[dict[str, Any]]:
-    """Oldest first."""
-    page = press.get(f"/v1/batches?production={production_id}&limit=100").json
-    return list(reversed(page["data"]))
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def test_every_bad_row_is_named(press: Press) -> None:
-    data = b"name,colour\nchair,red\ntable\nlamp,green,big\nbed,\xff\n"
-    production_id = press.submit_production(PLAIN, data)
-    press.run()
-
-    seen = press.see(production_id)
-    assert (seen["status"], seen["error"]["code"]) == ("failed", "invalid_input_file")
-    assert "3 bad rows" in seen["error"]["message"]
-    assert [(one["line"], one["code"]) for one in seen["error"]["lines"]] == [
-        (3, "invalid_row"),
-        (4, "invalid_row"),
-        (5, "invalid_encoding"),
-    ]
-    assert not press.asked
-
-
-@pytest.mark.parametrize(
-    ("data", "code", "words"),
-    [
-        (b"name,size\nchair,big\n", "invalid_request", "no column 'colour'"),
-        (b"name,colour,status\nchair,red,x\n", "invalid_request", "clash"),
-        (b"name,colour\n", "empty_file", "no rows"),
-        (b"", "empty_file", "empty"),
-    ],
-)
-def test_a_table_that_does_not_fit(press: Press, data: bytes, code: str, words: str) -> None:
-    production_id = press.submit_production(PLAIN, data)
-    press.run()
-
-    error = press.see(production_id)["error"]
-    assert error["code"] == code
-    assert words in error["message"]
-
-
-def test_too_many_candidates_are_refused_by_name(press: Press) -> None:
-    """As many as a batch may have rows: 100,000 here."""
-    data = b"name,colour\n" + b"chair,red\n" * 6_251
-    production_id = press.submit_production(PLAIN, data, n=16)
-    press.run()
-
-    error = press.see(production_id)["error"]
-    assert (error["code"], error["param"]) == ("too_many_candidates", "n")
-
-
-@pytest.mark.parametrize(
-    ("changed", "status", "param"),
-    [
-        ({"n": 17}, 400, "n"),
-        ({"template": "{{ name "}, 400, "template.body"),
-        ({"template": headed("retries: 6")}, 400, "template.retries"),
-        ({"template": headed("colour: red")}, 400, "template.colour"),
-        ({"template": headed("documents: {files: [a], query: x}")}, 400, "template.documents"),
-        ({"template": headed("best_of: {rule: first}")}, 400, "template.best_of"),
-        ({"model": "nobody"}, 404, "model"),
-        ({"model": None}, 400, "model"),
-        ({"data_file_id": "file-nothing"}, 404, "data_file_id"),
-        ({"output_format": "xml"}, 400, "output_format"),
-        ({"priority": 10}, 400, "priority"),
-        ({"sampling": {"temperature": 3}}, 400, "sampling.temperature"),
-    ],
-)
-def test_what_is_refused_at_once(
-    press: Press, changed: dict[str, Any], status: int, param: str
-) -> None:
-    for path in (PRODUCTIONS, f"{PRODUCTIONS}/preview"):
-        if "priority" in changed and path != PRODUCTIONS:
-            continue
-        reply = press.post(path, body_of(press, **changed))
-
-        assert (reply.status_code, reply.json["error"]["param"]) == (status, param), reply.json
-
-
-def test_a_dry_run_says_what_it_would_take(press: Press) -> None:
-    production_id = press.submit_production(PLAIN, n=4, dry_run=True)
-    press.run()
-
-    seen = press.see(production_id)
-    assert seen["status"] == "succeeded", seen
-    assert (seen["estimate"]["rows"], seen["lines"], seen["summary"]) == (12, 12, None)
-    assert press.get(f"{PRODUCTIONS}/{production_id}/output").status_code == 404
-    assert not press.asked
-
-
-def test_a_preview_renders_the_first_rows_and_accepts_nothing(press: Press) -> None:
-    about = {"template": CHAIN, "rows": 2, "n": 3}
-    reply = press.post(f"{PRODUCTIONS}/preview", body_of(press) | about)
-
-    assert reply.status_code == 200, reply.json
-    assert [item["row"] for item in reply.json["data"]] == [1, 2]
-    assert reply.json["data"][0]["prompts"] == [
-        {"step": "draft", "messages": [{"role": "user", "content": "Draft chair"}]},
-        {"step": None, "messages": [{"role": "user", "content": "Polish [draft]"}]},
-    ]
-    assert reply.json["candidates"] == 3
-    ProductionPreview.model_validate(reply.json, strict=True)
-    assert press.get(PRODUCTIONS).json["data"] == []
 
 
 # --- stops ----------------------------------------------------------------------------------------
@@ -170,7 +53,7 @@ def test_cancelled_while_its_batch_waits(press: Press) -> None:
     def writer(asked: Asked) -> str:
         return "nothing" if asked.place[0] == 2 else asked.prompt
 
-    while len(batches_of(press, production_id)) < 2:
+    while len(press.batches_of(production_id)) < 2:
         assert press.work(writer)
     assert cancel(press, production_id) == 202
     press.run(writer)
@@ -180,15 +63,15 @@ def test_cancelled_while_its_batch_waits(press: Press) -> None:
     assert seen["error"] is None
     lines = press.lines(production_id)
     assert [line["status"] for line in lines] == ["succeeded", "rejected", "succeeded"]
-    assert [one["status"] for one in batches_of(press, production_id)] == ["completed", "cancelled"]
+    assert [one["status"] for one in press.batches_of(production_id)] == ["completed", "cancelled"]
     check_sums(press, production_id)
 
 
 def test_a_batch_that_somebody_cancels_ends_its_production(press: Press) -> None:
     production_id = press.submit_production(CHAIN)
-    while not batches_of(press, production_id):
+    while not press.batches_of(production_id):
         assert press.work()
-    (batch,) = batches_of(press, production_id)
+    (batch,) = press.batches_of(production_id)
 
     assert press.post(f"/v1/batches/{batch['id']}/cancel").status_code == 200
     press.run()
@@ -204,7 +87,7 @@ def test_its_deadline_keeps_what_is_done(press: Press) -> None:
     production_id = press.submit_production(
         headed("gates: {forbidden: [chair]}\nretries: 1"), expires_in_seconds=3_600
     )
-    while len(batches_of(press, production_id)) < 2:
+    while len(press.batches_of(production_id)) < 2:
         assert press.work()
     with press.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET expires_at = clock_timestamp() WHERE kind IN"
@@ -225,6 +108,24 @@ def test_a_cancel_that_comes_too_late_changes_nothing(press: Press) -> None:
 
     assert cancel(press, production_id) == 409
     assert press.see(production_id)["status"] == "succeeded"
+
+
+def test_a_quota_ends_it_with_what_there_is_and_is_named(press: Press) -> None:
+    """Its first batch fits, and the second does not any more."""
+    production_id = press.submit_production(CHAIN)
+    while len(press.batches_of(production_id)) < 2:
+        assert press.work()
+    tenant = press.client.get("/v1/admin/tenants", headers=ADMIN).json["data"][0]["id"]
+    limits = {"limits": {"queued_rows": 2}}
+    reply = press.client.patch(f"/v1/admin/tenants/{tenant}", json=limits, headers=ADMIN)
+    assert reply.status_code == 200, reply.json
+    press.run()
+
+    seen = press.see(production_id)
+    assert (seen["status"], seen["error"]["code"]) == ("failed", "batch_failed")
+    assert "queued_rows" in seen["error"]["message"]
+    assert seen["summary"]["failed"] == 3
+    check_sums(press, production_id)
 
 
 # --- deaths ---------------------------------------------------------------------------------------
@@ -290,7 +191,7 @@ def test_a_zombie_adds_no_batch(press: Press) -> None:
     press.chores.begin(claim, press.me)
     press.settle()
 
-    assert len(batches_of(press, production_id)) == 1
+    assert len(press.batches_of(production_id)) == 1
     press.run()
     assert press.see(production_id)["summary"]["succeeded"] == 3
 
@@ -306,7 +207,7 @@ def test_its_batches_are_listed_with_it_alone(press: Press) -> None:
     assert [one["id"] for one in press.get("/v1/batches").json["data"]] == [own]
     kinds = [one["kind"] for one in press.get("/v1/jobs").json["data"]]
     assert sorted(kinds) == ["batch", "production"]
-    assert len(batches_of(press, production_id)) == 2
+    assert len(press.batches_of(production_id)) == 2
     page = press.get("/v1/files?limit=100").json["data"]
     assert sorted(one["purpose"] for one in page) == ["batch", "production_output", "user_data"]
 
@@ -337,7 +238,7 @@ def test_another_tenants_productions_are_not_there(press: Press) -> None:
 
 
 def test_the_same_key_makes_one_production(press: Press) -> None:
-    body, key = body_of(press), {"Idempotency-Key": "once"}
+    body, key = press.body_of(), {"Idempotency-Key": "once"}
 
     first = press.post(PRODUCTIONS, body, key)
     second = press.post(PRODUCTIONS, body, key)
@@ -373,7 +274,7 @@ def test_the_cleaner_leaves_the_output_alone(press: Press) -> None:
 def test_a_production_is_deleted_with_its_batches(press: Press) -> None:
     production_id = press.submit_production(PLAIN)
     press.run()
-    (batch,) = batches_of(press, production_id)
+    (batch,) = press.batches_of(production_id)
 
     refused = press.delete(f"/v1/jobs/{batch['id']}")
     assert (refused.status_code, production_id in refused.text) == (409, True)
@@ -382,46 +283,3 @@ def test_a_production_is_deleted_with_its_batches(press: Press) -> None:
     assert press.get(f"{PRODUCTIONS}/{production_id}").status_code == 404
     assert press.get(f"/v1/batches/{batch['id']}").status_code == 404
     assert press.get("/v1/batches").json["data"] == []
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"template": "half a sign \ud800"},
-        {"template": "---\nsystem: half a sign \ud800\n---\n{{ name }}"},
-        {"template": "a NUL \0"},
-        {"template": "\ufeff---\n---\n"},
-        {"template": "---\nschema: {pattern: '(a+)+$', type: string, x: \ud800}\n---\nx"},
-        {"model": "\ud800"},
-        {"model": "\0"},
-        {"data_file_id": "\0"},
-        {"metadata": {"\ud800": "\0"}},
-    ],
-    ids=itertools.count(),
-)
-def test_odd_texts_are_no_server_error(press: Press, changed: dict[str, Any]) -> None:
-    for path in (PRODUCTIONS, f"{PRODUCTIONS}/preview"):
-        reply = press.post(path, body_of(press, **changed))
-
-        assert reply.status_code in {200, 202, 400, 404}, reply.json
-    press.run()
-    ended = [one["status"] for one in press.get(PRODUCTIONS).json["data"]]
-    assert set(ended) <= {"succeeded"}
-
-
-def test_a_quota_ends_it_with_what_there_is_and_is_named(press: Press) -> None:
-    """Its first batch fits, and the second does not any more."""
-    production_id = press.submit_production(CHAIN)
-    while len(batches_of(press, production_id)) < 2:
-        assert press.work()
-    tenant = press.client.get("/v1/admin/tenants", headers=ADMIN).json["data"][0]["id"]
-    limits = {"limits": {"queued_rows": 2}}
-    reply = press.client.patch(f"/v1/admin/tenants/{tenant}", json=limits, headers=ADMIN)
-    assert reply.status_code == 200, reply.json
-    press.run()
-
-    seen = press.see(production_id)
-    assert (seen["status"], seen["error"]["code"]) == ("failed", "batch_failed")
-    assert "queued_rows" in seen["error"]["message"]
-    assert seen["summary"]["failed"] == 3
-    check_sums(press, production_id)

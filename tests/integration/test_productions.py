@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from tests.integration.production_case import Asked, Press, Said, echo, press_fixture
+from tests.integration.production_case import PLAIN, Asked, Press, Said, echo, press_fixture
 
 __all__ = ["press_fixture"]
-
-PLAIN = "Praise the {{ colour }} {{ name }}."
 
 
 def headed(head: str, body: str = PLAIN) -> str:
     return f"---\n{head}\n---\n{body}"
+
+
+CHAIN = headed("steps: [{name: draft, prompt: 'Draft {{ name }}'}]", "Polish {{ draft }}")
 
 
 def check_sums(press: Press, production_id: str) -> None:

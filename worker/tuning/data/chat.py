@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shared.lifecycle import BadLine
-from worker.tuning.data.example import Example, Item, Refused, check_fields, text_of
+from worker.tuning.data.example import METADATA, Example, Item, Refused, check_fields, text_of
 from worker.tuning.data.limits import DataLimits
 from worker.tuning.data.lines import decoded, lines_of, objects_of
 from worker.tuning.data.source import Source
@@ -46,18 +46,18 @@ def read_jsonl(source: Source, limits: DataLimits) -> Iterator[Item]:
 def _example(row: dict[str, Any], limits: DataLimits) -> Example:
     fields = tuple(row)
     if "messages" in row:
-        check_fields(row, ("messages",))
+        check_fields(row, ("messages",), (METADATA,))
         messages = conversation(row["messages"], "messages", limits)
         check_ends_with_assistant(messages, "messages")
         return Example({"messages": messages}, CHAT, fields, characters(messages))
     if "prompt" in row or "completion" in row:
-        check_fields(row, ("prompt", "completion"))
+        check_fields(row, ("prompt", "completion"), (METADATA,))
         prompt = text_of(row["prompt"], "prompt")
         completion = text_of(row["completion"], "completion")
         both = {"prompt": prompt, "completion": completion}
         return Example(both, PROMPTS, fields, len(prompt) + len(completion))
     if "text" in row:
-        check_fields(row, ("text",))
+        check_fields(row, ("text",), (METADATA,))
         text = text_of(row["text"], "text")
         return Example({"text": text}, TEXTS, fields, len(text))
     message = "a line has 'messages', or 'prompt' and 'completion', or 'text'"

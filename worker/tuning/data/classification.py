@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shared.lifecycle import BadLine
-from worker.tuning.data.example import Example, Item, Refused, check_fields, label_of, text_of
+from worker.tuning.data.example import (
+    METADATA,
+    Example,
+    Item,
+    Refused,
+    check_fields,
+    label_of,
+    text_of,
+)
 from worker.tuning.data.limits import DataLimits
 from worker.tuning.data.lines import lines_of, objects_of, records_of
 from worker.tuning.data.source import Source
@@ -29,7 +37,7 @@ def read_labelled_texts(source: Source, limits: DataLimits) -> Iterator[Item]:
             continue
         number, row = found
         try:
-            check_fields(row, FIELDS)
+            check_fields(row, FIELDS, () if is_table else (METADATA,))
             text = text_of(row["text"], "text")
             label = label_of(row["label"], "label", limits.label_characters)
         except Refused as refusal:

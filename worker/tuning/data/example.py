@@ -10,6 +10,8 @@ from shared.lifecycle import BadLine
 
 MAX_MESSAGE_CHARACTERS = 500
 MAX_PARAM_CHARACTERS = 100
+METADATA = "metadata"
+"""A field of lines of JSON that says where they come from; nothing is learned from it."""
 
 
 @dataclass(slots=True)

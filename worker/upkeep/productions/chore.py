@@ -5,12 +5,11 @@ store hold."""
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import structlog
 from sqlalchemy import Engine
@@ -19,19 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import lifecycle
 from shared.db.productions import ProducedBatch, Production, production_of
 from shared.db.session import autocommit
-from shared.db.shards import slices_of
 from shared.doorbell import Ringer
 from shared.ids import new_batch_id, new_file_id
 from shared.lifecycle import NewFile, NewProductionBatch, ProductionEnd
 from shared.pools import UPKEEP
+from shared.productions.augmenting import augmenting
 from shared.productions.tables import TableKind
 from shared.specs.productions import progress_at
 from shared.states import JobState
-from shared.storage.base import ObjectWriter, Store, StoredObject
-from worker.outputs import attempt_prefix
-from worker.tuning.data.source import Source
+from shared.storage.base import Store
 from worker.upkeep.chore import Chore, ChoreEnds
-from worker.upkeep.productions.answers import Answers
+from worker.upkeep.productions.augmenting_output import TrainingFile
 from worker.upkeep.productions.checking import Limits
 from worker.upkeep.productions.duplicates import NearDuplicates
 from worker.upkeep.productions.ending import Tally, summary_of, write_lines
@@ -43,27 +40,17 @@ from worker.upkeep.productions.joining import (
     items_of,
     last_words,
 )
-from worker.upkeep.productions.opening import (
-    Order,
-    State,
-    good_rows,
-    read_order,
-    read_state,
-    source_of,
-)
-from worker.upkeep.productions.records import MEDIA_TYPE, read_records
-from worker.upkeep.productions.results import MEDIA_TYPES, open_output
+from worker.upkeep.productions.opening import Order, State, read_order, read_state
+from worker.upkeep.productions.records import read_records
+from worker.upkeep.productions.results import MEDIA_TYPES, OutputWriter, open_output
 from worker.upkeep.productions.rounds import Made, Passage, Position
 from worker.upkeep.productions.settling import Settler
+from worker.upkeep.productions.workbench import FINAL, Workbench
 
 log = structlog.get_logger()
 
 DEFAULT_KEEP_SECONDS = 30 * 86_400
 """The output lives for 30 days unless ``output_expires_after`` says otherwise."""
-WORK = "w"
-"""The folder, within the job's, of what passes write for each other …"""
-FINAL = "final"
-"""… and of the output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +81,6 @@ class Productions:
         self.ringer.ring(UPKEEP)
 
 
-class _File(NamedTuple):
-    path: Path
-    file: BinaryIO
-
-
 class _Claimed:
     """One claim of one production."""
 
@@ -110,8 +92,14 @@ class _Claimed:
         self._order = order
         self._found = found
         self._state = state
-        self._written = 0
-        """Objects of this attempt so far; each has a name of its own."""
+        self._bench = Workbench(
+            tools.database,
+            tools.store,
+            tools.scratch,
+            chore.claim,
+            order,
+            chore.interrupted.is_set,
+        )
         self._complete = True
 
     def run(self) -> None:
@@ -146,7 +134,7 @@ class _Claimed:
     # --- passes ---------------------------------------------------------------------------------
 
     def _begin(self) -> Made:
-        with self._rows() as rows:
+        with self._bench.rows() as rows:
             made = self._passage(None, None).begin(
                 fresh_items(rows, self._audiences, self._order.work.plan)
             )
@@ -155,12 +143,13 @@ class _Claimed:
     def _go_on(self, at: Position, batch: ProducedBatch | None, closing: str | None) -> Made:
         ends_round = closing is not None or at.phase + 1 == len(self._order.phases)
         with ExitStack() as stack:
-            known = self._known(stack) if ends_round else None
+            threshold = self._order.work.gates.near_duplicates if ends_round else None
+            known = self._bench.known(stack, threshold, self._state.duplicates)
             passage = self._passage(known, closing)
-            rows = stack.enter_context(self._rows())
-            made = passage.go_on(self._asked_items(rows), self._answers(batch), at)
+            rows = stack.enter_context(self._bench.rows())
+            made = passage.go_on(self._asked_items(rows), self._bench.answers(batch), at)
             if known is not None:
-                self._state.duplicates = self._saved(known)
+                self._state.duplicates = self._bench.saved(known)
         if closing is not None:
             retried = made.again > 0 and at.round < self._order.retries
             is_last = at.phase + 1 == len(self._order.phases)
@@ -173,7 +162,7 @@ class _Claimed:
             work=order.work,
             phases=order.phases,
             retries=order.retries,
-            writer=self._writer,
+            writer=self._bench.writer,
             interrupted=self._chore.interrupted.is_set,
             max_line_bytes=self._tools.limits.line_bytes,
             settler=Settler(order.work.gates, order.template.head.best_of, known),
@@ -194,14 +183,6 @@ class _Claimed:
             made.next = None  # all is good
         return made
 
-    @contextmanager
-    def _rows(self) -> Iterator[Iterator[Numbered]]:
-        claim, kind = self._chore.claim, self._order.spec.data_format
-        source: Source = source_of(self._tools.store, claim.input_key, kind)
-        source = source.interruptible(self._chore.interrupted.is_set)
-        with good_rows(source, kind, self._tools.scratch) as rows:
-            yield rows
-
     @property
     def _audiences(self) -> Audiences:
         return Audiences(self._state.audiences)
@@ -209,57 +190,6 @@ class _Claimed:
     def _asked_items(self, rows: Iterator[Numbered]) -> Iterator[Item]:
         records = read_records(self._tools.store.read(str(self._state.asked)))
         return items_of(rows, self._audiences, records)
-
-    def _answers(self, batch: ProducedBatch | None) -> Answers:
-        if batch is None:
-            return Answers(self._tools.store, [], None, None)
-        with autocommit(self._tools.database) as connection:
-            slices = list(slices_of(connection, batch.job_id))
-        return Answers(self._tools.store, slices, batch.output_key, batch.errors_key)
-
-    def _prefix(self, part: str) -> str:
-        claim = self._chore.claim
-        return attempt_prefix(claim.tenant_id, claim.job_id, part, claim.epoch)
-
-    def _writer(self, name: str) -> ObjectWriter:
-        self._written += 1
-        key = f"{self._prefix(WORK)}{self._written}-{name}"
-        return self._tools.store.writer(key, media_type=MEDIA_TYPE)
-
-    # --- near-duplicates ------------------------------------------------------------------------
-
-    def _known(self, stack: ExitStack) -> NearDuplicates | None:
-        """The texts that were kept in the rounds before."""
-        threshold = self._order.work.gates.near_duplicates
-        if threshold is None:
-            return None
-        scratch = self._tools.scratch or Path(tempfile.gettempdir())
-        if self._state.duplicates is None:
-            return stack.enter_context(NearDuplicates(threshold, scratch))
-        with self._temporary() as (_, file):
-            for chunk in self._tools.store.read(self._state.duplicates):
-                file.write(chunk)
-            file.seek(0)
-            return stack.enter_context(NearDuplicates.restore(file, scratch))
-
-    def _saved(self, known: NearDuplicates) -> str:
-        with self._temporary() as (path, file):
-            known.save(file)
-            file.flush()
-            return self._stored(path, WORK, "duplicates", "application/octet-stream").key
-
-    @contextmanager
-    def _temporary(self) -> Iterator[_File]:
-        """A file on this machine, gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="made-", dir=self._tools.scratch) as folder:
-            path = Path(folder) / "file"
-            with path.open("w+b") as file:
-                yield _File(path, file)
-
-    def _stored(self, path: Path, part: str, name: str, media_type: str) -> StoredObject:
-        self._written += 1
-        key = f"{self._prefix(part)}{self._written}-{name}"
-        return self._tools.store.put_file(key, path, media_type=media_type)
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -302,10 +232,10 @@ class _Claimed:
     def _finish(self, at: Position, batch: ProducedBatch | None) -> None:
         order, claim, found = self._order, self._chore.claim, self._found
         kind = TableKind(order.spec.output_format)
-        with self._temporary() as (path, file):
-            tally = self._write(file, kind)
+        with self._bench.temporary() as (path, file):
+            tally, labels = self._write(file, kind)
             file.flush()
-            stored = self._stored(path, FINAL, f"output.{kind.value}", MEDIA_TYPES[kind])
+            stored = self._bench.stored(path, FINAL, f"output.{kind.value}", MEDIA_TYPES[kind])
         summary = summary_of(
             tally,
             order.work.plan,
@@ -313,6 +243,8 @@ class _Claimed:
             rows=found.rows,
             tokens=(found.input_tokens, found.output_tokens),
         )
+        if labels is not None:
+            summary["labels"] = labels
         keep = order.spec.output_seconds
         end = ProductionEnd(
             output=NewFile(new_file_id(), f"{claim.job_id}.{kind.value}", stored),
@@ -330,13 +262,24 @@ class _Claimed:
         )
         log.info("production_finished", job=claim.job_id, lines=tally.lines, kept=end.completed)
 
-    def _write(self, file: BinaryIO, kind: TableKind) -> Tally:
+    def _write(
+        self, file: BinaryIO, kind: TableKind
+    ) -> tuple[Tally, dict[str, dict[str, int]] | None]:
+        """The counts of its lines; with training data also those of its labels."""
         order, state, store = self._order, self._state, self._tools.store
         records = last_words([read_records(store.read(key)) for key in state.judged])
-        with self._rows() as rows:
+        with self._bench.rows() as rows:
             items = items_of(rows, self._audiences, records)
+            task = augmenting(order.template.head)
+            if task is not None:
+                made = TrainingFile(file, task, self._chore.claim.job_id, order.spec.named)
+                return self._told(items, made), made.labels or None
             with open_output(file, kind, order.template, state.columns, state.types) as output:
-                return write_lines(items, order.work.plan, output, self._chore.interrupted.is_set)
+                return self._told(items, output), None
+
+    def _told(self, items: Iterator[Item], output: OutputWriter) -> Tally:
+        plan = self._order.work.plan
+        return write_lines(items, plan, output, self._chore.interrupted.is_set)
 
 
 def _why(batch: ProducedBatch | None, at: Position) -> tuple[str, str]:

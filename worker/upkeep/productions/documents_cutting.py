@@ -44,7 +44,8 @@ def passages_of(blocks: Iterable[Block]) -> Iterator[str]:
 def _cut(headings: list[tuple[int, str]], paragraphs: list[str]) -> Iterator[str]:
     above = " > ".join(text for _, text in headings)
     for body in _bodies(paragraphs):
-        yield f"{above}\n{body}" if above else body
+        if body:  # a long row of spaces leaves nothing
+            yield f"{above}\n{body}" if above else body
 
 
 def _bodies(paragraphs: list[str]) -> Iterator[str]:
@@ -81,13 +82,12 @@ def _pieces(paragraphs: list[str]) -> Iterator[str]:
 
 def _short(sentence: str) -> Iterator[str]:
     """A sentence that is too long by itself goes in parts, between words where there are any."""
-    while weight_of(sentence) > MOST_WEIGHT:
-        room = MOST_WEIGHT if weight_of(sentence[:MOST_WEIGHT]) <= MOST_WEIGHT else (
-            MOST_WEIGHT // DENSE
-        )
-        space = sentence.rfind(" ", room // 2, room)
-        end = room if space < 0 else space + 1
-        yield sentence[:end]
-        sentence = sentence[end:]
-    if sentence:
-        yield sentence
+    at = 0
+    while at < len(sentence):
+        part = sentence[at : at + MOST_WEIGHT]
+        if at + len(part) < len(sentence) or weight_of(part) > MOST_WEIGHT:
+            room = len(part) if weight_of(part) <= MOST_WEIGHT else MOST_WEIGHT // DENSE
+            space = part.rfind(" ", room // 2, room)
+            part = part[: room if space < 0 else space + 1]
+        yield part
+        at += len(part)

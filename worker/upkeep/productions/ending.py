@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.productions.outcomes import Status
 from shared.productions.plan import Plan
+from shared.productions.rendering import Source
 from worker.upkeep.assembly import Interrupted
 from worker.upkeep.productions.joining import Item
 from worker.upkeep.productions.opening import State
@@ -21,6 +22,7 @@ from worker.upkeep.productions.records import (
     STOPPED,
     Record,
 )
+from worker.upkeep.productions.references import NONE, References
 from worker.upkeep.productions.results import OutputLine, OutputWriter
 
 _STATUS = {
@@ -54,7 +56,11 @@ class Tally:
 
 
 def write_lines(
-    items: Iterable[Item], plan: Plan, output: OutputWriter, interrupted: Callable[[], bool]
+    items: Iterable[Item],
+    plan: Plan,
+    output: OutputWriter,
+    interrupted: Callable[[], bool],
+    references: References = NONE,
 ) -> Tally:
     """Writes every line of the output; items have the last word on each of their candidates.
     Raises Interrupted, and what the data and the writer raise."""
@@ -65,7 +71,8 @@ def write_lines(
         for record in _told(item, plan):
             status = _STATUS[record.verdict or STOPPED]
             tally.count(record, status)
-            output.write(_line(item, record, status, plan))
+            sources = references.sources_of(record)
+            output.write(_line(item, record, status, plan, sources))
     return tally
 
 
@@ -77,7 +84,9 @@ def _told(item: Item, plan: Plan) -> Iterator[Record]:
     yield next(by_verdict[verdict] for verdict in _BEST_FIRST if verdict in by_verdict)
 
 
-def _line(item: Item, record: Record, status: Status, plan: Plan) -> OutputLine:
+def _line(
+    item: Item, record: Record, status: Status, plan: Plan, sources: Sequence[Source]
+) -> OutputLine:
     if record.verdict == SPARE:
         raise AssertionError("a spare candidate has no line")
     has_text = status in {Status.SUCCEEDED, Status.NOT_FOUND}
@@ -89,6 +98,7 @@ def _line(item: Item, record: Record, status: Status, plan: Plan) -> OutputLine:
         audience=None if item.about is None else str(item.about["name"]),
         model=plan.models[record.model],
         reason=None if has_text else _reason(record),
+        sources=sources,
     )
 
 

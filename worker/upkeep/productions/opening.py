@@ -12,18 +12,22 @@ from typing import Any
 import msgspec
 
 from shared.lifecycle import BadLine, Claim
+from shared.productions.augmenting import augmenting
 from shared.productions.gates import Gates
 from shared.productions.plan import SEED_BITS, Phase, plan_of
 from shared.productions.rendering import Renderer
-from shared.productions.tables import TableKind, TableRefused
+from shared.productions.tables import Table, TableKind, TableRefused
 from shared.productions.template import Template, parse_template
 from shared.specs.productions import ProductionSpec
 from shared.storage.base import Store
 from worker.tuning.data.source import Source
+from worker.upkeep.productions.augmenting import augmented_table
+from worker.upkeep.productions.augmenting_gates import AugmentingGates
 from worker.upkeep.productions.data import open_table
 from worker.upkeep.productions.joining import Numbered
 from worker.upkeep.productions.language import language_of
 from worker.upkeep.productions.phases import Work, phases_of
+from worker.upkeep.productions.references import NONE, References
 
 
 class State(msgspec.Struct):
@@ -40,6 +44,8 @@ class State(msgspec.Struct):
     """Keys of the records of rounds that are over, in their order."""
     duplicates: str | None = None
     """The key of what is remembered of the texts that were kept."""
+    references: str | None = None
+    """The key of the examples and passages that rows are compared with."""
     kept: int = 0
     regenerated: int = 0
     refusals: dict[str, int] = {}
@@ -67,7 +73,9 @@ class Order:
         return self.template.head.retries
 
 
-def read_order(claim: Claim, audiences: list[dict[str, Any]]) -> Order:
+def read_order(
+    claim: Claim, audiences: list[dict[str, Any]], references: References = NONE
+) -> Order:
     """``audiences`` are as ``State`` has them, or the template's own."""
     spec = ProductionSpec.model_validate_json(claim.spec)
     template = parse_template(spec.template)
@@ -77,12 +85,20 @@ def read_order(claim: Claim, audiences: list[dict[str, Any]]) -> Order:
     work = Work(
         template=template,
         renderer=Renderer(template),
-        gates=Gates(template, language_of),
+        gates=_gates(template),
         plan=plan,
         models=tuple(spec.named[name] for name in spec.models),
         seed=seed_of_job(claim.job_id) if own is None else own,
+        references=references,
     )
     return Order(spec, template, work, phases_of(plan, spec.named, spec.sampling))
+
+
+def _gates(template: Template) -> Gates:
+    task = augmenting(template.head)
+    if task is None:
+        return Gates(template, language_of)
+    return AugmentingGates(template, language_of, task)
 
 
 def seed_of_job(job_id: str) -> int:
@@ -97,10 +113,19 @@ def source_of(store: Store, key: str | None, kind: str) -> Source:
     return Source(f"data.{kind}", store.size(key), lambda: store.read(key))
 
 
+def table_of(order: Order, source: Source, scratch: Path | None) -> Table:
+    """The rows that texts are written for: those of the data, or made of them. Raises
+    TableRefused, and what opening the data raises."""
+    task = augmenting(order.template.head)
+    if task is not None:
+        return augmented_table(source, task, order.work.seed)
+    return open_table(source, kind=TableKind(order.spec.data_format), scratch=scratch)
+
+
 @contextmanager
-def good_rows(source: Source, kind: str, scratch: Path | None) -> Iterator[Iterator[Numbered]]:
+def good_rows(order: Order, source: Source, scratch: Path | None) -> Iterator[Iterator[Numbered]]:
     """Rows of data that were found good."""
-    table = open_table(source, kind=TableKind(kind), scratch=scratch)
+    table = table_of(order, source, scratch)
 
     def numbered() -> Generator[Numbered]:
         for row in table.rows:

@@ -1,12 +1,12 @@
 """What each kind of phase asks for an item, and what it makes of the answers.
 
-A phase of a new kind is a class here and its line in ``runner_of``: everything else goes by the
-template's plan.
+A phase of a new kind is a ``Runner`` and its line in ``running.runner_of``: everything else goes by
+the template's plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from shared.productions.template import Template
 from worker.upkeep.productions.answers import Answer, Answers
 from worker.upkeep.productions.joining import Item
 from worker.upkeep.productions.records import FAILED, REJECTED, STOPPED, Record
+from worker.upkeep.productions.references import References
 
 NEVER_RUN = frozenset({"batch_cancelled", "batch_expired"})
 """Codes of rows that their batch did not come to."""
@@ -39,6 +40,8 @@ class Work:
     models: tuple[str, ...]
     """The model of each number."""
     seed: int
+    references: References
+    """What its lookups look in."""
 
 
 class Runner(Protocol):
@@ -51,16 +54,9 @@ class Runner(Protocol):
     def requests(self, item: Item) -> Iterator[Request]:
         """What is asked for the item. Records for which nothing can be asked are ended."""
 
-    def take(self, item: Item, answers: Answers, why_none: str) -> None:
-        """Reads what ``requests`` asked for, row by row in the same order. ``why_none`` is the
-        code of rows that have no answer."""
-
-
-def runner_of(work: Work, phase: Phase, round_number: int) -> Runner:
-    """How the phase is run."""
-    if phase.kind in {PhaseKind.STEP, PhaseKind.OUTPUT}:
-        return Writing(work, phase, round_number)
-    raise AssertionError(f"nobody runs phases of kind {phase.kind}")
+    def read(self, items: Iterable[Item], answers: Answers, why_none: str) -> Iterator[Item]:
+        """The same items, some of which may be held for a while: what ``requests`` asked for is
+        read, row by row in the same order. ``why_none`` is the code of rows that have no answer."""
 
 
 def phases_of(plan: Plan, named: Mapping[str, str], sampling: Mapping[str, Any]) -> list[Phase]:
@@ -91,7 +87,7 @@ class Writing:
         return self._phase.endpoint
 
     def requests(self, item: Item) -> Iterator[Request]:
-        for record in _open(item):
+        for record in open_records(item):
             try:
                 body = self._body(item, record)
             except RowRefused as refused:
@@ -102,13 +98,23 @@ class Writing:
     def _body(self, item: Item, record: Record) -> dict[str, Any]:
         work, phase = self._work, self._phase
         messages = work.renderer.messages(
-            item.columns, step=phase.step, audience=item.about, texts=record.texts
+            item.columns,
+            step=phase.step,
+            audience=item.about,
+            examples=work.references.examples_of(record),
+            sources=work.references.sources_of(record),
+            texts=record.texts,
         )
         seed = seed_of(work.seed, phase.name, record.place, self._round)
         return chat_body(phase, messages, model=work.models[record.model], seed=seed)
 
-    def take(self, item: Item, answers: Answers, why_none: str) -> None:
-        for record in _open(item):
+    def read(self, items: Iterable[Item], answers: Answers, why_none: str) -> Iterator[Item]:
+        for item in items:
+            self._take(item, answers, why_none)
+            yield item
+
+    def _take(self, item: Item, answers: Answers, why_none: str) -> None:
+        for record in open_records(item):
             answer = answers.take(str(record.place))
             if answer is None:
                 record.end(STOPPED, why_none, "its batch ended before it had an answer")
@@ -116,9 +122,9 @@ class Writing:
                 verdict = STOPPED if answer.code in NEVER_RUN else FAILED
                 record.end(verdict, answer.code, answer.message)
             else:
-                self._read(item, record, answer)
+                self._note(item, record, answer)
 
-    def _read(self, item: Item, record: Record, answer: Answer) -> None:
+    def _note(self, item: Item, record: Record, answer: Answer) -> None:
         text, reason = answer.chat()
         if self._phase.kind is PhaseKind.OUTPUT:
             record.text = text
@@ -135,7 +141,12 @@ class Writing:
 
     def _judge(self, item: Item, record: Record, text: str) -> None:
         try:
-            refusal = self._work.gates.judge(text, item.columns, audience=item.about)
+            refusal = self._work.gates.judge(
+                text,
+                item.columns,
+                audience=item.about,
+                sources=len(self._work.references.sources_of(record)),
+            )
         except RowRefused as refused:
             record.end(FAILED, refused.code, refused.message)
             return
@@ -143,5 +154,6 @@ class Writing:
             record.end(REJECTED, refusal.gate, refusal.message)
 
 
-def _open(item: Item) -> list[Record]:
+def open_records(item: Item) -> list[Record]:
+    """Those that are being worked on."""
     return [record for record in item.records if record.verdict is None]

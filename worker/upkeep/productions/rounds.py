@@ -19,8 +19,9 @@ from shared.storage.base import ObjectWriter, StoredObject
 from worker.upkeep.assembly import Interrupted, LazyWriter
 from worker.upkeep.productions.answers import Answers
 from worker.upkeep.productions.joining import Item
-from worker.upkeep.productions.phases import Runner, Work, runner_of
+from worker.upkeep.productions.phases import Runner, Work
 from worker.upkeep.productions.records import FAILED, KEPT, REJECTED, STOPPED, Record, encoded
+from worker.upkeep.productions.running import runner_of
 from worker.upkeep.productions.settling import Settler
 
 _encode = msgspec.json.Encoder().encode
@@ -138,15 +139,20 @@ class Passage:
     def _answered(
         self, items: Iterable[Item], runner: Runner | None, answers: Answers | None
     ) -> Iterator[Item]:
-        for item in items:
-            if self.interrupted():
-                raise Interrupted
-            if runner is not None and answers is not None:
-                runner.take(item, answers, self.closing or "internal_error")
+        read = self._unless_interrupted(items)
+        if runner is not None and answers is not None:
+            read = runner.read(read, answers, self.closing or "internal_error")
+        for item in read:
             if self.closing is not None:
                 for record in item.records:
                     if record.verdict is None and record.text is None:
                         record.end(STOPPED, self.closing, "it was not asked for to its end")
+            yield item
+
+    def _unless_interrupted(self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            if self.interrupted():
+                raise Interrupted
             yield item
 
     def _end_round(self, item: Item, judged: LazyWriter) -> None:

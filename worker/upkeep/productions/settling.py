@@ -14,6 +14,8 @@ from worker.upkeep.productions.records import KEPT, REJECTED, SPARE, Record
 
 SCORE = "score"
 """The extra of a record that a classifier's score is."""
+UNSCORED = -1.0
+"""Of texts that nobody came to score, because the production was stopped."""
 BLOCK_ITEMS = 256
 BLOCK_CHARACTERS = 2**22
 """Items that are settled together: near-duplicates are looked for in many texts at once."""
@@ -65,7 +67,7 @@ class Settler:
     def _best(self, passed: Sequence[Record], rule: BestOf) -> int:
         scores = None
         if rule.model is not None:
-            scores = [float(record.extras[SCORE]) for record in passed]
+            scores = [float(record.extras.get(SCORE, UNSCORED)) for record in passed]
         return best([record.text or "" for record in passed], rule, scores)
 
     def _keep(self, records: Sequence[Record]) -> list[bool]:
@@ -84,7 +86,10 @@ class Settler:
         """The candidates that the next round asks for once more, of a settled item."""
         if self._best_of is not None and any(one.verdict == KEPT for one in item.records):
             return []
-        return [one.again() for one in item.records if one.verdict == REJECTED]
+        tried = [one.again() for one in item.records if one.verdict == REJECTED]
+        for record in tried:
+            record.extras.pop(SCORE, None)  # it is of the text that was refused
+        return tried
 
 
 def _passed(item: Item) -> list[Record]:

@@ -28,7 +28,7 @@ from worker.upkeep.batch_estimates import estimate
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.productions.checking import Checker, Found, Limits
 from worker.upkeep.productions.data import open_table
-from worker.upkeep.productions.opening import Order, State, read_order, source_of
+from worker.upkeep.productions.opening import Order, State, read_order, source_of, table_of
 from worker.upkeep.productions.phases import runner_of
 from worker.upkeep.validation import BatchValidator
 
@@ -87,7 +87,7 @@ class Validation:
         claim = chore.claim
         source = self._source(chore, claim.input_key, order.spec.data_format)
         try:
-            table = open_table(source, kind=TableKind(order.spec.data_format), scratch=self.scratch)
+            table = table_of(order, source, self.scratch)
         except TableRefused as refused:
             return Found(bad_rows=1, errors=[refused.bad])
         return checker.run(table, audiences)

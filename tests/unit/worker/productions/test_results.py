@@ -26,7 +26,7 @@ LINES = [
     OutputLine(
         {"name": 'Mug, "fine"', "tags": ["a", "é"], "stock": 3},
         Status.SUCCEEDED, 1, '{"t": "one\\ntwo"}', "x", "a", None,
-        [Source(1, "S.", "f.txt", 0.51234)],
+        [Source(1, "S.", "file_1", 0.51234, 2, "f.txt")],
     ),
     OutputLine({"name": "=cmd()", "stock": None}, Status.REJECTED, 2, "no\nJSON", "x", "b",
                "max_words: 63 words, at most 50 are wanted"),
@@ -56,7 +56,15 @@ def test_csv() -> None:
         "sources",
     ]
     assert first[:6] == ['Mug, "fine"', '["a", "é"]', "3", '{"t": "one\\ntwo"}', "succeeded", "1"]
-    assert json.loads(first[9]) == [{"number": 1, "file": "f.txt", "score": 0.5123, "text": "S."}]
+    (source,) = json.loads(first[9])
+    assert source == {
+        "number": 1,
+        "file": "file_1",
+        "name": "f.txt",
+        "passage": 2,
+        "score": 0.5123,
+        "text": "S.",
+    }
     assert second[:6] == ["=cmd()", "", "", "no\nJSON", "rejected", "2"]
     assert second[8].startswith("max_words: ")
     assert third[:5] == ["half ?", "", "", "", "failed"]
@@ -77,7 +85,7 @@ def test_jsonl_keeps_values() -> None:
     assert first["tags"] == ["a", "é"]
     assert first["stock"] == 3
     assert first["output"] == {"t": "one\ntwo"}
-    assert first["sources"][0]["file"] == "f.txt"
+    assert first["sources"][0]["file"] == "file_1"
     assert second["output"] == "no\nJSON"
     assert second["tags"] is None
     assert list(first)[:4] == [*COLUMNS, "output"]

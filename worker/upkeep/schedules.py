@@ -1,0 +1,258 @@
+"""Runs of schedules: read the source, leave out what was seen, submit a production of the rest.
+
+Whoever is killed on the way has changed nothing: rows become seen with the acceptance of their
+production, in one transaction, which only the latest reader of the run may make.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from shared import lifecycle
+from shared.db.aliases import hold_named
+from shared.db.files import FileRow, hold_file, insert_file
+from shared.db.schedules import seen_before
+from shared.db.session import autocommit
+from shared.doorbell import Ringer
+from shared.errors import InvalidRequest, ModelNotFound, NotFound, PressrunError, StorageUnavailable
+from shared.ids import new_file_id, new_production_id
+from shared.lifecycle import NewProduction, RowsRead, RunClaim
+from shared.lifecycle.quotas import hold, hold_bytes
+from shared.pools import UPKEEP
+from shared.productions.tables import TableRefused, kind_of
+from shared.productions.template import Template, parse_template
+from shared.specs.productions import ProductionSpec
+from shared.storage.base import Store, StoredObject
+from shared.translation import serves
+from worker.upkeep.feeds import SourceRow, SourceRows
+from worker.upkeep.feeds_reading import Marks, SourceReader
+from worker.upkeep.feeds_xml import FeedRefused
+
+log = structlog.get_logger()
+
+CHAT = "/v1/chat/completions"
+DATA_SECONDS = 30 * 86_400.0
+"""Life of the file with a run's new rows; an open production keeps it longer."""
+LEASE_SECONDS = 300.0
+MEDIA_TYPE = "application/jsonl"
+
+
+class _Lost(Exception):
+    """Somebody else has the run now, or its schedule is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The new rows of a run, in the store."""
+
+    rows: RowsRead
+    data: StoredObject | None
+
+
+class ScheduleRuns:
+    """Used by the threads of the feeds' pass, one run on each."""
+
+    def __init__(
+        self,
+        database: Engine,
+        store: Store,
+        ringer: Ringer,
+        reader: SourceReader,
+        *,
+        window: int,
+        most_failures: int,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._ringer = ringer
+        self._reader = reader
+        self._window = window
+        self._most_failures = most_failures
+        self._lease_seconds = lease_seconds
+
+    def close(self) -> int:
+        """Ends runs whose production has ended; returns how many."""
+        with self._database.begin() as connection:
+            return lifecycle.close_runs(connection, most_failures=self._most_failures)
+
+    def begin(self) -> RunClaim | None:
+        """A run that is due, and now this caller's."""
+        with self._database.begin() as connection:
+            return lifecycle.begin_run(connection, lease_seconds=self._lease_seconds)
+
+    def run(self, claim: RunClaim) -> None:
+        """One run, as far as to its production. Raises SQLAlchemyError and StorageUnavailable:
+        the run is taken up again when its lease has ended."""
+        try:
+            if claim.epoch > lifecycle.MOST_RUN_ATTEMPTS:
+                raise FeedRefused("source_unreadable", "reading the source ended its readers")
+            self._read_and_submit(claim)
+        except _Lost:
+            log.info("run_lost", run=claim.run_id, schedule=claim.schedule_id)
+            self._remove(claim)
+        except FeedRefused as refused:
+            self._remove(claim)
+            self._fail(claim, refused.code, refused.message)
+        except StorageUnavailable:
+            raise
+        except PressrunError as error:
+            self._remove(claim)
+            self._fail(claim, error.code, str(error))
+
+    def _read_and_submit(self, claim: RunClaim) -> None:
+        marks = Marks(claim.etag, claim.last_modified)
+        read = self._reader.read(claim.spec.source, claim.tenant_id, claim.spec.key, marks)
+        if read.found is None:
+            with self._database.begin() as connection:
+                lifecycle.end_unchanged(connection, claim)
+            log.info("run_unchanged", run=claim.run_id, schedule=claim.schedule_id)
+            return
+        taken = self._take(claim, read.found, read.marks)
+        with self._database.begin() as connection:
+            production_id = None
+            if not lifecycle.hold_run(connection, claim):
+                raise _Lost
+            if taken.data is not None:
+                production_id = self._submit(connection, claim, taken.data)
+            lifecycle.accept_run(connection, claim, taken.rows, production_id)
+        if production_id is not None:
+            self._ringer.ring(UPKEEP)
+            self._remove(claim, before=claim.epoch)
+        log.info(
+            "run_accepted",
+            run=claim.run_id,
+            schedule=claim.schedule_id,
+            job=production_id,
+            rows=len(taken.rows.new),
+        )
+
+    def _take(self, claim: RunClaim, found: SourceRows, marks: Marks) -> _Taken:
+        with autocommit(self._database) as connection:
+            hashes = [row.hash for row in found.rows]
+            known = seen_before(connection, claim.schedule_id, hashes)
+        new = [row for row in found.rows if row.hash not in known]
+        taken = new[: claim.spec.max_rows]
+        rows = RowsRead(
+            found=len(found.rows),
+            new=[row.hash for row in taken],
+            again=sorted(known),
+            left=len(new) - len(taken),
+            bad=found.bad,
+            bad_n=found.bad_n,
+            etag=marks.etag,
+            last_modified=marks.last_modified,
+        )
+        return _Taken(rows, self._store_rows(claim, taken) if taken else None)
+
+    def _store_rows(self, claim: RunClaim, rows: Sequence[SourceRow]) -> StoredObject:
+        with self._store.writer(_key(claim, claim.epoch), media_type=MEDIA_TYPE) as writer:
+            for row in rows:
+                writer.write(json.dumps(row.values, separators=(",", ":")).encode() + b"\n")
+            return writer.finish()
+
+    def _submit(self, connection: Connection, claim: RunClaim, data: StoredObject) -> str:
+        """A production like one that the tenant submits. Raises InvalidRequest or a subclass, or
+        QuotaExceeded."""
+        file = insert_file(
+            connection,
+            file_id=new_file_id(),
+            tenant_id=claim.tenant_id,
+            filename=f"{claim.run_id}.jsonl",
+            purpose="user_data",
+            bytes=data.bytes,
+            sha256=data.sha256,
+            storage_key=data.key,
+            expires_in_seconds=DATA_SECONDS,
+        )
+        hold_bytes(connection, claim.tenant_id)
+        new = _production(connection, claim, file)
+        lifecycle.submit_production(connection, new, window=self._window)
+        hold(connection, claim.tenant_id, [new.job_id])
+        lifecycle.attach_webhook(connection, new.job_id, claim.webhook)
+        return new.job_id
+
+    def _fail(self, claim: RunClaim, code: str, message: str) -> None:
+        with self._database.begin() as connection:
+            failed = lifecycle.fail_run(
+                connection, claim, code, message, most_failures=self._most_failures
+            )
+        if failed:
+            log.info("run_failed", run=claim.run_id, schedule=claim.schedule_id, code=code)
+
+    def _remove(self, claim: RunClaim, *, before: int | None = None) -> None:
+        """What this attempt, and those before it, stored in vain."""
+        epochs = range(1, claim.epoch + 1 if before is None else before)
+        self._store.delete_keys([_key(claim, epoch) for epoch in epochs])
+
+
+def _key(claim: RunClaim, epoch: int) -> str:
+    return f"t/{claim.tenant_id}/s/{claim.run_id}/e{epoch}.jsonl"
+
+
+def _production(connection: Connection, claim: RunClaim, file: FileRow) -> NewProduction:
+    """Names are looked up anew for each run: an alias may have moved. Raises InvalidRequest or a
+    subclass."""
+    spec = claim.spec
+    template = parse_template(spec.template)
+    names = template.models(spec.model)
+    named = _models(connection, claim.tenant_id, template, names)
+    audience = _audiences(connection, claim.tenant_id, template)
+    aliases = {name: model for name, model in named.items() if name != model}
+    asked = ProductionSpec(
+        template=spec.template,
+        data_format="jsonl",
+        audience_format=kind_of(audience.filename).value if audience else None,
+        output_format=spec.output_format,
+        models=names,
+        named=named,
+        n=spec.n,
+        sampling=spec.sampling,
+        priority=spec.priority,
+        output_seconds=spec.output_seconds,
+    )
+    return NewProduction(
+        job_id=new_production_id(),
+        tenant_id=claim.tenant_id,
+        spec=asked.model_dump_json(exclude_none=True),
+        models=[named[name] for name in names] + sorted(named.values()),
+        data_file_id=file.id,
+        audience_file_id=audience.id if audience else None,
+        detail={"aliases": aliases} if aliases else {},
+        metadata=(spec.metadata or {}) | {"schedule": claim.schedule_id},
+        priority=spec.priority,
+        expires_in_seconds=spec.expires_in_seconds,
+    )
+
+
+def _models(
+    connection: Connection, tenant_id: str, template: Template, names: Sequence[str]
+) -> dict[str, str]:
+    steps = [step.model for step in template.head.steps if step.model is not None]
+    found: dict[str, str] = {}
+    for name in sorted({*names, *steps}):
+        model = hold_named(connection, tenant_id, name)
+        if model is None or not serves(model.endpoints, CHAT):
+            raise ModelNotFound(f"there is no model {name!r} that serves {CHAT}", param="model")
+        found[name] = model.id
+    return found
+
+
+def _audiences(connection: Connection, tenant_id: str, template: Template) -> FileRow | None:
+    """The table of audiences, where the template names one."""
+    audiences = template.head.audiences
+    if audiences is None or isinstance(audiences, list):
+        return None
+    file = hold_file(connection, tenant_id, audiences.file)
+    if file is None:
+        raise NotFound("there is no such file", param="template.audiences.file")
+    try:
+        kind_of(file.filename)
+    except TableRefused as refused:
+        raise InvalidRequest(refused.bad.message, param="template.audiences.file") from None
+    return file
