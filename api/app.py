@@ -43,9 +43,11 @@ from api.routes import (
     model_jobs,
     models,
     moderations,
+    monitors,
     productions,
     responses,
     retention,
+    schedules,
     uploads,
     usage,
     videos,
@@ -68,7 +70,7 @@ ROUTE_TABLES = tuple(
     module.routes
     for module in (
         inference, responses, moderations, images, audio, videos, campaigns, jobs, job_progress,
-        batches, productions, fine_tuning,
+        batches, productions, schedules, monitors, fine_tuning,
         fine_tuning_progress, artifacts, files, uploads, model_imports, model_jobs, models, aliases,
         downloads, webhooks, webhook_deliveries, deletions, retention, usage, admin, health,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from api import rendering
+from api.production_holding import hold_models, hold_references
 from api.production_requests import (
     PreviewRequest,
     Read,
@@ -13,7 +16,6 @@ from api.production_requests import (
     format_of,
     hold_data,
     hold_listed,
-    hold_models,
     read_template,
 )
 from api.rendering import Object
@@ -29,6 +31,10 @@ MOST_SHOWN = 20
 """Audiences of a file."""
 MOST_BYTES = 8 * 2**20
 """Of the data, that are read to find the first rows."""
+MOST_CHARACTERS = 4_000_000
+"""Of an answer: a template of a few words can ask for gigabytes."""
+MOST_SECONDS = 5.0
+"""That an answer is worked on, but for its last message."""
 
 
 def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object:
@@ -39,7 +45,8 @@ def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object
 
     read = read_template(asked)
     with services.transaction() as connection:
-        hold_models(connection, tenant_id, read)
+        hold_models(connection, tenant_id, read.models, read.template.head)
+        hold_references(connection, tenant_id, read.template.head)
         file = hold_data(connection, tenant_id, asked.data_file_id)
         listed = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
     table = _table(services, file.storage_key, asked.data_format or format_of(file))
@@ -49,14 +56,35 @@ def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object
     head = read.template.head
     renderer = Renderer(read.template)
     audiences = _audiences(services, read, listed)
+    bounds = _Bounds()
     return {
         "object": "production.preview",
         "columns": list(table.columns),
         "output_columns": list(output_columns(head)),
         "models": list(read.models),
         "candidates": read.n * len(read.models),
-        "data": [_item(read, renderer, row, audience) for row in rows for audience in audiences],
+        "data": [
+            _item(read, renderer, row, audience, bounds) for row in rows for audience in audiences
+        ],
     }
+
+
+class _Bounds:
+    """What is left of what one answer may hold, and take."""
+
+    def __init__(self) -> None:
+        self._characters = MOST_CHARACTERS
+        self._ends = time.monotonic() + MOST_SECONDS
+
+    def spend(self, characters: int) -> None:
+        """Raises InvalidRequest."""
+        self._characters -= characters
+        if self._characters < 0:
+            message = f"the preview gets longer than {MOST_CHARACTERS} characters"
+            raise InvalidRequest(f"{message}: ask for fewer rows", param="rows")
+        if time.monotonic() > self._ends:
+            message = f"the preview takes more than {MOST_SECONDS:g} seconds"
+            raise InvalidRequest(f"{message}: ask for fewer rows", param="rows")
 
 
 def _table(services: Services, key: str, data_format: str) -> Table:
@@ -134,13 +162,20 @@ def _audiences(
     return [row.values for row in rows]
 
 
-def _item(read: Read, renderer: Renderer, row: TableRow, audience: dict[str, Any] | None) -> Object:
+def _item(
+    read: Read,
+    renderer: Renderer,
+    row: TableRow,
+    audience: dict[str, Any] | None,
+    bounds: _Bounds,
+) -> Object:
     from shared.productions.rendering import RowRefused
 
+    bounds.spend(len(rendering.compact(row.values)))
     prompts: Sequence[Object] = []
     error = None
     try:
-        prompts = _prompts(read, renderer, row.values, audience)
+        prompts = _prompts(read, renderer, row.values, audience, bounds)
     except RowRefused as refused:
         error = refused.message
     return {
@@ -153,15 +188,18 @@ def _item(read: Read, renderer: Renderer, row: TableRow, audience: dict[str, Any
 
 
 def _prompts(
-    read: Read, renderer: Renderer, columns: dict[str, Any], audience: dict[str, Any] | None
+    read: Read,
+    renderer: Renderer,
+    columns: dict[str, Any],
+    audience: dict[str, Any] | None,
+    bounds: _Bounds,
 ) -> list[Object]:
-    """Raises RowRefused."""
+    """Raises RowRefused, and InvalidRequest for more than is shown."""
     steps: list[str | None] = [step.name for step in read.template.head.steps]
     texts = {step: f"[{step}]" for step in steps if step is not None}
-    return [
-        {
-            "step": step,
-            "messages": renderer.messages(columns, step=step, audience=audience, texts=texts),
-        }
-        for step in [*steps, None]
-    ]
+    prompts: list[Object] = []
+    for step in [*steps, None]:
+        messages = renderer.messages(columns, step=step, audience=audience, texts=texts)
+        bounds.spend(sum(len(message["content"]) for message in messages))
+        prompts.append({"step": step, "messages": messages})
+    return prompts

@@ -14,13 +14,13 @@ from api import parsing
 from api.deadlines import deadline_seconds
 from api.idempotency import Once
 from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
+from api.production_holding import hold_models, hold_references
 from api.requests import ExpiresAfter, Metadata, Name, RequestBody
 from api.services import Services
 from api.webhook_requests import WebhookMember, job_webhook
 from shared import lifecycle
-from shared.db.aliases import hold_named
 from shared.db.files import FileRow, hold_file
-from shared.errors import InvalidRequest, ModelNotFound, NotFound, UnsupportedParameter
+from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_production_id
 from shared.lifecycle import NewProduction
 from shared.pools import UPKEEP
@@ -30,12 +30,10 @@ from shared.specs.productions import (
     DataFormat,
     ProductionSpec,
 )
-from shared.translation import serves
 
 if TYPE_CHECKING:
     from shared.productions.template import Template
 
-CHAT = "/v1/chat/completions"
 MOST_NEW_TOKENS = 131_072
 MOST_PREVIEWED = 20
 _FORMATS: dict[str, DataFormat] = {
@@ -137,14 +135,18 @@ def submit_production(
     webhook = job_webhook(services, tenant_id, asked.webhook)
     production_id = new_production_id()
     with services.transaction() as connection:
-        named = hold_models(connection, tenant_id, read)
+        head = read.template.head
+        named = hold_models(connection, tenant_id, read.models, head)
+        references = hold_references(connection, tenant_id, head)
+        looked_up = {"examples_file": references.examples, "documents": references.documents}
         file = hold_data(connection, tenant_id, asked.data_file_id)
         held = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
         aliases = {name: model for name, model in named.items() if name != model}
+        spec = _spec(asked, read, named, file, held)
         new = NewProduction(
             job_id=production_id,
             tenant_id=tenant_id,
-            spec=_spec(asked, read, named, file, held).model_dump_json(exclude_none=True),
+            spec=spec.model_copy(update=looked_up).model_dump_json(exclude_none=True),
             models=[named[name] for name in read.models] + sorted(named.values()),
             data_file_id=file.id,
             audience_file_id=held[0].id if held else None,
@@ -166,7 +168,6 @@ def read_template(asked: _About) -> Read:
     from shared.productions.template import parse_template
 
     template = parse_template(asked.template)
-    _refuse_unserved(template)
     n = asked.n or template.head.n
     models = template.models(asked.model)
     if template.head.best_of is not None and n * len(models) == 1:
@@ -190,20 +191,6 @@ def _check_training_data(asked: _About, template: Template, candidates: int) -> 
         raise InvalidRequest("augment: training files are jsonl", param="output_format")
 
 
-def _refuse_unserved(template: Template) -> None:
-    """Raises UnsupportedParameter for what no worker does for a production."""
-    head = template.head
-    unserved = {
-        "examples_from": head.examples_from is not None,
-        "documents": head.documents is not None,
-        "best_of.model": head.best_of is not None and head.best_of.model is not None,
-    }
-    for key, is_asked in unserved.items():
-        if is_asked:
-            message = f"'{key}' is not served here"
-            raise UnsupportedParameter(message, param=f"template.{key}")
-
-
 def _spec(
     asked: ProductionRequest,
     read: Read,
@@ -225,21 +212,6 @@ def _spec(
         dry_run=asked.dry_run,
         output_seconds=life.seconds if life else None,
     )
-
-
-def hold_models(connection: Connection, tenant_id: str, read: Read) -> dict[str, str]:
-    """The model of every name in the template, each held until the transaction ends. Raises
-    ModelNotFound."""
-    steps = [step.model for step in read.template.head.steps if step.model is not None]
-    found: dict[str, str] = {}
-    for name in sorted({*read.models, *steps}):
-        model = hold_named(connection, tenant_id, name) if name.isprintable() else None
-        if model is None:
-            raise ModelNotFound(f"there is no model {name!r}", param="model")
-        if not serves(model.endpoints, CHAT):
-            raise ModelNotFound(f"the model {name!r} does not serve {CHAT}", param="model")
-        found[name] = model.id
-    return found
 
 
 def hold_data(connection: Connection, tenant_id: str, file_id: str) -> FileRow:

@@ -10,12 +10,12 @@ from pydantic import Field
 from api import parsing
 from api.idempotency import Once
 from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
+from api.production_holding import References, hold_models, hold_references
 from api.production_requests import (
     ProductionRequest,
     SamplingBody,
     files_of,
     hold_listed,
-    hold_models,
     read_template,
 )
 from api.requests import ExpiresAfter, Metadata, Name, RequestBody
@@ -25,6 +25,7 @@ from shared import lifecycle
 from shared.db.schedules import ScheduleRow, get_schedule
 from shared.egress import parse_target
 from shared.errors import InvalidRequest, NotFound
+from shared.feed_roots import parse_roots
 from shared.ids import new_schedule_id
 from shared.lifecycle import NewSchedule
 from shared.recurrence import read_zone
@@ -38,8 +39,6 @@ from shared.specs.schedules import (
     Key,
     ScheduleSpec,
 )
-
-
 
 MOST_LABELS = 15
 """Of the 16 that a production may have, one names its schedule."""
@@ -88,9 +87,7 @@ class ScheduleRequest(RequestBody):
     output_format: OutputFormat = "csv"
     output_expires_after: ExpiresAfter | None = None
     expires_in_seconds: (
-        Annotated[
-            float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Of each production")
-        ]
+        Annotated[float, Field(gt=0, le=MAX_DEADLINE_SECONDS, description="Of each production")]
         | None
     ) = None
     metadata: Metadata | None = None
@@ -108,14 +105,16 @@ def make_schedule(services: Services, tenant_id: str, asked: ScheduleRequest, on
     webhook = job_webhook(services, tenant_id, asked.webhook)
     schedule_id = new_schedule_id()
     with services.transaction() as connection:
-        hold_models(connection, tenant_id, read)
+        head = read.template.head
+        hold_models(connection, tenant_id, read.models, head)
+        references = hold_references(connection, tenant_id, head)
         for listed in files_of(read.template):
             hold_listed(connection, tenant_id, listed)
         new = NewSchedule(
             schedule_id=schedule_id,
             tenant_id=tenant_id,
             name=asked.name,
-            spec=_spec(asked, read.n),
+            spec=_spec(asked, read.n, references),
             starts_now=asked.at is None,
             webhook=webhook,
         )
@@ -130,7 +129,7 @@ def require_source(services: Services, source: FeedSource) -> None:
     if source.url is not None:
         allowed = allowed_hosts(services.settings.feed_allowed_hosts)
         parse_target(source.url, allowed, param="source.url")
-    elif (source.folder or "").partition("/")[0] not in services.settings.feed_roots():
+    elif (source.folder or "").partition("/")[0] not in parse_roots(services.settings.feed_folders):
         raise InvalidRequest("operators have given no such root", param="source.folder")
 
 
@@ -159,12 +158,10 @@ def _require_terms(asked: ScheduleRequest) -> None:
 
 def _like_a_production(asked: ScheduleRequest) -> ProductionRequest:
     """For those who read the template of one."""
-    return ProductionRequest(
-        template=asked.template, data_file_id="", model=asked.model, n=asked.n
-    )
+    return ProductionRequest(template=asked.template, data_file_id="", model=asked.model, n=asked.n)
 
 
-def _spec(asked: ScheduleRequest, n: int) -> ScheduleSpec:
+def _spec(asked: ScheduleRequest, n: int, references: References) -> ScheduleSpec:
     life = asked.output_expires_after
     return ScheduleSpec(
         template=asked.template,
@@ -178,6 +175,8 @@ def _spec(asked: ScheduleRequest, n: int) -> ScheduleSpec:
         model=asked.model,
         n=n,
         sampling=asked.sampling.model_dump(exclude_none=True) if asked.sampling else {},
+        examples_file=references.examples,
+        documents=list(references.documents),
         output_format=asked.output_format,
         output_seconds=life.seconds if life else None,
         expires_in_seconds=asked.expires_in_seconds,

@@ -22,6 +22,7 @@ from pressrun.production_commands import app as productions_app
 from pressrun.production_commands import produce
 from pressrun.server_commands import migrate, settings
 from pressrun.tenant_commands import change, disable, enable, show
+from pressrun.terminal import visible
 from pressrun.tuning_commands import app as tune_app
 from pressrun.up.command import up
 from pressrun.usage_commands import usage
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except CommandError as error:
-        sys.stderr.write(f"pressrun: {error.message}\n")
+        sys.stderr.write(f"pressrun: {visible(error.message)}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # `pressrun … | head`: nobody is left to tell

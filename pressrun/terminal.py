@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 120
 """Columns of a table that no terminal limits."""
+_COMMANDS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
+_DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_SHOWN = dict.fromkeys(_COMMANDS | _DIRECTIONS, "\N{REPLACEMENT CHARACTER}")
 
 
 class Terminal:
@@ -41,10 +45,24 @@ class Terminal:
         self.err.print(message, markup=False, soft_wrap=True)
 
 
+def visible(text: str) -> str:
+    """``text`` without anything that a terminal would obey: what is shown comes from strangers'
+    files and from models."""
+    return text.translate(_SHOWN)
+
+
+class _Console(Console):
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+    return _Console(stderr=stderr, width=width, highlight=False, emoji=False)
 
 
 def table(*titles: str, rows: Iterable[Iterable[object]], headed: bool = True) -> Table:
@@ -53,7 +71,7 @@ def table(*titles: str, rows: Iterable[Iterable[object]], headed: bool = True) -
     for name in titles:
         made.add_column(name, overflow="fold")
     for row in rows:
-        made.add_row(*(Text("-" if value is None else str(value)) for value in row))
+        made.add_row(*(Text("-" if value is None else visible(str(value))) for value in row))
     return made
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 MOST_HOURS = 24 * 31
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
@@ -29,6 +32,9 @@ class Recurrence:
 
 def read_zone(name: str) -> ZoneInfo:
     """Raises ValueError for a name that is no time zone's."""
+    # Here: every start of the API would pay for it.
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     if len(name) <= 64 and _ZONE.fullmatch(name):  # noqa: PLR2004 - no zone has so long a name
         try:
             return ZoneInfo(name)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from shared.egress.targets import parse_allowed
+from shared.feed_roots import parse_roots
 from shared.retention import parse_retention
 from shared.translation.thresholds import parse_thresholds
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from shared.db.session import make_engine
 from shared.doorbell import Ringer
 from shared.egress import parse_allowed
+from shared.feed_roots import parse_roots
 from shared.lifecycle import Held
 from shared.pools import TRAIN, UPKEEP
 from shared.retention import parse_retention
@@ -36,9 +37,13 @@ from worker.supervisor import Supervisor
 from worker.tuning.trainings import Trainings
 from worker.upkeep.chores import UpkeepChores
 from worker.upkeep.cleaner import Cleaner
+from worker.upkeep.feeds_pass import FeedPass
+from worker.upkeep.feeds_reading import SourceReader
+from worker.upkeep.monitors import Monitors
 from worker.upkeep.passes import Passes
 from worker.upkeep.reaper import Reaper
 from worker.upkeep.retention_pass import RetentionPass
+from worker.upkeep.schedules import ScheduleRuns
 from worker.upkeep.webhooks import WebhookSender
 from worker.wakeup import Mailbox
 
@@ -46,7 +51,7 @@ log = structlog.get_logger()
 
 DATABASE_CONNECTIONS = 20
 """One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
-passes, webhooks, retention."""
+passes, webhooks, retention, feeds."""
 TRAINING_CONNECTIONS = 2
 """More for each training: one follows it, one commits its checkpoints."""
 AUTOCOMMIT_CONNECTIONS = 2
@@ -96,6 +101,7 @@ class Worker:
         self._passes = self._make_passes() if UPKEEP in self._pools else None
         self._webhooks = self._make_webhooks() if UPKEEP in self._pools else None
         self._retention = self._make_retention() if UPKEEP in self._pools else None
+        self._feeds = self._make_feeds() if UPKEEP in self._pools else None
         self.supervisor = self._make_supervisor()
         self._listener = Listener(
             settings.broker_url,
@@ -115,6 +121,8 @@ class Worker:
             self._webhooks.start()
         if self._retention is not None:
             self._retention.start()
+        if self._feeds is not None:
+            self._feeds.start()
         try:
             self.supervisor.run()
         finally:
@@ -127,6 +135,8 @@ class Worker:
             self._webhooks.stop()
         if self._retention is not None:
             self._retention.stop()
+        if self._feeds is not None:
+            self._feeds.stop()
         for desk in self._desks.values():
             desk.close()
         self._commits.close(timeout=COMMIT_GRACE_SECONDS)
@@ -254,6 +264,21 @@ class Worker:
             timeout_seconds=settings.webhook_timeout_seconds,
             pause_seconds=settings.upkeep_seconds,
         )
+
+    def _make_feeds(self) -> FeedPass:
+        settings = self._settings
+        egress = Egress(
+            allowed=parse_allowed(settings.feed_allowed_hosts),
+            ca_file=settings.webhook_ca_file,
+            timeout_seconds=settings.feed_timeout_seconds,
+        )
+        roots = parse_roots(settings.feed_folders)
+        reader = SourceReader(egress, roots, max_bytes=settings.feed_max_bytes)
+        common = (self._database, self._store, self._ringer, reader)
+        window = settings.ready_window
+        runs = ScheduleRuns(*common, window=window, most_failures=settings.schedule_max_failures)
+        monitors = Monitors(*common, window=window)
+        return FeedPass(runs, monitors, pause_seconds=settings.upkeep_seconds)
 
     def _make_passes(self) -> Passes:
         return Passes(

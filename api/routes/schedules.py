@@ -115,9 +115,7 @@ def run_schedule(services: Services, tenant_id: str, schedule_id: str) -> Respon
     return _shown(services, tenant_id, schedule_id, HTTPStatus.ACCEPTED)
 
 
-def _do(
-    services: Services, tenant_id: str, schedule_id: str, change: Callable[..., bool]
-) -> None:
+def _do(services: Services, tenant_id: str, schedule_id: str, change: Callable[..., bool]) -> None:
     """Raises NotFound."""
     parsing.one_id(schedule_id, "schedule")
     with services.transaction() as connection:

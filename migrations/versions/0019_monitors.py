@@ -58,8 +58,7 @@ def _create_monitors() -> None:
         _moment("updated_at"),
     )
     op.create_index("ix_monitors_tenant_id_id", "monitors", ["tenant_id", "id"])
-    active = sa.text("state = 'active'")
-    op.create_index("ix_monitors_due", "monitors", ["next_look_at"], postgresql_where=active)
+    op.create_index("ix_monitors_next_look_at", "monitors", ["next_look_at"])
 
 
 def _create_windows() -> None:

@@ -11,7 +11,7 @@ from shared.webhook_events import UNANNOUNCED
 
 AT_ONCE = 1_000
 JOBS_AT_ONCE = 200
-OUTPUT_PURPOSES = "'batch_output', 'fine-tune-results'"
+OUTPUT_PURPOSES = "'batch_output', 'fine-tune-results', 'production_output'"
 
 _END_FILES = """
 UPDATE files SET expires_at = clock_timestamp()
@@ -71,7 +71,16 @@ DELETE FROM webhook_deliveries WHERE id = ANY(ARRAY(
 _USAGE = text(f"""
 DELETE FROM usage WHERE ctid = ANY(ARRAY(
     SELECT u.ctid FROM usage u
-     WHERE u.tenant_id = :tenant AND u.created_at < {OLD.format(days=":days")} LIMIT {AT_ONCE}))
+     WHERE u.tenant_id = :tenant AND u.created_at < {OLD.format(days=":days")} AND u.counted
+     LIMIT {AT_ONCE}))
+""")
+
+# Limits of a month look at all of its days.
+_DAYS = text(f"""
+DELETE FROM usage_days
+ WHERE tenant_id = :tenant AND day < least(
+           CAST({OLD.format(days=":days")} AS date),
+           CAST(date_trunc('month', (SELECT clock_timestamp())) AS date))
 """)
 
 
@@ -135,5 +144,10 @@ def forget_deliveries(connection: Connection, tenant_id: str, days: int) -> int:
 
 
 def forget_usage(connection: Connection, tenant_id: str, days: int) -> int:
-    """Removes a portion of the tenant's usage of so long ago."""
-    return connection.execute(_USAGE, {"tenant": tenant_id, "days": days}).rowcount
+    """Removes a portion of the tenant's usage of so long ago that was added up, and then the days
+    that it was added to; returns how many rows."""
+    values = {"tenant": tenant_id, "days": days}
+    gone = connection.execute(_USAGE, values).rowcount
+    if gone < AT_ONCE:
+        gone += connection.execute(_DAYS, values).rowcount
+    return gone

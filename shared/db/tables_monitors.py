@@ -47,7 +47,7 @@ monitors = Table(
     now(),
     now("updated_at"),
     Index("ix_monitors_tenant_id_id", "tenant_id", "id"),
-    Index("ix_monitors_due", "next_look_at", postgresql_where=text("state = 'active'")),
+    Index("ix_monitors_next_look_at", "next_look_at"),
 )
 
 monitor_windows = Table(

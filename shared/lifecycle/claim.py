@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from shared.fairness import choose
 from shared.lifecycle.fence import Held
-from shared.lifecycle.taking import BEGIN, CLAIMED, COLUMNS, START, WORK
+from shared.lifecycle.taking import (
+    ALIVE,
+    BEGIN,
+    CLAIMED,
+    COLUMNS,
+    MAY_RUN,
+    RUN,
+    START,
+    STATE,
+    WORK,
+)
 from shared.lifecycle.turns import read_line, take
 from shared.pools import UPKEEP
 from shared.states import StopReason
@@ -79,66 +90,79 @@ def _end_of_line(state: str, side: str = "ASC") -> str:
                   ORDER BY w.tenant_id {side} LIMIT 1)"""
 
 
-# While nobody has to give way there is nothing to choose: one tenant alone waits in the pool, for
-# one model, or all that waits fits into this worker. What a tenant alone leaves waiting is counted:
-# who comes next goes before it. The line of ready shards gives each tenant its
-# places; which of its shards stands in which of them goes by its own priorities.
+def _capped(tenants: str) -> str:
+    """Whether one of ``tenants`` may not have more than so much running."""
+    return f"""EXISTS (SELECT 1 FROM tenants t
+                           WHERE t.id = {tenants} AND t.max_running_shards IS NOT NULL)"""
+
+
+# While all that waits fits into this worker there is nothing to choose, nor to count. It is the
+# claim of a job on an idle system, and the poll of an idle worker: what is not needed for those is
+# not in here, since Postgres prepares every node of a plan each time that it runs.
 _CLAIM_ALL = text(f"""
 WITH line AS (
-    SELECT tenant_id, ready_seq, row_count, model FROM shards
+    SELECT id, tenant_id, row_count, model FROM shards
      WHERE state = 'ready' AND pool = :pool AND not_before <= clock_timestamp()
      ORDER BY ready_seq LIMIT :max_shards + 1
-), facts AS (
-    SELECT count(*) AS n, min(tenant_id) AS one, max(tenant_id) AS other,
-           count(DISTINCT coalesce(model, '')) AS models, sum(row_count) AS rows
-      FROM line
 ), gate AS (
-    SELECT n > 0 AS waits, fits,
-           (fits OR one = other AND models = 1 AND one = ALL (ARRAY[
+    SELECT count(*) > 0 AS waits,
+           CASE WHEN count(*) BETWEEN 1 AND :max_shards AND sum(row_count) <= :max_rows
+                THEN {_end_of_line("queued")} IS NULL
+                     AND NOT {_capped("ANY (ARRAY(SELECT tenant_id FROM line))")}
+                ELSE false END AS fits,
+           CASE WHEN min(tenant_id) = max(tenant_id)
+                 AND min(coalesce(model, '')) = max(coalesce(model, ''))
+                THEN min(tenant_id) END AS alone
+      FROM line
+), locked AS (
+    SELECT s.id FROM shards s
+     WHERE s.id = ANY (ARRAY(SELECT id FROM line WHERE (SELECT fits FROM gate)))
+       AND {STATE} = 'ready' AND {ALIVE}
+       FOR UPDATE SKIP LOCKED
+), claimed AS (
+    {RUN}
+      FROM locked WHERE s.id = locked.id AND {MAY_RUN}
+    RETURNING s.*
+), started AS (
+    {START}
+)
+SELECT gate.waits AND NOT gate.fits, gate.alone, c.priority, c.ready_seq, {COLUMNS}
+  FROM gate LEFT JOIN ({CLAIMED}) ON true
+""")
+_FACTS = 4
+"""Columns of ``_CLAIM_ALL`` before those of the claim."""
+
+# One tenant alone waits in the pool, for one model: its own priorities decide. What it leaves
+# waiting is counted: who comes next goes before it.
+_CLAIM_ALONE = text(f"""
+WITH gate AS (
+    SELECT CAST(:tenant AS text) = ALL (ARRAY[
                {_end_of_line("ready")},
                {_end_of_line("ready", "DESC")},
-               coalesce({_end_of_line("queued")}, one),
-               coalesce({_end_of_line("queued", "DESC")}, one)]))
-           AND NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id IN (SELECT tenant_id FROM line)
-                              AND t.max_running_shards IS NOT NULL) AS free
-      FROM (SELECT facts.*, n <= :max_shards AND rows <= :max_rows
-                            AND {_end_of_line("queued")} IS NULL AS fits FROM facts) facts
-), place AS (
-    SELECT tenant_id, ready_seq,
-           row_number() OVER (PARTITION BY tenant_id ORDER BY ready_seq) AS turn
-      FROM (SELECT * FROM line ORDER BY ready_seq LIMIT :max_shards) l
-     WHERE (SELECT free FROM gate)
-), share AS (
-    SELECT tenant_id, count(*) AS places FROM place GROUP BY tenant_id
+               coalesce({_end_of_line("queued")}, :tenant),
+               coalesce({_end_of_line("queued", "DESC")}, :tenant)])
+           AND NOT {_capped(":tenant")} AS free
 ), candidate AS (
-    SELECT chosen.id, chosen.row_count, share.tenant_id,
-           row_number() OVER (PARTITION BY share.tenant_id
-                              ORDER BY chosen.priority, chosen.ready_seq) AS turn
-      FROM share CROSS JOIN LATERAL (
-           SELECT s.id, s.row_count, s.priority, s.ready_seq FROM shards s
-            WHERE s.state = 'ready' AND s.pool = :pool AND s.tenant_id = share.tenant_id
-              AND s.not_before <= clock_timestamp()
-            ORDER BY s.priority, s.ready_seq LIMIT share.places
-              FOR UPDATE SKIP LOCKED) chosen
+    SELECT s.id, s.row_count, s.priority, s.ready_seq FROM shards s
+     WHERE s.state = 'ready' AND s.pool = :pool AND s.tenant_id = :tenant
+       AND s.not_before <= clock_timestamp() AND (SELECT free FROM gate)
+     ORDER BY s.priority, s.ready_seq LIMIT :max_shards FOR UPDATE SKIP LOCKED
 ), budget AS (
-    SELECT c.id, place.ready_seq AS place,
-           sum(c.row_count) OVER (ORDER BY place.ready_seq) - c.row_count AS rows_before
-      FROM candidate c JOIN place USING (tenant_id, turn)
+    SELECT id, row_number() OVER line AS place,
+           sum(row_count) OVER line - row_count AS rows_before
+      FROM candidate WINDOW line AS (ORDER BY priority, ready_seq)
 ), claimed AS (
     {BEGIN}
     RETURNING s.*, budget.place
 ), given AS (
-    SELECT c.tenant_id, sum({WORK}) / max(t.weight) AS time,
-           greatest(max(mine.virtual_time), max(pool.virtual_time), 0) AS start
-      FROM claimed c JOIN tenants t ON t.id = c.tenant_id
-      LEFT JOIN shares mine ON mine.pool = :pool AND mine.tenant_id = c.tenant_id
-      LEFT JOIN shares pool ON pool.pool = :pool AND pool.tenant_id = ''
-     WHERE NOT (SELECT fits FROM gate)
-     GROUP BY c.tenant_id
+    SELECT sum({WORK}) / (SELECT weight FROM tenants WHERE id = :tenant) AS time,
+           greatest((SELECT max(virtual_time) FROM shares
+                      WHERE pool = :pool AND tenant_id IN ('', :tenant)), 0) AS start
+      FROM claimed HAVING count(*) > 0
 ), advanced AS (
     INSERT INTO shares (pool, tenant_id, virtual_time)
     SELECT :pool, '', start FROM given
-    UNION ALL SELECT :pool, tenant_id, start + time FROM given
+    UNION ALL SELECT :pool, :tenant, start + time FROM given
         ON CONFLICT (pool, tenant_id) DO UPDATE
        SET virtual_time = greatest(excluded.virtual_time, shares.virtual_time
                 + CASE excluded.tenant_id WHEN '' THEN 0 ELSE (SELECT time FROM given) END)
@@ -146,7 +170,7 @@ WITH line AS (
 ), started AS (
     {START} AND (SELECT count(*) FROM advanced) >= 0
 )
-SELECT gate.waits AND NOT gate.free, {COLUMNS}
+SELECT gate.free, {COLUMNS}
   FROM gate LEFT JOIN ({CLAIMED}) ON true
  ORDER BY c.place
 """)
@@ -192,8 +216,32 @@ def _claim_of(
 ) -> list[Claim]:
     """Of one pool; ``values`` are those of ``_CLAIM_ALL``."""
     found = connection.execute(_CLAIM_ALL, values).all()
-    if not found[0][0]:
-        return [Claim(*row[1:]) for row in found if row[1] is not None]
+    competed, alone, *_ = found[0]
+    if not competed:
+        return _in_places(found)
+    if alone is not None:
+        taken = connection.execute(_CLAIM_ALONE, values | {"tenant": alone}).all()
+        if taken[0][0]:
+            return [Claim(*row[1:]) for row in taken if row[1] is not None]
+    return _claim_in_turn(connection, values, loaded)
+
+
+def _in_places(found: Sequence[Row[Any]]) -> list[Claim]:
+    """The line of ready shards gives each tenant its places; which of its shards stands in which of
+    them goes by its own priorities."""
+    by_place = sorted((row for row in found if row[_FACTS] is not None), key=lambda row: row[3])
+    claims = [Claim(*row[_FACTS:]) for row in by_place]
+    ranks = sorted(range(len(claims)), key=lambda place: (by_place[place][2], place))
+    own: dict[str, deque[Claim]] = defaultdict(deque)
+    for place in ranks:
+        own[claims[place].tenant_id].append(claims[place])
+    return [own[claim.tenant_id].popleft() for claim in claims]
+
+
+def _claim_in_turn(
+    connection: Connection, values: dict[str, Any], loaded: Collection[str]
+) -> list[Claim]:
+    """While tenants compete, or one has a cap: what is fair is decided by ``shared.fairness``."""
     taken: list[Claim] = []
     near = set(loaded)
     for _ in range(ROUNDS):

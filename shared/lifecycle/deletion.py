@@ -223,7 +223,9 @@ def _delete_archived(connection: Connection, tenant_id: str, job_id: str) -> Del
     gone = connection.execute(_ARCHIVED, {"tenant": tenant_id, "job": job_id}).rowcount
     if not gone:
         raise NotFound("there is no such job")
-    # Its files and rows are gone but for what the cleaner has not come to yet.
+    # Results may be kept for longer than their job. Other files and its rows are gone but for what
+    # the cleaner has not come to yet.
+    _check_unused(connection, tenant_id, [job_id])
     rows = {"archived_jobs": gone}
     return Deleted(_begin(connection, tenant_id, "job", job_id, jobs=[job_id], rows=rows))
 

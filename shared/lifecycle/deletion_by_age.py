@@ -17,7 +17,7 @@ _COLUMNS = (
     " rows_completed, rows_failed, input_tokens, output_tokens, created_at, started_at, ended_at"
 )
 
-# Trials go after their sweep, batches after their production, trainings after the models that they
+# Trials go after their sweep, batches with their production, trainings after the models that they
 # made: what a model shares with a trial's is found by these rows.
 _DUE = f"""
 SELECT j.* FROM jobs j
@@ -33,6 +33,8 @@ _OF_TEXT = f"NOT {LEAVES_OBJECTS}"
 _OF_FILES = f"""{LEAVES_OBJECTS} AND j.cleaned_at IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM trials t WHERE t.job_id = j.id)
    AND NOT EXISTS (SELECT 1 FROM production_batches b WHERE b.job_id = j.id)
+   AND NOT EXISTS (SELECT 1 FROM production_batches b JOIN jobs c ON c.id = b.job_id
+                    WHERE b.parent_id = j.id AND c.state IN ({OPEN_JOB}))
    AND NOT EXISTS (SELECT 1 FROM models m WHERE m.cleaned_at IS NULL
                       AND m.job_id IN (SELECT j.id UNION ALL
                                        SELECT t.job_id FROM trials t WHERE t.parent_id = j.id))
@@ -48,11 +50,15 @@ WITH due AS MATERIALIZED ({_DUE.format(which=_OF_TEXT)}), kept AS ({_ARCHIVE})
 DELETE FROM jobs j USING due WHERE j.id = due.id
 """)
 
+# A production's batches are nobody's to see, and have no line of their own.
 _HIDE = text(f"""
-WITH due AS MATERIALIZED ({_DUE.format(which=_OF_FILES)}), kept AS ({_ARCHIVE})
-UPDATE jobs j SET deleted_at = clock_timestamp(), spec = '{{}}', result = NULL, metadata = NULL,
-       version = j.version + 1
-  FROM due WHERE j.id = due.id
+WITH due AS MATERIALIZED ({_DUE.format(which=_OF_FILES)}), kept AS ({_ARCHIVE}), gone AS (
+    UPDATE jobs j SET deleted_at = clock_timestamp(), spec = '{{}}', result = NULL,
+           metadata = NULL, version = j.version + 1
+      FROM (SELECT id FROM due UNION ALL
+            SELECT b.job_id FROM due JOIN production_batches b ON b.parent_id = due.id) o
+     WHERE j.id = o.id)
+SELECT count(*) FROM due
 """)
 
 
@@ -66,4 +72,5 @@ def hide_jobs(connection: Connection, tenant_id: str, days: int, *, named: set[s
     """Archives the oldest of the tenant's other jobs that ended more than ``days`` ago, and empties
     their rows: to the tenant they are gone. ``named`` are artifacts that open jobs read."""
     values = {"tenant": tenant_id, "days": days, "named": sorted(named)}
-    return connection.execute(_HIDE, values).rowcount
+    hidden: int = connection.execute(_HIDE, values).scalar_one()
+    return hidden

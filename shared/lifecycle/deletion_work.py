@@ -56,7 +56,10 @@ UPDATE deletions SET settles_at = greatest(
                            'rows', coalesce(sum(u.rows), 0),
                            'input_tokens', coalesce(sum(u.input_tokens), 0),
                            'output_tokens', coalesce(sum(u.output_tokens), 0))
-                  FROM usage u WHERE u.tenant_id = :tenant)
+                  FROM (SELECT rows, input_tokens, output_tokens FROM usage_days
+                         WHERE tenant_id = :tenant UNION ALL
+                        SELECT rows, input_tokens, output_tokens FROM usage
+                         WHERE tenant_id = :tenant AND NOT counted) u)
  WHERE id = :id AND usage IS NULL
 RETURNING settles_at <= clock_timestamp()
 """)
@@ -72,9 +75,15 @@ UPDATE deletions SET completed_at = clock_timestamp(), keys = '{}', objects = :o
 """)
 
 _OPEN = text(f"""
-SELECT id, stop_reason IS NOT NULL AS stopping FROM jobs
+SELECT id, stop_reason IS NOT NULL OR stage = 'assemble' AS ending FROM jobs
  WHERE tenant_id = :tenant AND state IN ({OPEN_JOB})
- ORDER BY stop_reason IS NOT NULL LIMIT :limit
+ ORDER BY ending LIMIT :limit
+""")
+
+# What a disabled tenant has to write before its jobs can end runs all the same.
+_LET_END = text("""
+UPDATE tenants SET max_running_shards = NULL
+ WHERE id = :tenant AND max_running_shards IS NOT NULL
 """)
 
 _RUNNING = text("""
@@ -143,9 +152,11 @@ def stop_tenant(connection: Connection, tenant_id: str) -> bool:
     """Asks some of the tenant's open jobs to stop. True: none is open, and no shard runs."""
     found = connection.execute(_OPEN, {"tenant": tenant_id, "limit": STOPPED_AT_ONCE}).all()
     for job in found:
-        if not job.stopping:
+        if not job.ending:
             reason = StopReason.CANCELLED
             request_stop(connection, tenant_id=tenant_id, job_id=job.id, reason=reason)
+    if all(job.ending for job in found):
+        connection.execute(_LET_END, {"tenant": tenant_id})
     return not found and not connection.execute(_RUNNING_OF_TENANT, {"tenant": tenant_id}).scalar()
 
 

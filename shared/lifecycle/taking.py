@@ -9,16 +9,23 @@ from shared.states import JobState, ShardState, guard
 # it finds each by its id, and neither reads the table nor looks through all that is ready.
 STATE = "(s.state || '')"
 
-BEGIN = f"""UPDATE shards s
+ALIVE = """EXISTS (SELECT 1 FROM sessions w
+                    WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)"""
+"""Whether the session may claim."""
+
+RUN = """UPDATE shards s
        SET state = 'running', epoch = s.epoch + 1, session_id = :me,
            started_at = clock_timestamp(), progress = NULL,
            rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
-           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END
+           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END"""
+
+MAY_RUN = guard(STATE, ShardState.RUNNING)
+
+BEGIN = f"""{RUN}
       FROM budget
      WHERE s.id = budget.id AND s.id = ANY (ARRAY(SELECT id FROM budget))
-       AND budget.rows_before < :max_rows AND {guard(STATE, ShardState.RUNNING)}
-       AND EXISTS (SELECT 1 FROM sessions w
-                    WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)"""
+       AND budget.rows_before < :max_rows AND {MAY_RUN}
+       AND {ALIVE}"""
 """The shards of ``budget``, as far as the room for rows goes."""
 
 WORK = "coalesce(nullif(expected_seconds, 0), row_count, 1)"
@@ -26,7 +33,9 @@ WORK = "coalesce(nullif(expected_seconds, 0), row_count, 1)"
 
 START = f"""UPDATE jobs j SET state = 'running', version = j.version + 1,
            started_at = coalesce(j.started_at, clock_timestamp())
-      FROM claimed WHERE j.id = claimed.job_id AND {guard("j.state", JobState.RUNNING)}"""
+      FROM (SELECT DISTINCT job_id FROM claimed ORDER BY job_id) c
+     WHERE j.id = c.job_id AND {guard("j.state", JobState.RUNNING)}"""
+"""In one order: jobs have shards in several pools, and tenants another turn in each of them."""
 
 COLUMNS = """c.id, c.epoch, c.job_id, c.tenant_id, j.kind, c.pool, c.stage, c.ordinal,
        coalesce(t.endpoint, j.endpoint), CASE c.stage WHEN 'step' THEN t.model ELSE j.model END,

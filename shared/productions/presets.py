@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.productions.augmenting_preset import with_augmenting
+from shared.productions.grounding import REPLY_SYSTEM, grounds, reply
 from shared.productions.head import refused
 from shared.productions.languages import LANGUAGES
 from shared.productions.specs import AUGMENT, GateRules, Task, TemplateHead
@@ -49,10 +50,27 @@ def with_preset(head: TemplateHead, body: str, line: int) -> tuple[TemplateHead,
     told = task.model_copy(update={"words": words, "language": _language(task.language)})
     update: dict[str, object] = {"gates": _gates(head.gates, task, words)}
     if head.system is None:
-        update["system"] = preset.system
+        update["system"] = preset.system if task.history is None else REPLY_SYSTEM
     if not body.strip():
-        body = "\n".join((preset.ask(told), "", *_texts(task.columns or [TEXT], line)))
+        body = _body(head, told, preset, line)
     return head.model_copy(update=update), body
+
+
+def _body(head: TemplateHead, task: Task, preset: Preset, line: int) -> str:
+    if task.history is not None and task.turns is not None:
+        message = "task.turns: with a 'history' one reply is written"
+        raise refused(line, message, "template.task.turns")
+    own = [] if task.history is not None and task.columns is None else task.columns or [TEXT]
+    history = None if task.history is None else _checked(task.history, "history", line)
+    parts = [preset.ask(task), *grounds(head, history), ""]
+    return "\n".join([*parts, *_texts(own, line)])
+
+
+def _checked(column: str, key: str, line: int) -> str:
+    if '"' in column or "\\" in column or "\n" in column:
+        message = f"task.{key}: a name has no quotes, backslashes or line breaks"
+        raise refused(line, message, f"template.task.{key}")
+    return _value(column)
 
 
 def _check_options(task: Task, options: frozenset[str], line: int) -> None:
@@ -81,9 +99,7 @@ def _gates(gates: GateRules, task: Task, words: int | None) -> GateRules:
 def _texts(columns: list[str], line: int) -> list[str]:
     """A single column stands alone; several have their names in front of them."""
     for column in columns:
-        if '"' in column or "\\" in column or "\n" in column:
-            message = "task.columns: a name has no quotes, backslashes or line breaks"
-            raise refused(line, message, "template.task.columns")
+        _checked(column, "columns", line)
     if len(columns) == 1:
         return [_reference(columns[0])]
     lines = [
@@ -126,6 +142,8 @@ def _translation(task: Task) -> str:
 
 
 def _dialogue(task: Task) -> str:
+    if task.history is not None:
+        return reply(task, _in(task), _toned(task))
     return (
         f"Write a dialogue{_in(task)} of about {task.turns or 8} lines about the situation below. "
         "Each line begins with the speaker's name and a colon. Let the speakers answer each "
@@ -171,7 +189,7 @@ PRESETS: dict[str, Preset] = {
     "dialogue": Preset(
         "You write natural, lively dialogue. Answer with the dialogue alone.",
         _dialogue,
-        frozenset({"language", "tone", "turns", "words"}),
+        frozenset({"language", "tone", "turns", "words", "history"}),
     ),
     "headline": Preset(
         "You write headlines for a newspaper. Answer with the headline alone, without quotation "

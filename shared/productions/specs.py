@@ -152,6 +152,8 @@ class Task(_Part):
     tone: Phrase | None = None
     words: Annotated[int, Field(ge=1, le=10_000)] | None = None
     turns: Annotated[int, Field(ge=2, le=50)] | None = None
+    history: Name | None = None
+    """The column with what was said so far: a dialogue's next reply is written then."""
     form: Literal["classification", "chat", "text"] | None = None
     rows: Annotated[int, Field(ge=1, le=MOST_SYNTHETIC)] | None = None
     labels: (

@@ -8,7 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.recurrence import MOST_HOURS, Recurrence, read_zone
-from shared.specs.productions import MOST_CANDIDATES, MOST_TEMPLATE_BYTES, OutputFormat
+from shared.specs.productions import (
+    MOST_CANDIDATES,
+    MOST_TEMPLATE_BYTES,
+    OutputFormat,
+    ReferencedFile,
+)
 
 KIND = "schedule"
 MOST_SCHEDULES = 100
@@ -45,8 +50,8 @@ class FeedSource(_Part):
             str,
             Field(
                 pattern=r"^[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}){0,8}$",
-                description="The name of a root that operators have given, and perhaps a path in your "
-                "own folder there: `drop/news`",
+                description="The name of a root that operators have given, and perhaps a path in "
+                "your own folder there: `drop/news`",
             ),
         ]
         | None
@@ -86,6 +91,9 @@ class ScheduleSpec(_Part):
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)]
     sampling: dict[str, Any] = {}
+    examples_file: ReferencedFile | None = None
+    documents: list[ReferencedFile] = []
+    """Files that the template names, to look things up in."""
     output_format: OutputFormat = "csv"
     output_seconds: float | None = None
     expires_in_seconds: float | None = None

@@ -40,6 +40,8 @@ class Said:
     text: str = ""
     finish_reason: str = "stop"
     code: str | None = None
+    body: dict[str, Any] | None = None
+    """The whole answer, of a call that is no chat."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ def _line(claim: Claim, row: RowInput, said: Said) -> bytes:
     if said.code is not None:
         error = RowError(said.code, "it went wrong")
         return error_line(claim.job_id, row.line, row.custom_id, error)
+    if said.body is not None:
+        return response_line(claim.job_id, row, 200, dumped(said.body))
     message = {"role": "assistant", "content": said.text}
     choice = {"index": 0, "message": message, "finish_reason": said.finish_reason}
     return response_line(claim.job_id, row, 200, dumped({"choices": [choice]}))

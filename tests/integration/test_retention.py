@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from api import retention_objects
+from shared.db.usage import count_usage
 from shared.retention import BadRetention, parse_retention
 from tests.integration.api_case import ADMIN
 from tests.integration.media_case import PAINTER, WRITER, MediaCase, picture_answer
@@ -40,7 +41,9 @@ def put(media: MediaCase, **days: int | None) -> Any:
 
 
 def upkeep(media: MediaCase, days: str = "") -> dict[str, int]:
-    """A run over what is due, and the cleaner's."""
+    """A run over what is due, and the cleaner's, after usage was added up."""
+    with media.begin() as connection:
+        count_usage(connection)
     gone = Retention(media.engine, media.services.store, parse_retention(days)).run()
     Cleaner(media.engine, media.services.store).run()
     return gone

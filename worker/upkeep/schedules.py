@@ -14,28 +14,23 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared import lifecycle
-from shared.db.aliases import hold_named
-from shared.db.files import FileRow, hold_file, insert_file
+from shared.db.files import insert_file
 from shared.db.schedules import seen_before
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
-from shared.errors import InvalidRequest, ModelNotFound, NotFound, PressrunError, StorageUnavailable
-from shared.ids import new_file_id, new_production_id
-from shared.lifecycle import NewProduction, RowsRead, RunClaim
+from shared.errors import PressrunError, StorageUnavailable
+from shared.ids import new_file_id
+from shared.lifecycle import RowsRead, RunClaim
 from shared.lifecycle.quotas import hold, hold_bytes
 from shared.pools import UPKEEP
-from shared.productions.tables import TableRefused, kind_of
-from shared.productions.template import Template, parse_template
-from shared.specs.productions import ProductionSpec
 from shared.storage.base import Store, StoredObject
-from shared.translation import serves
 from worker.upkeep.feeds import SourceRow, SourceRows
 from worker.upkeep.feeds_reading import Marks, SourceReader
 from worker.upkeep.feeds_xml import FeedRefused
+from worker.upkeep.schedules_production import production_of_run
 
 log = structlog.get_logger()
 
-CHAT = "/v1/chat/completions"
 DATA_SECONDS = 30 * 86_400.0
 """Life of the file with a run's new rows; an open production keeps it longer."""
 LEASE_SECONDS = 300.0
@@ -171,7 +166,7 @@ class ScheduleRuns:
             expires_in_seconds=DATA_SECONDS,
         )
         hold_bytes(connection, claim.tenant_id)
-        new = _production(connection, claim, file)
+        new = production_of_run(connection, claim, file.id)
         lifecycle.submit_production(connection, new, window=self._window)
         hold(connection, claim.tenant_id, [new.job_id])
         lifecycle.attach_webhook(connection, new.job_id, claim.webhook)
@@ -193,66 +188,3 @@ class ScheduleRuns:
 
 def _key(claim: RunClaim, epoch: int) -> str:
     return f"t/{claim.tenant_id}/s/{claim.run_id}/e{epoch}.jsonl"
-
-
-def _production(connection: Connection, claim: RunClaim, file: FileRow) -> NewProduction:
-    """Names are looked up anew for each run: an alias may have moved. Raises InvalidRequest or a
-    subclass."""
-    spec = claim.spec
-    template = parse_template(spec.template)
-    names = template.models(spec.model)
-    named = _models(connection, claim.tenant_id, template, names)
-    audience = _audiences(connection, claim.tenant_id, template)
-    aliases = {name: model for name, model in named.items() if name != model}
-    asked = ProductionSpec(
-        template=spec.template,
-        data_format="jsonl",
-        audience_format=kind_of(audience.filename).value if audience else None,
-        output_format=spec.output_format,
-        models=names,
-        named=named,
-        n=spec.n,
-        sampling=spec.sampling,
-        priority=spec.priority,
-        output_seconds=spec.output_seconds,
-    )
-    return NewProduction(
-        job_id=new_production_id(),
-        tenant_id=claim.tenant_id,
-        spec=asked.model_dump_json(exclude_none=True),
-        models=[named[name] for name in names] + sorted(named.values()),
-        data_file_id=file.id,
-        audience_file_id=audience.id if audience else None,
-        detail={"aliases": aliases} if aliases else {},
-        metadata=(spec.metadata or {}) | {"schedule": claim.schedule_id},
-        priority=spec.priority,
-        expires_in_seconds=spec.expires_in_seconds,
-    )
-
-
-def _models(
-    connection: Connection, tenant_id: str, template: Template, names: Sequence[str]
-) -> dict[str, str]:
-    steps = [step.model for step in template.head.steps if step.model is not None]
-    found: dict[str, str] = {}
-    for name in sorted({*names, *steps}):
-        model = hold_named(connection, tenant_id, name)
-        if model is None or not serves(model.endpoints, CHAT):
-            raise ModelNotFound(f"there is no model {name!r} that serves {CHAT}", param="model")
-        found[name] = model.id
-    return found
-
-
-def _audiences(connection: Connection, tenant_id: str, template: Template) -> FileRow | None:
-    """The table of audiences, where the template names one."""
-    audiences = template.head.audiences
-    if audiences is None or isinstance(audiences, list):
-        return None
-    file = hold_file(connection, tenant_id, audiences.file)
-    if file is None:
-        raise NotFound("there is no such file", param="template.audiences.file")
-    try:
-        kind_of(file.filename)
-    except TableRefused as refused:
-        raise InvalidRequest(refused.bad.message, param="template.audiences.file") from None
-    return file

@@ -111,6 +111,9 @@ def test_what_can_be_kept_is_taken(schema: dict[str, Any]) -> None:
         ({"$ref": "#/properties"}, "$ref"),
         ({"$ref": 5}, "$ref"),
         ({"$ref": "#/$defs/a/$defs"}, "$ref"),
+        ({"$ref": "#/$defs/a/properties/b", "$defs": {"a": True}}, "$ref"),
+        ({"$ref": "#/properties/a/properties/b", "properties": {"a": 5}}, "$ref"),
+        ({"$ref": "#/properties/a/$defs/b", "properties": {"a": {"$defs": "b"}}}, "$ref"),
         ({"enum": list(range(MAX_VALUES + 1))}, "enum"),
     ],
 )

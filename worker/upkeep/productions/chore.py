@@ -42,6 +42,7 @@ from worker.upkeep.productions.joining import (
 )
 from worker.upkeep.productions.opening import Order, State, read_order, read_state
 from worker.upkeep.productions.records import read_records
+from worker.upkeep.productions.references import load_references
 from worker.upkeep.productions.results import MEDIA_TYPES, OutputWriter, open_output
 from worker.upkeep.productions.rounds import Made, Passage, Position
 from worker.upkeep.productions.settling import Settler
@@ -69,7 +70,8 @@ class Productions:
         with autocommit(self.database) as connection:
             found = production_of(connection, chore.claim.job_id)
         state = read_state(found.found)
-        order = read_order(chore.claim, state.audiences)
+        references = load_references(self.store, state.references)
+        order = read_order(chore.claim, state.audiences, references)
         _Claimed(self, chore, order, found, state).run()
 
     def hear_of(self, chore: Chore) -> None:
@@ -278,8 +280,8 @@ class _Claimed:
                 return self._told(items, output), None
 
     def _told(self, items: Iterator[Item], output: OutputWriter) -> Tally:
-        plan = self._order.work.plan
-        return write_lines(items, plan, output, self._chore.interrupted.is_set)
+        work, interrupted = self._order.work, self._chore.interrupted.is_set
+        return write_lines(items, work.plan, output, interrupted, work.references)
 
 
 def _why(batch: ProducedBatch | None, at: Position) -> tuple[str, str]:

@@ -24,8 +24,9 @@ _MARKER = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
 _HEADING_TAG = re.compile(r"h([1-6])")
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "svg", "iframe", "object", "head"})
 _IN_A_LINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark q s samp"
-    " small span strike strong sub sup time tt u var wbr".split()
+    {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i"}
+    | {"img", "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong"}
+    | {"sub", "sup", "time", "tt", "u", "var", "wbr"}
 )
 _CELLS = frozenset({"td", "th"})
 

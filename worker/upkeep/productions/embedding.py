@@ -246,4 +246,5 @@ def _vectors_of(answer: Answer | None, count: int, why_none: str) -> Vectors | M
         return Missing(FAILED, UNREADABLE, "these are not the embeddings that were asked for")
     made = np.nan_to_num(np.stack(vectors).astype(np.float32), posinf=0, neginf=0)
     norms = np.linalg.norm(made, axis=1, keepdims=True)
-    return np.divide(made, norms, out=np.zeros_like(made), where=norms > 0)
+    unit: Vectors = np.divide(made, norms, out=np.zeros_like(made), where=norms > 0)
+    return unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,13 +23,18 @@ from shared.productions.tables import TableKind, TableRefused, TableRow
 from shared.productions.template import Template, parse_template
 from shared.specs.productions import ProductionSpec
 from shared.storage.base import Store
+from worker.outputs import attempt_prefix
 from worker.tuning.data.source import Source
 from worker.upkeep.batch_estimates import estimate
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.productions.checking import Checker, Found, Limits
 from worker.upkeep.productions.data import open_table
 from worker.upkeep.productions.opening import Order, State, read_order, source_of, table_of
-from worker.upkeep.productions.phases import runner_of
+from worker.upkeep.productions.records import MEDIA_TYPE
+from worker.upkeep.productions.reference_files import TenantFiles, read_references
+from worker.upkeep.productions.references import NONE, References, store_references
+from worker.upkeep.productions.running import rows_besides, runner_of
+from worker.upkeep.productions.workbench import WORK
 from worker.upkeep.validation import BatchValidator
 
 log = structlog.get_logger()
@@ -56,13 +61,14 @@ class Validation:
         try:
             template = parse_template(spec.template)
             audiences = self._audiences(chore, template, spec.audience_format)
+            references = self._references(chore, template, spec)
         except InvalidRequest as wrong:
             self._reject(chore, [BadLine(wrong.code, wrong.message, None, wrong.param)], 1)
             return
         except TableRefused as refused:
             self._reject(chore, [refused.bad], 1)
             return
-        order = read_order(claim, audiences)
+        order = read_order(claim, audiences, references)
         with tempfile.TemporaryFile(prefix="rows-", dir=self.scratch) as rows:
             found = self._check(chore, order, audiences, rows if spec.dry_run else None)
             if found.errors:
@@ -76,11 +82,12 @@ class Validation:
         self, chore: Chore, order: Order, audiences: list[dict[str, Any]], rows: IO[bytes] | None
     ) -> Found:
         work = order.work
+        others = rows_besides(work, order.phases)
         checker = Checker(
             order.template,
             work.plan,
             runner_of(work, order.phases[0], 0),
-            self.limits,
+            replace(self.limits, candidates=max(self.limits.candidates - others, 0)),
             interrupted=chore.interrupted.is_set,
             see=None if rows is None else _writing(rows),
         )
@@ -117,6 +124,13 @@ class Validation:
             raise InvalidRequest("the file has no audiences", param="template.audiences.file")
         return found
 
+    def _references(self, chore: Chore, template: Template, spec: ProductionSpec) -> References:
+        """Raises InvalidRequest."""
+        if spec.examples_file is None and not spec.documents:
+            return NONE
+        files = TenantFiles(self.database, self.store, chore, self.scratch)
+        return read_references(template, spec, files)
+
     # --- ends -----------------------------------------------------------------------------------
 
     def _reject(self, chore: Chore, errors: list[BadLine], bad_rows: int) -> None:
@@ -131,7 +145,12 @@ class Validation:
     def _open(
         self, chore: Chore, order: Order, found: Found, audiences: list[dict[str, Any]]
     ) -> None:
-        state = State(columns=found.columns, types=found.types, audiences=audiences)
+        state = State(
+            columns=found.columns,
+            types=found.types,
+            audiences=audiences,
+            references=self._kept(chore, order.work.references),
+        )
         size = _size(order, found)
         self.ends.commit(
             chore,
@@ -141,6 +160,16 @@ class Validation:
         )
         self.ringer.ring(UPKEEP)
         log.info("production_validated", job=chore.claim.job_id, rows=size.rows, lines=size.lines)
+
+    def _kept(self, chore: Chore, references: References) -> str | None:
+        """The key of what later passes look things up in."""
+        if references is NONE:
+            return None
+        claim = chore.claim
+        prefix = attempt_prefix(claim.tenant_id, claim.job_id, WORK, claim.epoch)
+        with self.store.writer(f"{prefix}references.jsonl", media_type=MEDIA_TYPE) as writer:
+            store_references(references, writer)
+            return writer.finish().key
 
     def _estimate(self, chore: Chore, order: Order, found: Found, rows: IO[bytes]) -> None:
         """Of what is known before anything is generated: the first calls of every candidate."""
