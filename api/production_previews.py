@@ -194,12 +194,19 @@ def _prompts(
     audience: dict[str, Any] | None,
     bounds: _Bounds,
 ) -> list[Object]:
-    """Raises RowRefused, and InvalidRequest for more than is shown."""
+    """What would be looked up is not known yet. Raises RowRefused, and InvalidRequest for more
+    than is shown."""
+    from shared.productions.rendering import Source
+
     steps: list[str | None] = [step.name for step in read.template.head.steps]
     texts = {step: f"[{step}]" for step in steps if step is not None}
+    documents = read.template.head.documents
+    sources = [Source(at + 1, "[a passage]") for at in range(documents.n if documents else 0)]
     prompts: list[Object] = []
     for step in [*steps, None]:
-        messages = renderer.messages(columns, step=step, audience=audience, texts=texts)
+        messages = renderer.messages(
+            columns, step=step, audience=audience, sources=sources, texts=texts
+        )
         bounds.spend(sum(len(message["content"]) for message in messages))
         prompts.append({"step": step, "messages": messages})
     return prompts

@@ -126,7 +126,7 @@ Micro = Annotated[
 class LimitsRequest(RequestBody):
     """Limits to be set; null takes one away, what is left out stays."""
 
-    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    requests_per_second: Annotated[float, Field(ge=0.000_001, le=1_000_000)] | None = None
     request_burst: (
         Annotated[
             int,
@@ -144,7 +144,9 @@ class LimitsRequest(RequestBody):
 
 
 Weight = Annotated[
-    float, Field(gt=0, le=1000, description="Its part of a pool, over those of all who wait there")
+    float,
+    # Less would make virtual times of the whole pool so large that others' seconds vanish in them.
+    Field(ge=0.001, le=1000, description="Its part of a pool, over those of all who wait there"),
 ]
 
 

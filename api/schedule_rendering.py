@@ -19,7 +19,7 @@ def schedule(row: ScheduleRow) -> Object:
         "status": row.state,
         "paused_reason": row.paused_reason,
         "source": source(spec["source"]),
-        "every": spec["every"],
+        "every": _every(spec.get("every_hours")),
         "at": spec["at"],
         "timezone": spec["timezone"],
         "next_run_at": int(row.next_run_at) if row.state == "active" else None,
@@ -35,6 +35,12 @@ def schedule(row: ScheduleRow) -> Object:
         "metadata": spec.get("metadata"),
         "priority": spec["priority"],
     }
+
+
+def _every(hours: int | None) -> str | Object:
+    if hours is None:
+        return "day"
+    return "hour" if hours == 1 else {"hours": hours}
 
 
 def source(stored: dict[str, Any]) -> Object:

@@ -166,7 +166,7 @@ def _spec(asked: ScheduleRequest, n: int, references: References) -> ScheduleSpe
     return ScheduleSpec(
         template=asked.template,
         source=asked.source,
-        every=asked.every,
+        every_hours=asked.every.hours,
         at=asked.at or "00:00",
         timezone=asked.timezone,
         key=asked.key,

@@ -13,6 +13,7 @@ from pressrun.api_client import ApiClient, Json
 from pressrun.batch_commands import parse_metadata
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.production_files import with_uploads
 from pressrun.production_views import counts, described, listing, previewed
 from pressrun.terminal import Terminal
 from pressrun.transfers import download, uploaded_id
@@ -74,6 +75,7 @@ def produce(
         body["sampling"] = {"seed": seed}
     with tenant_client(url, api_key) as client:
         body["data_file_id"] = uploaded_id(client, data, "user_data", terminal)
+        body["template"] = with_uploads(client, body["template"], template.parent, terminal)
         if preview:
             shown = client.post(f"{PRODUCTIONS}/preview", body | {"rows": rows})
             terminal.result(shown, lambda: previewed(shown))

@@ -94,10 +94,6 @@ ADMINISTERED = {
 TABLES = (*OWNED, *PARENTS, *WORKERS)
 
 VIEWS = {
-    "ready_line": """
-SELECT pool, ready_seq, priority, hashtextextended(tenant_id, 0) AS tenant_hash
-  FROM shards WHERE state = 'ready'
-""",
     "pool_work": """
 SELECT pool, state, started_at, ended_at FROM shards WHERE state IN ('succeeded', 'failed')
 """,
@@ -106,7 +102,7 @@ SELECT unnest(pools) AS pool FROM sessions
  WHERE expires_at > clock_timestamp() AND NOT draining
 """,
 }
-"""What requests may know of other tenants' work: how long lines are and how fast they move."""
+"""What requests may know of other tenants' work: how fast lines move."""
 
 KEY_OWNER = """
 CREATE FUNCTION pressrun_key_owner(key_hash bytea)
@@ -120,6 +116,30 @@ SELECT k.tenant_id,
 $$
 """
 """Whose key it is has to be asked before anybody is acted for."""
+
+RIVALS_AHEAD = """
+CREATE FUNCTION pressrun_rivals_ahead(of_pool text, of_tenant text, own bigint, most bigint)
+RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+SELECT CAST(coalesce(sum(least(
+           CASE WHEN (SELECT true FROM shards q WHERE q.pool = of_pool AND q.state = 'queued'
+                         AND q.tenant_id = rival.tenant_id AND q.blocked_n = 0
+                       ORDER BY q.priority, q.id LIMIT 1) THEN most ELSE rival.n END,
+           ceil((own + 1) * theirs.weight / mine.weight))), 0) AS bigint)
+  FROM (SELECT w.tenant_id, count(*) AS n
+          FROM (SELECT tenant_id FROM shards WHERE pool = of_pool AND state = 'ready'
+                   AND tenant_id <> of_tenant LIMIT most) w
+         GROUP BY w.tenant_id) rival
+  JOIN tenants theirs ON theirs.id = rival.tenant_id JOIN tenants mine ON mine.id = of_tenant
+$$
+"""
+"""How many shards of others go before one that waits behind ``own`` of its tenant's: of each as
+many as its weight is owed in the meantime, or all that it has. One number, of all together."""
+
+FUNCTIONS = {
+    "pressrun_key_owner(bytea)": KEY_OWNER,
+    "pressrun_rivals_ahead(text, text, bigint, bigint)": RIVALS_AHEAD,
+}
 
 
 def upgrade() -> None:
@@ -145,14 +165,16 @@ def upgrade() -> None:
     for view, query in VIEWS.items():
         op.execute(f"CREATE VIEW {view} WITH (security_barrier) AS {query}")
         op.execute(f"GRANT SELECT ON {view} TO {API}, {WORKER}")
-    op.execute(KEY_OWNER.format(schema=schema))
-    op.execute("REVOKE ALL ON FUNCTION pressrun_key_owner(bytea) FROM PUBLIC")
-    op.execute(f"GRANT EXECUTE ON FUNCTION pressrun_key_owner(bytea) TO {API}, {WORKER}")
+    for function, definition in FUNCTIONS.items():
+        op.execute(definition.format(schema=schema))
+        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {API}, {WORKER}")
 
 
 def downgrade() -> None:
     schema = op.get_bind().dialect.identifier_preparer.quote(_schema())
-    op.execute("DROP FUNCTION pressrun_key_owner(bytea)")
+    for function in FUNCTIONS:
+        op.execute(f"DROP FUNCTION {function}")
     for view in VIEWS:
         op.execute(f"DROP VIEW {view}")
     for table in ADMINISTERED:

@@ -94,18 +94,8 @@ def rivals_ahead(pool: str, tenant: str, own: str) -> str:
     """SQL for how many shards of other tenants go before one of ``tenant`` that waits in ``pool``
     behind ``own`` of its tenant's: of each as many as its weight is owed in the meantime, or all
     that it has. To within a shard of each: who is a little ahead or behind at the moment is left
-    out."""
-    return f"""(
-    SELECT CAST(coalesce(sum(least(
-               CASE WHEN (SELECT true FROM shards q WHERE q.pool = {pool} AND q.state = 'queued'
-                             AND q.tenant_id = o.tenant_id AND q.blocked_n = 0
-                           ORDER BY q.priority, q.id LIMIT 1) THEN {MAX_POSITION} ELSE o.n END,
-               ceil(({own} + 1) * theirs.weight / mine.weight))), 0) AS bigint)
-      FROM (SELECT w.tenant_id, count(*) AS n
-              FROM (SELECT tenant_id FROM shards WHERE pool = {pool} AND state = 'ready'
-                       AND tenant_id <> {tenant} LIMIT {MAX_POSITION}) w
-             GROUP BY w.tenant_id) o
-      JOIN tenants theirs ON theirs.id = o.tenant_id JOIN tenants mine ON mine.id = {tenant})"""
+    out. A function of the database, since requests see nothing of other tenants."""
+    return f"pressrun_rivals_ahead({pool}, {tenant}, {own}, {MAX_POSITION})"
 
 
 _POSITION = f"""(

@@ -10,15 +10,20 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+# A bucket that takes longer to fill than an empty one is of a rate that was: by today's, it has one
+# request left.
+_FULL_AT = """CASE
+    WHEN b.full_at > excluded.full_at + make_interval(secs => :seconds * (:burst - 1) + 1)
+    THEN excluded.full_at + make_interval(secs => :seconds * (:burst - 2))
+    ELSE greatest(b.full_at, excluded.full_at - make_interval(secs => :seconds)) END"""
+
 # The time is the one before the row's lock was waited for: a little early, so never too generous.
-_TAKE = text("""
+_TAKE = text(f"""
 INSERT INTO rate_buckets AS b (tenant_id, full_at)
 VALUES (:tenant, clock_timestamp() + make_interval(secs => :seconds))
     ON CONFLICT (tenant_id) DO UPDATE
-   SET full_at = greatest(b.full_at, excluded.full_at - make_interval(secs => :seconds))
-                 + make_interval(secs => :seconds)
- WHERE greatest(b.full_at, excluded.full_at - make_interval(secs => :seconds))
-       <= excluded.full_at + make_interval(secs => :seconds * (:burst - 2))
+   SET full_at = {_FULL_AT} + make_interval(secs => :seconds)
+ WHERE {_FULL_AT} <= excluded.full_at + make_interval(secs => :seconds * (:burst - 2))
 RETURNING CAST(extract(epoch FROM full_at - clock_timestamp()) AS double precision)
 """)
 

@@ -17,11 +17,10 @@ from shared.lifecycle.taking import (
     BEGIN,
     CLAIMED,
     COLUMNS,
-    MAY_RUN,
-    RUN,
     START,
     STATE,
     WORK,
+    run,
 )
 from shared.lifecycle.turns import read_line, take
 from shared.pools import UPKEEP
@@ -120,8 +119,7 @@ WITH line AS (
        AND {STATE} = 'ready' AND {ALIVE}
        FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    {RUN}
-      FROM locked WHERE s.id = locked.id AND {MAY_RUN}
+    {run("locked")}
     RETURNING s.*
 ), started AS (
     {START}

@@ -197,7 +197,7 @@ def finish_slice(connection: Connection, session_id: str, end: SliceEnd) -> bool
     add_artifacts(connection, end.held, end.artifacts)
     rows = sum(line.rows for line in end.usage)
     for line in end.usage:
-        add_usage(connection, end.held, line, share=line.rows / rows)
+        add_usage(connection, end.held, line, share=line.rows / max(rows, 1))
     settle_batch(
         connection,
         row.job_id,

@@ -156,6 +156,8 @@ def set_monitor_state(
 
 def delete_monitor(connection: Connection, *, tenant_id: str, monitor_id: str) -> bool:
     """It, its counts, and the texts that wait; a batch of it goes on. False: there is none."""
-    forget_rows(connection, owner_id=monitor_id, tenant_id=tenant_id)
     values = {"id": monitor_id, "tenant": tenant_id}
-    return connection.execute(_DELETE, values).rowcount > 0
+    gone = connection.execute(_DELETE, values).rowcount > 0
+    # Whoever was taking rows of its source held the monitor: now they are there to be forgotten.
+    forget_rows(connection, owner_id=monitor_id, tenant_id=tenant_id)
+    return gone

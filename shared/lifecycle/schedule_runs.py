@@ -159,7 +159,7 @@ def begin_run(connection: Connection, *, lease_seconds: float) -> RunClaim | Non
         },
     )
     spec = ScheduleSpec.model_validate(row.spec)
-    recurrence = recurrence_of(spec.every, spec.at, spec.timezone)
+    recurrence = recurrence_of(spec)
     following = next_after(recurrence, row.anchor_at, row.now) if due else row.next_run_at
     connection.execute(_MOVE_ON, {"schedule": row.id, "next": following})
     connection.execute(_FORGET_RUNS, {"schedule": row.id, "kept": MOST_KEPT_RUNS - 1})

@@ -83,7 +83,7 @@ def create_schedule(connection: Connection, new: NewSchedule) -> None:
         first = moment
         spec = spec.model_copy(update={"at": clock_of(moment, spec.timezone)})
     else:
-        first = first_after(recurrence_of(spec.every, spec.at, spec.timezone), moment)
+        first = first_after(recurrence_of(spec), moment)
     webhook = new.webhook and {"url": new.webhook.url, "events": new.webhook.events}
     connection.execute(
         _CREATE,
@@ -112,7 +112,7 @@ def resume_schedule(connection: Connection, *, tenant_id: str, schedule_id: str)
     found = connection.execute(_HOLD, {"id": schedule_id, "tenant": tenant_id}).one_or_none()
     if found is not None and found.state != "active":
         spec = ScheduleSpec.model_validate(found.spec)
-        recurrence = recurrence_of(spec.every, spec.at, spec.timezone)
+        recurrence = recurrence_of(spec)
         due = max(found.next_run_at, next_after(recurrence, found.anchor_at, found.now))
         connection.execute(_RESUME, {"id": schedule_id, "next": due})
     return found is not None
@@ -128,6 +128,8 @@ def ask_run(connection: Connection, *, tenant_id: str, schedule_id: str) -> bool
 
 def delete_schedule(connection: Connection, *, tenant_id: str, schedule_id: str) -> bool:
     """It, its runs, and what it remembers; a production of it goes on. False: there is none."""
-    forget_rows(connection, owner_id=schedule_id, tenant_id=tenant_id)
     values = {"id": schedule_id, "tenant": tenant_id}
-    return connection.execute(_DELETE, values).rowcount > 0
+    gone = connection.execute(_DELETE, values).rowcount > 0
+    # Whoever was accepting a run held the schedule: now its rows are there to be forgotten, too.
+    forget_rows(connection, owner_id=schedule_id, tenant_id=tenant_id)
+    return gone

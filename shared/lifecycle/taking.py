@@ -13,19 +13,21 @@ ALIVE = """EXISTS (SELECT 1 FROM sessions w
                     WHERE w.id = :me AND w.expires_at > clock_timestamp() AND NOT w.draining)"""
 """Whether the session may claim."""
 
-RUN = """UPDATE shards s
+
+def run(rows: str) -> str:
+    """Takes those of ``rows`` that are ready; more conditions may follow."""
+    return f"""UPDATE shards s
        SET state = 'running', epoch = s.epoch + 1, session_id = :me,
            started_at = clock_timestamp(), progress = NULL,
            rows_completed = CASE s.pool WHEN :upkeep THEN s.rows_completed ELSE 0 END,
-           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END"""
+           rows_failed = CASE s.pool WHEN :upkeep THEN s.rows_failed ELSE 0 END
+      FROM {rows}
+     WHERE s.id = {rows}.id AND {guard(STATE, ShardState.RUNNING)}"""
 
-MAY_RUN = guard(STATE, ShardState.RUNNING)
 
-BEGIN = f"""{RUN}
-      FROM budget
-     WHERE s.id = budget.id AND s.id = ANY (ARRAY(SELECT id FROM budget))
-       AND budget.rows_before < :max_rows AND {MAY_RUN}
-       AND {ALIVE}"""
+BEGIN = f"""{run("budget")}
+       AND s.id = ANY (ARRAY(SELECT id FROM budget))
+       AND budget.rows_before < :max_rows AND {ALIVE}"""
 """The shards of ``budget``, as far as the room for rows goes."""
 
 WORK = "coalesce(nullif(expected_seconds, 0), row_count, 1)"

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from shared.errors import InvalidSchema
 from shared.productions.head import refused
 from shared.productions.table_lines import value_problem
+from shared.specs.schemas import check_schema as check_for_engines
 
 MOST_BYTES = 65_536
 MOST_DEPTH = 16
@@ -62,12 +64,16 @@ class Schema:
 
 
 def check_schema(schema: dict[str, Any], name: str, line: int) -> None:
-    """Raises InvalidRequest for a schema that can't be used; the message names the path in it."""
+    """Raises InvalidRequest for a schema that can't be used, here or by the engines that every
+    answer comes of; the message names the path in it."""
     import jsonschema_rs
 
     try:
         _check_bounds(schema)
         Schema(schema)
+        check_for_engines(schema, name)
+    except InvalidSchema as error:
+        raise refused(line, error.message, f"template.{error.param}") from None
     except _Bad as bad:
         where = _named([name, *bad.path])
         raise refused(line, f"{where}: {bad.message}", f"template.{where}") from None

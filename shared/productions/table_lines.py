@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -97,7 +98,7 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
 
 
 def value_problem(value: Any) -> str | None:
-    """What is wrong with a value that was JSON: too deep, or text that no file can hold."""
+    """What is wrong with a value that was JSON: too deep, or what no file can hold."""
     todo: list[tuple[Any, int]] = [(value, 0)]
     while todo:
         each, depth = todo.pop()
@@ -111,4 +112,6 @@ def value_problem(value: Any) -> str | None:
             return "it has half of a UTF-16 pair in it"
         elif isinstance(each, str) and "\0" in each:
             return "it has a NUL in it"
+        elif isinstance(each, float) and not math.isfinite(each):
+            return "it has a number that is too large"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.recurrence import MOST_HOURS, Recurrence, read_zone
 from shared.specs.productions import (
@@ -70,10 +70,29 @@ class FeedSource(_Part):
 class EveryHours(_Part):
     """So many hours lie between two runs."""
 
+    hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] | None
+    """None: a day of the time zone, however long it is."""
+
+
+def _spelled_out(value: Any) -> Any:
+    if value == "day":
+        return {"hours": None}
+    if value == "hour":
+        return {"hours": 1}
+    if not isinstance(value, dict) or value.get("hours", 1) is None:
+        raise ValueError("it is 'hour', 'day' or an object with 'hours'")
+    return value
+
+
+class _Hours(_Part):
     hours: Annotated[int, Field(ge=1, le=MOST_HOURS)]
 
 
-Every = Annotated[Literal["hour", "day"] | EveryHours, Field(description="How often")]
+Every = Annotated[
+    EveryHours,
+    BeforeValidator(_spelled_out, json_schema_input_type=Literal["hour", "day"] | _Hours),
+    Field(description="How often"),
+]
 
 
 class ScheduleSpec(_Part):
@@ -81,7 +100,8 @@ class ScheduleSpec(_Part):
 
     template: Annotated[str, Field(min_length=1, max_length=MOST_TEMPLATE_BYTES)]
     source: FeedSource
-    every: Every
+    every_hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] | None = None
+    """Between two runs; None: a day."""
     at: Clock
     timezone: str
     key: Key | None = None
@@ -101,11 +121,10 @@ class ScheduleSpec(_Part):
     priority: int = 0
 
 
-def recurrence_of(every: str | EveryHours, at: str, timezone: str) -> Recurrence:
+def recurrence_of(spec: ScheduleSpec) -> Recurrence:
     """Raises ValueError for a time zone that there is not."""
-    hours = {"hour": 1, "day": None}[every] if isinstance(every, str) else every.hours
-    hour, _, minute = at.partition(":")
-    return Recurrence(hours, (int(hour), int(minute)), read_zone(timezone))
+    hour, _, minute = spec.at.partition(":")
+    return Recurrence(spec.every_hours, (int(hour), int(minute)), read_zone(spec.timezone))
 
 
 def clock_of(moment: datetime, timezone: str) -> str:

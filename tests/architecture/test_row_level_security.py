@@ -88,7 +88,6 @@ NOT_FOR_TENANTS = {
 """Tables without a policy for requests of tenants, who have no right to them either."""
 VIEWS = {
     "pool_work": ["ended_at", "pool", "started_at", "state"],
-    "ready_line": ["pool", "priority", "ready_seq", "tenant_hash"],
     "served_pools": ["pool"],
 }
 """What the API sees of everybody's work, and its columns: nobody's name, and no id."""
@@ -205,10 +204,12 @@ def test_what_is_seen_of_everybody_names_nobody(database: Connection) -> None:
     functions = rows(
         database,
         "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS for_all"
-        "  FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace",
+        "  FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        " ORDER BY proname",
     )
     assert [tuple(row) for row in functions] == [
-        ("pressrun_key_owner", ["search_path=public, pg_temp"], False)
+        (name, ["search_path=public, pg_temp"], False)
+        for name in ("pressrun_key_owner", "pressrun_rivals_ahead")
     ]
 
 

@@ -4,6 +4,7 @@ has taste. Import ``library_fixture`` into a test module to have the fixture ``l
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ class Library(Press):
 
 
 def vector(text: str) -> list[float]:
-    words = text.lower().replace(",", " ").replace(".", " ").split()
+    words = re.findall(r"[a-z]+", text.lower())
     return [float(words.count(word)) for word in WORDS]
 
 

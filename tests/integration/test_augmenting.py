@@ -21,6 +21,7 @@ __all__ = ["press_fixture"]
 
 TICKETS = (Path(__file__).parents[2] / "examples" / "augment" / "tickets.jsonl").read_bytes()
 SEEDS = [json.loads(line) for line in TICKETS.splitlines()]
+TEXTS: list[str] = [seed["text"] for seed in SEEDS]
 ROWS = 24
 COUNTED = {"delivery": 8, "refund": 8, "product": 8}
 CHATS = b"".join(
@@ -86,7 +87,8 @@ def test_every_label_gets_what_was_asked_for(press: Press) -> None:
         assert (about["synthetic"], about["production"]) == (True, production_id)
         assert about["model"] == MODEL
         shown = [SEEDS[number - 1] for number in about["example_lines"]]
-        assert len(shown) == 4 and {seed["label"] for seed in shown} == {line["label"]}
+        assert len(shown) == 4
+        assert {seed["label"] for seed in shown} == {line["label"]}
 
 
 def test_a_prompt_shows_its_examples_and_no_others(press: Press) -> None:
@@ -118,9 +120,9 @@ def test_copies_of_examples_and_of_one_another_are_written_again(press: Press) -
         if asked.round or row > 4:
             return writes(asked)
         if row == 1:
-            return next(seed["text"] for seed in SEEDS if seed["text"] not in asked.prompt)
+            return next(text for text in TEXTS if text not in asked.prompt)
         if row == 2:
-            return next(seed["text"] for seed in SEEDS if seed["text"] in asked.prompt) + " Right?"
+            return next(text for text in TEXTS if text in asked.prompt) + " Right?"
         return same
 
     production_id = augment(press, template({"rows": ROWS}))

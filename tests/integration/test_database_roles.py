@@ -284,7 +284,9 @@ def test_an_owner_who_is_no_superuser_sees_all_and_the_wall_holds(
     with walled.begin() as connection:
         found = connection.execute(text("SELECT * FROM pressrun_key_owner('\\x00')")).all()
         assert found == []
-        assert connection.execute(text("SELECT * FROM ready_line")).all() == []
+        assert connection.execute(text("SELECT * FROM pool_work")).all() == []
+        asked = text("SELECT pressrun_rivals_ahead('text', 'a', 0, 10)")
+        assert connection.execute(asked).scalar_one() == 0
     with acting_for("a"):
         assert ids(walled, "files") == ["file-a"]
     for engine in (walled, owner):

@@ -235,7 +235,7 @@ def test_documents_and_examples_together(library: Library) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"\xff\xfe", "not UTF-8"), (b"a\x00b", "no text"), (b"\n \n", "no text in it")],
+    [(b"\xff\xfe", "not UTF-8"), (b"a\x00b", "no text"), (b"\n \n", "it has no text")],
 )
 def test_a_document_that_can_not_be_used(library: Library, content: bytes, words: str) -> None:
     good = library.file(HANDBOOK, "h.md")

@@ -106,6 +106,32 @@ def test_a_bucket_gains_what_the_rate_says(api: ApiCase) -> None:
     assert [take().is_granted for _ in range(4)] == [True, True, True, False]
 
 
+def test_a_bucket_that_was_emptied_at_another_rate_does_not_stay_so(api: ApiCase) -> None:
+    def take(seconds_each: float, burst: int) -> bool:
+        with api.begin() as connection:
+            taken = take_request(connection, "ten_x", seconds_each=seconds_each, burst=burst)
+        return taken.is_granted
+
+    assert [take(1e6, 3) for _ in range(4)] == [True, True, True, False]
+    assert [take(1e5, 3) for _ in range(2)] == [True, False]
+    assert [take(1e5, 5) for _ in range(3)] == [True, True, False]
+    assert [take(1e5, 1) for _ in range(2)] == [True, False]
+
+
+def test_rates_and_weights_that_nothing_can_be_counted_by_are_refused(api: ApiCase) -> None:
+    newest = api.client.get("/v1/admin/tenants", headers=ADMIN).json["data"][0]
+    path = f"/v1/admin/tenants/{newest['id']}"
+    for changes, param in (
+        ({"weight": 5e-324}, "weight"),
+        ({"weight": 0.000_9}, "weight"),
+        ({"limits": {"requests_per_second": 5e-324}}, "limits.requests_per_second"),
+    ):
+        reply = api.client.patch(path, json=changes, headers=ADMIN)
+        assert (reply.status_code, reply.json["error"]["param"]) == (400, param)
+    change(api, weight=0.001, limits={"requests_per_second": 1e-6, "request_burst": 1_000_000})
+    assert api.get("/v1/limits").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

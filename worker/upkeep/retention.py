@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +18,7 @@ from shared.lifecycle import deletion_rows as purging
 from shared.retention import Days
 from shared.storage.base import Store
 from worker.outputs import job_prefix
+from worker.upkeep.cleaner import MOST_REFUSALS
 
 log = structlog.get_logger()
 
@@ -25,6 +26,8 @@ HIDDEN_SECONDS = 60.0
 """A job that was archived goes for good so much later: whoever read it at that moment is done."""
 ROUNDS = 20
 """Portions of one kind and tenant in one run."""
+HIDDEN_ROUNDS = 5
+"""Portions of hidden jobs in one run: each is many calls of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +177,42 @@ class Retention:
 
     def _remove_hidden(self) -> int:
         """Files and rows of jobs that are gone for their tenants and that no deletion is about."""
-        with autocommit(self._database) as connection:
-            hidden = archive.hidden_jobs(connection, grace_seconds=HIDDEN_SECONDS)
         gone = 0
-        for job in hidden:
-            try:
-                self._remove_job(job)
-            except PressrunError as error:
-                log.warning("cleaning_postponed", code=error.code)
+        for _ in range(HIDDEN_ROUNDS):
+            with autocommit(self._database) as connection:
+                hidden = archive.hidden_jobs(connection, grace_seconds=HIDDEN_SECONDS)
+            emptied = self._empty(hidden)
+            done = not emptied
+            while not done:
+                with self._database.begin() as connection:
+                    _, done = purging.purge_jobs(connection, emptied)
+            gone += len(emptied)
+            if len(emptied) < archive.AT_ONCE:
                 break
-            gone += 1
         return gone
 
-    def _remove_job(self, job: archive.HiddenJob) -> None:
-        prefix = job_prefix(job.tenant_id, job.job_id)
-        with autocommit(self._database) as connection:
-            keep = archive.living_files(connection, job.tenant_id, prefix)
-        self._store.delete_prefix(prefix, keep=keep)
-        done = False
-        while not done:
-            with self._database.begin() as connection:
-                _, done = purging.purge_jobs(connection, [job.job_id])
+    def _empty(self, hidden: Sequence[archive.HiddenJob]) -> list[str]:
+        """Removes the jobs' objects but for files that their tenants still have; returns those
+        jobs whose objects the store let go of."""
+        of_tenant: dict[str, list[str]] = {}
+        for job in hidden:
+            of_tenant.setdefault(job.tenant_id, []).append(job.job_id)
+        keep: list[str] = []
+        for tenant_id, jobs in of_tenant.items():
+            with autocommit(self._database) as connection:
+                keep += archive.living_files(connection, tenant_id, jobs)
+        emptied: list[str] = []
+        refusals = 0
+        for job in hidden:
+            prefix = job_prefix(job.tenant_id, job.job_id)
+            own = [key for key in keep if key.startswith(prefix)]
+            try:
+                self._store.delete_prefix(prefix, keep=own)
+            except PressrunError as error:
+                log.warning("cleaning_postponed", code=error.code)
+                refusals += 1
+                if refusals == MOST_REFUSALS:  # it is the store, not the object
+                    break
+                continue
+            emptied.append(job.job_id)
+        return emptied

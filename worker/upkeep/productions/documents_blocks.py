@@ -89,9 +89,10 @@ def html_blocks(text: str) -> Iterator[Block]:
     level, words = PARAGRAPH, list[str]()
     for tag, data in _pieces(text):
         words.append(unescape(data))
-        if tag is None or tag in _IN_A_LINE:
+        name = (tag or "").lstrip("/")
+        if tag is None or name in _IN_A_LINE:
             continue
-        if tag.lstrip("/") in _CELLS:
+        if name in _CELLS:
             words.append(" ")
             continue
         yield from _block(level, words)

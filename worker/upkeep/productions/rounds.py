@@ -22,7 +22,7 @@ from worker.upkeep.productions.joining import Item
 from worker.upkeep.productions.phases import Runner, Work
 from worker.upkeep.productions.records import FAILED, KEPT, REJECTED, STOPPED, Record, encoded
 from worker.upkeep.productions.running import runner_of
-from worker.upkeep.productions.settling import Settler
+from worker.upkeep.productions.settling import SCORE, UNSCORED, Settler
 
 _encode = msgspec.json.Encoder().encode
 
@@ -168,7 +168,8 @@ class Passage:
     def _count(self, item: Item) -> None:
         for record in item.records:
             self._made.kept += record.verdict == KEPT
-            self._made.stopped += record.verdict == STOPPED
+            is_unscored = record.extras.get(SCORE) == UNSCORED
+            self._made.stopped += record.verdict == STOPPED or is_unscored
             if record.verdict == REJECTED:
                 self._made.refusals[record.reason or ""] += 1
 

@@ -12,7 +12,7 @@ from worker.upkeep.productions.answers import Answer, Answers
 from worker.upkeep.productions.joining import Item
 from worker.upkeep.productions.phases import NEVER_RUN, Request, Work, open_records
 from worker.upkeep.productions.records import FAILED, Record
-from worker.upkeep.productions.settling import SCORE
+from worker.upkeep.productions.settling import SCORE, UNSCORED
 
 NO_LABEL = "label_not_found"
 
@@ -61,7 +61,9 @@ class Scoring:
         for item in items:
             for record in open_records(item):
                 answer = answers.take(str(record.place))
-                if answer is not None and answer.code not in NEVER_RUN:
+                if answer is None or answer.code in NEVER_RUN:
+                    record.extras = {**record.extras, SCORE: UNSCORED}
+                else:
                     self._read(record, answer)
             yield item
 

@@ -50,6 +50,10 @@ def doubling(levels: int) -> dict[str, Any]:
         (deep(20), "schema", "16 deep"),
         (doubling(14), "schema", "5000 parts"),
         (doubling(30), "schema", "more than 16 times"),
+        ({"properties": {"a": {"not": {"type": "null"}}}}, "schema.properties.a.not",
+         "not supported"),
+        ({"type": "array", "uniqueItems": True}, "schema.uniqueItems", "not supported"),
+        ({"maximum": 1e300}, "schema.maximum", "1e+15"),
     ],
     ids=lambda part: str(part)[:24],
 )  # fmt: skip

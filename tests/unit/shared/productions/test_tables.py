@@ -178,6 +178,7 @@ def test_lines_of_json() -> None:
         (b"[1]", "not a JSON object"),
         (b'{"a": 1', "not valid JSON"),
         (b'{"a": NaN}', "NaN"),
+        (b'{"a": [1e999]}', "too large"),
         (b'{"a": 1, "a": 2}', "twice"),
         (b'{"": 1}', "empty"),
         (b'{"a": "\\ud800"}', "UTF-16"),
