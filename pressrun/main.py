@@ -18,8 +18,10 @@ from pressrun.import_commands import import_model
 from pressrun.job_commands import app as job_app
 from pressrun.model_commands import models_app
 from pressrun.model_job_commands import evaluate, optimize
+from pressrun.monitor_commands import app as monitors_app
 from pressrun.production_commands import app as productions_app
 from pressrun.production_commands import produce
+from pressrun.schedule_commands import app as schedules_app
 from pressrun.server_commands import migrate, settings
 from pressrun.tenant_commands import change, disable, enable, show
 from pressrun.terminal import visible
@@ -48,6 +50,8 @@ app.add_typer(batch_app, name="batch")
 app.add_typer(job_app, name="job")
 app.add_typer(campaign_app, name="campaign")
 app.add_typer(productions_app, name="productions")
+app.add_typer(schedules_app, name="schedules")
+app.add_typer(monitors_app, name="monitors")
 app.add_typer(tune_app, name="tune")
 app.add_typer(webhooks_app, name="webhooks")
 models_app.command(name="import")(import_model)

@@ -38,7 +38,7 @@ OWNED = {
     "model_alias_moves": "SELECT, INSERT",
     "model_aliases": "SELECT, INSERT, UPDATE, DELETE",
     "models": "SELECT, UPDATE (deleted_at)",
-    "monitor_batches": "",
+    "monitor_batches": "SELECT",
     "monitor_texts": "SELECT, INSERT",
     "monitor_windows": "SELECT, INSERT, UPDATE",
     "monitors": "SELECT, INSERT, UPDATE, DELETE",

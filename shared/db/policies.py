@@ -93,7 +93,8 @@ _SOMETHING = {
     "events": "SELECT 1 FROM jobs j WHERE j.tenant_id = k.id AND j.ended_at IS NOT NULL"
     " AND j.ended_at < {old} AND j.ended_at > {mark}",
     "usage": "SELECT 1 FROM usage u WHERE u.tenant_id = k.id AND u.created_at < {old}"
-    " UNION ALL SELECT 1 FROM usage_days d WHERE d.tenant_id = k.id AND d.day < CAST({old} AS date)",
+    " UNION ALL SELECT 1 FROM usage_days d WHERE d.tenant_id = k.id"
+    " AND d.day < CAST({old} AS date)",
     "archive": "SELECT 1 FROM archived_jobs a WHERE a.tenant_id = k.id AND a.ended_at < {old}",
 }
 _OUTPUT_FILES = (

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from shared.fairness import choose
 from shared.lifecycle.fence import Held
@@ -224,7 +224,7 @@ def _claim_of(
     return _claim_in_turn(connection, values, loaded)
 
 
-def _in_places(found: Sequence[Row[Any]]) -> list[Claim]:
+def _in_places(found: Sequence[Sequence[Any]]) -> list[Claim]:
     """The line of ready shards gives each tenant its places; which of its shards stands in which of
     them goes by its own priorities."""
     by_place = sorted((row for row in found if row[_FACTS] is not None), key=lambda row: row[3])

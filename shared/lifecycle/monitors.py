@@ -41,7 +41,7 @@ UPDATE monitors
 _DELETE = text("DELETE FROM monitors WHERE id = :id AND tenant_id = :tenant")
 
 _WAITING = text("""
-SELECT count(*) FROM (SELECT 1 FROM monitor_texts WHERE monitor_id = :id LIMIT :most) some
+SELECT count(*) FROM (SELECT 1 FROM monitor_texts WHERE monitor_id = :id LIMIT :most) counted
 """)
 
 # Windows begin at whole multiples of their length since 1970: they are the same for everybody.

@@ -3,7 +3,8 @@
 ``hold`` is called at the end of every such transaction. A tenant without limits costs it one look.
 For the others it takes turns by the lock of the tenant's row of limits, sets aside what the work
 may consume at most, and adds up, in a statement of its own, what the tenant has: the second of two
-transactions sees all of the first. A reservation counts for as long as its shard is open; what the
+transactions sees all of the first. Which shards are open is only looked at where all reservations
+that there are would be too much. A reservation counts for as long as its shard is open; what the
 shard has consumed is written by the very transaction that closes it, so nothing is counted twice or
 not at all, whatever ends it.
 """
@@ -30,6 +31,9 @@ BIND_WORK = " OR ".join(f"l.{name} IS NOT NULL" for name in OF_WORK)
 """Whether the row ``l`` of ``tenant_limits`` has a limit that accepted work counts for."""
 
 _OPEN = sql_list(open_states(ShardState))
+
+MOST_LET_GO = 10_000
+"""Reservations that are removed in one go."""
 
 _LIMITS = text(f"""
 SELECT {", ".join(Limits._fields)} FROM tenant_limits WHERE tenant_id = :tenant
@@ -63,21 +67,26 @@ SELECT s.id, s.tenant_id, s.row_count, 0, 0
     ON CONFLICT (shard_id) DO NOTHING
 """)
 
+# One look for each reservation: joined, all shards there ever were would be read.
+_STATE = "(SELECT s.state FROM shards s WHERE s.id = r.shard_id)"
+
 _LET_GO = text(f"""
-DELETE FROM reservations WHERE shard_id IN (
-    SELECT r.shard_id FROM reservations r JOIN shards s ON s.id = r.shard_id
-     WHERE r.tenant_id = :tenant AND s.state NOT IN ({_OPEN}) FOR UPDATE OF r SKIP LOCKED)
+DELETE FROM reservations WHERE shard_id = ANY(ARRAY(
+    SELECT r.shard_id FROM reservations r
+     WHERE {_STATE} NOT IN ({_OPEN}) LIMIT :limit FOR UPDATE SKIP LOCKED))
 """)
 
-_STANDING = text(f"""
+_HELD = f"""
 SELECT held.rows, held.tokens, held.cost, {SPENT.columns}
   FROM (SELECT CAST(coalesce(sum(r.rows), 0) AS bigint) AS rows,
                CAST(coalesce(sum(r.tokens), 0) AS bigint) AS tokens,
                CAST(coalesce(sum(r.cost), 0) AS bigint) AS cost
-          FROM reservations r JOIN shards s ON s.id = r.shard_id
-         WHERE r.tenant_id = :tenant AND s.state IN ({_OPEN})) held
+          FROM reservations r WHERE r.tenant_id = :tenant {{counted}}) held
  CROSS JOIN {SPENT.table}
-""")
+"""
+_STANDING = text(_HELD.format(counted=f"AND {_STATE} IN ({_OPEN})"))
+# What has ended and was not let go of is in it twice: nobody has more than this.
+_AT_MOST = text(_HELD.format(counted=""))
 
 
 def hold(
@@ -96,7 +105,6 @@ def hold(
         return
     work = connection.execute(_WORK, {"tenant": tenant_id, "jobs": list(job_ids)}).all()
     asked = [_reservation(shard, known or {}) for shard in work]
-    connection.execute(_LET_GO, {"tenant": tenant_id})
     connection.execute(
         _RESERVE,
         {
@@ -107,7 +115,18 @@ def hold(
             "costs": [item.cost for item in asked],
         },
     )
-    judge(limits, standing_of(connection, tenant_id), sum(asked, Reservation()))
+    total = sum(asked, Reservation())
+    at_most = connection.execute(_AT_MOST, {"tenant": tenant_id}).one()
+    try:
+        judge(limits, Standing._make(at_most), total)
+    except (QuotaExceeded, BudgetExceeded):
+        judge(limits, standing_of(connection, tenant_id), total)
+
+
+def let_go(connection: Connection, *, limit: int = MOST_LET_GO) -> int:
+    """Removes reservations of shards that have ended, which count for nothing any more; returns
+    how many. Any number of processes may do it at once."""
+    return connection.execute(_LET_GO, {"limit": limit}).rowcount
 
 
 def refusal_of(connection: Connection, tenant_id: str, asked: Reservation) -> PressrunError | None:

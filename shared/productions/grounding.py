@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from shared.productions.specs import Task, TemplateHead
 
 REPLY_SYSTEM = (
-    "You take part in a conversation. Answer with your next reply alone, without the speaker's name."
+    "You take part in a conversation. Answer with your next reply alone, without the name of the "
+    "speaker."
 )
 FROM_SOURCES = (
     "Say nothing but what the numbered sources say, and cite each that you use by its number, such "

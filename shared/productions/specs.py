@@ -21,7 +21,7 @@ AUDIENCE_LIST, AUDIENCE_FILE = "<list>", "<file>"
 """What pydantic calls the two ways to give audiences, in the paths of its errors."""
 LABEL_COUNTS = "<counts>"
 """How many of each label, beside a list of labels; the same for them."""
-EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 AUGMENT = "augment"
 """The task whose data are examples, and whose output is a training file."""
 MOST_LABELS = 1_000

@@ -38,6 +38,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/models/{model_id}/optimize"): {"method": {"type": "quantize", "scheme": "int8"}},
     ("post", "/v1/model_aliases/{alias_name}"): {"model": WRITER},
     ("post", "/v1/model_aliases/{alias_name}/rollback"): {},
+    ("post", "/v1/monitors/{monitor_id}/texts"): {"texts": ["x"]},
     ("post", "/v1/uploads/{upload_id}/complete"): {"part_ids": ["part_x"]},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}"): {"name": "x"},
     ("post", "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret"): {},

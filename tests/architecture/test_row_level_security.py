@@ -42,6 +42,7 @@ API_MAY = {
     "model_alias_moves": "INSERT SELECT",
     "model_aliases": "DELETE INSERT SELECT UPDATE",
     "models": "SELECT UPDATE(deleted_at)",
+    "monitor_batches": "SELECT",
     "monitor_texts": "INSERT SELECT",
     "monitor_windows": "INSERT SELECT UPDATE",
     "monitors": "DELETE INSERT SELECT UPDATE",

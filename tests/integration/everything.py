@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from sqlalchemy import text
+
 from shared.ids import artifact_id
 from shared.lifecycle.webhooks import announce_ends
 from tests.integration.media_case import BRIEF, FILMER, PAINTER, WRITER, MediaCase, picture_answer
@@ -13,6 +15,11 @@ from tests.integration.tuning_case import TuningPlant
 
 HOOK = {"name": "n", "url": "https://example.com/", "event_types": ["job.succeeded"]}
 CLIENT_ID = "crm:42"
+JUDGE = "judge"
+_A_JUDGE = text("""
+INSERT INTO models (id, pool, engine, source, endpoints)
+VALUES ('judge', 'text', 'fake', 'judge', '{/v1/classifications}') ON CONFLICT DO NOTHING
+""")
 Belongings = dict[str, list[str]]
 
 
@@ -53,6 +60,30 @@ def _what_calls_make(media: MediaCase, made: Belongings, alias_name: str) -> Bel
         **_jobs(media, made["job_id"]),
         **_files(media),
         "alias_name": [_made(media, "/v1/model_aliases", alias)],
+        **_what_comes_again(media),
+    }
+
+
+def _what_comes_again(media: MediaCase) -> Belongings:
+    """A schedule; and a monitor with a text in a window."""
+    feed = {"url": "https://example.com/feed"}
+    copied = {"name": "n", "template": "x", "source": feed, "every": "day", "model": WRITER}
+    watched = {
+        "name": "n",
+        "model": JUDGE,
+        "label": "negative",
+        "limit": 0.5,
+        "window": {"minutes": 5},
+    }
+    with media.begin() as connection:
+        connection.execute(_A_JUDGE)
+    monitor_id = _made(media, "/v1/monitors", watched)
+    posted = media.post(f"/v1/monitors/{monitor_id}/texts", {"texts": ["x"]})
+    assert posted.status_code == 202, posted.json
+    return {
+        "schedule_id": [_made(media, "/v1/schedules", copied)],
+        "monitor_id": [monitor_id],
+        "window_id": [str(posted.json["window_id"])],
     }
 
 

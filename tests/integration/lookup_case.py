@@ -17,7 +17,7 @@ from shared.models_catalog import ModelEntry
 from tests.integration.api_case import MODEL
 from tests.integration.production_case import Asked, Press, Said, echo
 
-EMBEDDER = "all-MiniLM-L6-v2"
+EMBEDDER = "all-minilm-l6-v2"
 TASTE = "taste"
 SECOND = "models/writer:2"
 WORDS = (

@@ -129,6 +129,17 @@ def test_usage_counts_tokens(folder: Path) -> None:
     assert body["object"] == "list"
 
 
+def test_of_too_long_an_input_the_beginning_is_read_where_that_is_asked_for(folder: Path) -> None:
+    engine = load(folder)
+    body = {"input": ["a", WORDS * 3, WORDS * 4], "truncate": True}
+    answer = run(engine, [row(0, "/v1/embeddings", body)])[0]
+
+    short, first, second = (item["embedding"] for item in answer["data"])
+    assert first == pytest.approx(second, abs=1e-5)
+    assert answer["usage"]["prompt_tokens"] > 2 * engine.detail["max_tokens"]
+    assert short == pytest.approx(embed(engine, "a")[0].tolist(), abs=1e-5)
+
+
 def test_too_long_an_input_and_too_many_dimensions_are_refused(folder: Path) -> None:
     engine = load(folder)
     rows = [

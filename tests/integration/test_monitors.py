@@ -84,11 +84,18 @@ def label_of(text: str) -> str:
 
 def judge(watch: FeedCase) -> None:
     """Batches that wait are worked on to their end."""
-    while watch.upkeep() or any([_answer(watch, claim) for claim in watch.claim("text", 64)]):
+    while watch.upkeep() or _answer_all(watch):
         pass
 
 
-def _answer(watch: FeedCase, claim: Claim) -> bool:
+def _answer_all(watch: FeedCase) -> bool:
+    claims = watch.claim("text", 64)
+    for claim in claims:
+        _answer(watch, claim)
+    return bool(claims)
+
+
+def _answer(watch: FeedCase, claim: Claim) -> None:
     good, bad = [], []
     for row in read_slice(watch.services.store, claim):
         text = json.loads(row.body)["input"]
@@ -110,7 +117,6 @@ def _answer(watch: FeedCase, claim: Claim) -> bool:
     )
     with watch.begin() as connection:
         assert lifecycle.finish_slice(connection, watch.me, end)
-    return True
 
 
 def counted(watch: FeedCase) -> None:
@@ -216,9 +222,10 @@ def test_a_worker_that_is_killed_judges_nothing_twice(
     def killed_at(name: str) -> None:
         lost = watch.monitors.begin()
         assert lost is not None
-        with monkeypatch.context() as patched, pytest.raises(Killed):
+        with monkeypatch.context() as patched:
             patched.setattr(lifecycle, name, die)
-            watch.monitors.run(lost)
+            with pytest.raises(Killed):
+                watch.monitors.run(lost)
         assert watch.monitors.begin() is None
         watch.sql("UPDATE monitors SET lease_until = clock_timestamp() - interval '1 s'")
 

@@ -3,12 +3,15 @@ that is erased, usage that nobody has added up."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
 
 from shared.db.usage import count_usage
+from shared.errors import StorageUnavailable
 from shared.retention import parse_retention
+from shared.storage.base import Store
 from tests.integration.api_case import ADMIN
 from tests.integration.retention_case import let_pass, rows_that_mention
 from tests.integration.upkeep_case import Hall, hall_fixture, row
@@ -102,12 +105,6 @@ def test_a_disabled_tenant_can_be_erased_whatever_is_to_be_written_first(hall: H
     assert hall.client.get(path, headers=ADMIN).json["status"] == "complete"
 
 
-def spent(hall: Hall) -> int:
-    """Rows of all days, as an administrator sees them."""
-    days = hall.client.get("/v1/admin/usage?start_time=0", headers=ADMIN).json["data"]
-    return sum(result["rows"] for day in days for result in day["results"])
-
-
 def test_usage_is_added_up_before_it_goes(hall: Hall) -> None:
     hall.ended_batch(row(1) + row(2))
     pass_days(hall, 40)
@@ -138,3 +135,37 @@ def test_an_erased_tenant_has_consumed_what_was_added_up_too(hall: Hall) -> None
     path = f"/v1/admin/deletions/{reply.json['id']}"
     found = hall.client.get(path, headers=ADMIN).json
     assert (found["status"], found["usage"]["rows"]) == ("complete", 3)
+
+
+class RefusingStore:
+    """The store, but for one job's objects."""
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        self._store = store
+        self._job_id = job_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def delete_prefix(self, prefix: str, *, keep: Sequence[str] = ()) -> int:
+        if self._job_id in prefix:
+            raise StorageUnavailable("not this one")
+        return self._store.delete_prefix(prefix, keep=keep)
+
+
+def test_a_job_that_the_store_keeps_holds_no_other_up(hall: Hall) -> None:
+    first, second = hall.ended_batch(row(1)), hall.ended_batch(row(2))
+    pass_days(hall, 8)
+    for _ in range(2):
+        clean(hall, "jobs=7")
+    pass_days(hall, 1)
+    with hall.begin() as connection:  # it is the first in line
+        later = "UPDATE jobs SET deleted_at = deleted_at - interval '1 day' WHERE id = :id"
+        connection.execute(text(later), {"id": first})
+    store: Any = RefusingStore(hall.services.store, first)
+
+    assert Retention(hall.engine, store, {}).run() == {"hidden": 1}
+    with hall.begin() as connection:
+        assert "jobs" in rows_that_mention(connection, first)
+        assert "jobs" not in rows_that_mention(connection, second)
+    assert clean(hall, "")["hidden"] == 1

@@ -73,7 +73,10 @@ class SourceReader:
             location = page.headers.get("location")
             if page.status_code not in _REDIRECTS or not location:
                 break
-            url = urljoin(url, location)
+            try:
+                url = urljoin(url, location)
+            except ValueError:  # half of an address
+                break
         if page.status_code in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED}:
             return page
         raise FeedRefused(f"http_{page.status_code}", f"the source answered {page.status_code}")

@@ -16,6 +16,8 @@ MOST_DEPTH = 64
 MOST_ITEMS = 20_000
 MOST_NODES = 1_000_000
 MOST_CATEGORIES = 64
+MOST_NAMESPACE = 1_000
+"""Characters: expat writes it out in front of each name that it is of."""
 
 ATOM = "http://www.w3.org/2005/Atom"
 RSS_1 = "http://purl.org/rss/1.0/"
@@ -148,6 +150,10 @@ class _Reader:
         del item["updated"]
         self.rows.append(item)
 
+    def namespace(self, _prefix: str | None, uri: str | None) -> None:
+        if uri is not None and len(uri) > MOST_NAMESPACE:
+            raise FeedRefused("feed_invalid", "the XML has a namespace that is too long")
+
     def doctype(self, *_: object) -> None:
         raise FeedRefused("feed_invalid", "XML with a document type declaration is not read")
 
@@ -160,6 +166,7 @@ def read_xml(content: bytes) -> list[dict[str, str]]:
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.data
+    parser.StartNamespaceDeclHandler = reader.namespace
     parser.StartDoctypeDeclHandler = reader.doctype
     parser.EntityDeclHandler = reader.doctype
     try:

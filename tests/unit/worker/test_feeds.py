@@ -23,7 +23,8 @@ RSS = b"""<?xml version="1.0" encoding="ISO-8859-1"?>
    <guid isPermaLink="false">g1</guid><dc:creator>Ada</dc:creator>
    <pubDate>Mon, 02 Mar 2026 10:00:00 GMT</pubDate>
    <category>food</category><category>drink</category>
-   <description>&lt;p&gt;Good &lt;b&gt;coffee&lt;/b&gt;&lt;/p&gt;&lt;script&gt;x()&lt;/script&gt;</description>
+   <description>&lt;p&gt;Good &lt;b&gt;coffee&lt;/b&gt;&lt;/p&gt;
+    &lt;script&gt;x()&lt;/script&gt;</description>
    <content:encoded><![CDATA[<p>All of it.</p><p>More.</p>]]></content:encoded>
   </item>
   <item><link>https://example.com/2</link></item>
@@ -32,7 +33,8 @@ ATOM = b"""<feed xmlns="http://www.w3.org/2005/Atom"><title>F</title>
  <entry><id>urn:1</id><title type="html">A &amp;lt; B</title><updated>2026-03-02T10:00:00Z</updated>
   <link rel="self" href="https://example.com/self"/><link href="https://example.com/1"/>
   <author><name>Ada</name><uri>https://example.com/ada</uri></author><category term="x" label="X"/>
-  <summary>Short</summary><content type="xhtml"><div><p>in parts</p></div></content></entry></feed>"""
+  <summary>Short</summary><content type="xhtml"><div><p>in parts</p></div></content>
+ </entry></feed>"""
 BOMB = b"""<?xml version="1.0"?><!DOCTYPE r [<!ENTITY a "aaaaaaaaaa">%s]>
 <rss version="2.0"><channel><item><title>&z;</title></item></channel></rss>""" % b"".join(
     b'<!ENTITY %c "%s">' % (letter, b"&%c;" % (letter - 1) * 10)

@@ -27,6 +27,7 @@ ROW = {
     "name": "Mug", "brand": "Ess", "features": ["blue", "small"], "text": "A mug.", "price": 3,
     "mood": "calm", "question": "Why?", "material": "steel", "description": "Round.",
     "Product name": "Mug", "maker": {"city": "Rom"}, "tags": ["a"], "code": "abcd", "stock": 3,
+    "history": [{"role": "Customer", "content": "Hello!"}],
 }  # fmt: skip
 
 

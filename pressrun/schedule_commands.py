@@ -1,0 +1,203 @@
+"""``pressrun schedules …``: productions that come again."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pressrun.api_client import Json
+from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal, table, when
+
+SCHEDULES = "/v1/schedules"
+MOST_TEMPLATE_BYTES = 262_144
+
+app = typer.Typer(no_args_is_help=True, help="Productions that come again, of what is new.")
+
+ScheduleId = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id, sched_….")]
+
+
+@app.command()
+def create(
+    template: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="A YAML head, a prompt."),
+    ],
+    *,
+    name: Annotated[str, typer.Option(help="For people.")],
+    feed: Annotated[str | None, typer.Option(help="The URL of a feed or table.")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="A folder of the operators': root/path.")
+    ] = None,
+    every: Annotated[str, typer.Option(help="hour, day, or hours: 6h.")] = "day",
+    at: Annotated[str | None, typer.Option(help="Time of day, 07:30; else from now on.")] = None,
+    timezone: Annotated[str, typer.Option(help="Of --at, such as Europe/Berlin.")] = "UTC",
+    key: Annotated[
+        list[str] | None, typer.Option(help="A column that makes a row known; may be repeated.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Where the template names none.")] = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Write copy of what is new in a feed or a folder, every hour or day."""
+    source = {"url": feed, "folder": folder}
+    given = {"at": at, "key": key, "model": model}
+    body: Json = {
+        "name": name,
+        "template": _read(template),
+        "source": {kind: value for kind, value in source.items() if value is not None},
+        "every": _every(every),
+        "timezone": timezone,
+    }
+    body |= {field: value for field, value in given.items() if value is not None}
+    with tenant_client(url, api_key) as client:
+        made = client.post(SCHEDULES, body, idempotency_key=str(uuid.uuid4()))
+    Terminal(json_only=json_only).result(made, lambda: made["id"])
+
+
+@app.command(name="list")
+def list_command(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """List schedules, newest first."""
+    with tenant_client(url, api_key) as client:
+        found = client.list_all(SCHEDULES, limit=limit)
+    Terminal(json_only=json_only).result(found, lambda: _listing(found))
+
+
+@app.command()
+def runs(
+    schedule_id: ScheduleId,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """List the last runs of a schedule, with what each found and came to."""
+    with tenant_client(url, api_key) as client:
+        found = client.list_all(f"{SCHEDULES}/{schedule_id}/runs", limit=limit)
+    Terminal(json_only=json_only).result(found, lambda: _runs(found))
+
+
+@app.command()
+def run(
+    schedule_id: ScheduleId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Run once now, besides the times that it is due."""
+    _change(schedule_id, "run", url, api_key, json_only=json_only)
+
+
+@app.command()
+def pause(
+    schedule_id: ScheduleId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Begin no further runs; an open one goes on."""
+    _change(schedule_id, "pause", url, api_key, json_only=json_only)
+
+
+@app.command()
+def resume(
+    schedule_id: ScheduleId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """Go on with the next time that it is due."""
+    _change(schedule_id, "resume", url, api_key, json_only=json_only)
+
+
+@app.command()
+def delete(
+    schedule_id: ScheduleId,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    json_only: JsonOption = False,
+) -> None:
+    """End a schedule and forget its runs."""
+    with tenant_client(url, api_key) as client:
+        gone = client.delete(f"{SCHEDULES}/{schedule_id}")
+    Terminal(json_only=json_only).result(gone, lambda: f"deleted {schedule_id}")
+
+
+def _change(
+    schedule_id: str, verb: str, url: str | None, api_key: str | None, *, json_only: bool
+) -> None:
+    with tenant_client(url, api_key) as client:
+        found = client.post(f"{SCHEDULES}/{schedule_id}/{verb}")
+    Terminal(json_only=json_only).result(found, lambda: f"{found['id']}: {found['status']}")
+
+
+def _every(text: str) -> Any:
+    """Raises CommandError (USAGE)."""
+    if text in {"hour", "day"}:
+        return text
+    if text.endswith("h") and text[:-1].isascii() and text[:-1].isdigit():
+        return {"hours": int(text[:-1])}
+    raise CommandError("--every is hour, day, or hours such as 6h", ExitCode.USAGE)
+
+
+def _read(template: Path) -> str:
+    """Raises CommandError (USAGE)."""
+    try:
+        with template.open("rb") as file:
+            found = file.read(MOST_TEMPLATE_BYTES + 1)
+        if len(found) > MOST_TEMPLATE_BYTES:
+            message = f"{template} has more than {MOST_TEMPLATE_BYTES} bytes"
+            raise CommandError(message, ExitCode.USAGE)
+        return found.decode()
+    except OSError as error:
+        raise CommandError(f"cannot read {template}: {error.strerror}", ExitCode.USAGE) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{template} is not UTF-8", ExitCode.USAGE) from None
+
+
+def _listing(found: list[Json]) -> Any:
+    rows = (
+        (one["id"], one["name"], _status(one), _often(one), when(one["next_run_at"]), _place(one))
+        for one in found
+    )
+    return table("id", "name", "status", "every", "next run", "source", rows=rows)
+
+
+def _status(schedule: Json) -> str:
+    reason = schedule["paused_reason"]
+    return f"{schedule['status']} ({reason})" if reason == "failures" else str(schedule["status"])
+
+
+def _often(schedule: Json) -> str:
+    every = schedule["every"]
+    return every if isinstance(every, str) else f"{every['hours']} hours"
+
+
+def _place(schedule: Json) -> str:
+    return str(schedule["source"]["url"] or schedule["source"]["folder"])
+
+
+def _runs(found: list[Json]) -> Any:
+    rows = (
+        (
+            when(one["created_at"]),
+            one["status"],
+            one["rows_found"],
+            one["rows_new"],
+            one["rows_bad"],
+            one["lines_kept"],
+            one["production_id"] or (one["error"] or {}).get("code"),
+        )
+        for one in found
+    )
+    return table("began", "status", "rows", "new", "bad", "kept", "production or error", rows=rows)
