@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from shared.lifecycle.taking import STATE
 from shared.states import ShardState, guard
 
 # A loose index scan: one probe per tenant that waits, however many shards each has.
@@ -34,7 +35,9 @@ WITH RECURSIVE waiting (tenant_id) AS (
     SELECT id, nextval('ready_seq') AS seq FROM (SELECT id FROM picked ORDER BY turn, id) o
 )
 UPDATE shards s SET state = 'ready', ready_seq = in_turn.seq
-  FROM in_turn WHERE s.id = in_turn.id AND {guard("s.state", ShardState.READY)}
+  FROM in_turn
+ WHERE s.id = in_turn.id AND s.id = ANY (ARRAY(SELECT id FROM in_turn))
+   AND {guard(STATE, ShardState.READY)}
 """)
 
 # Two dispatchers that count the same window would both fill it. The one that comes second leaves

@@ -1,5 +1,5 @@
 """Removing what nobody needs: intermediate objects, states of trainings, expired files, deleted
-models, old keys and sessions."""
+models, reservations of ended work, old keys and sessions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from shared.db.session import autocommit
 from shared.db.streams import forget_deltas
 from shared.db.uploads import SpentUpload, forget_parts, spent_uploads
 from shared.errors import PressrunError
+from shared.lifecycle.quotas import let_go
 from shared.storage.base import Store
 from shared.storage.keys import models_prefix, upload_prefix
 from worker.outputs import (
@@ -56,6 +57,7 @@ class Cleaner:
         self._each(self._list(retention.deleted_models), self._delete_model)
         self._each(self._list(spent_uploads), self._clean_upload)
         with autocommit(self._database) as connection:
+            let_go(connection)
             retention.forget_old_keys(connection)
             retention.forget_old_sessions(connection)
 
