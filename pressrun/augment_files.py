@@ -106,7 +106,9 @@ class Parts:
         paths += [self.provenance] if self._shares.sidecar else []
         written = dict.fromkeys(paths, 0)
         with ExitStack() as stack:
-            files = {path: stack.enter_context(path.open("wb")) for path in paths}
+            files: dict[Path, IO[bytes]] = {
+                path: stack.enter_context(path.open("wb")) for path in paths
+            }
             for path, row in self._parted(rows, examples):
                 written[path] += 1
                 self._put(files, path, row, written)

@@ -7,7 +7,8 @@ from sqlalchemy import Connection, text
 from shared.lifecycle.taking import STATE
 from shared.states import ShardState, guard
 
-# A loose index scan: one probe per tenant that waits, however many shards each has.
+# A loose index scan: one probe per tenant that waits, however many shards each has. The planner
+# expects to move more than it does: told twice by which ids, it does not read all shards for them.
 _DISPATCH = text(f"""
 WITH RECURSIVE waiting (tenant_id) AS (
     (SELECT tenant_id FROM shards WHERE pool = :pool AND state = 'queued' AND blocked_n = 0

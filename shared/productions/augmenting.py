@@ -161,7 +161,7 @@ class _Turns:
 def _asked(task: Task, there: list[str | None]) -> dict[str | None, int]:
     """Raises InvalidRequest for a label of which there is no example."""
     if isinstance(task.labels, dict):
-        counts: dict[str | None, int] = {**task.labels}
+        counts: dict[str | None, int] = dict(task.labels.items())
     else:
         labels = there if task.labels is None else list(task.labels)
         each, left = divmod(task.rows or 0, len(labels))

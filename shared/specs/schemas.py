@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from shared.errors import InvalidSchema
+from shared.specs.schema_joins import Joins
 
 MAX_BYTES = 65_536
 """Of the schema as JSON."""
@@ -36,7 +37,7 @@ def check_schema(schema: Any, param: str) -> None:
     """Raises InvalidSchema, whose ``param`` is a path below ``param``, for a schema that is too
     large, malformed, or says what is not supported."""
     _check_size(schema, param)
-    values = 0
+    values, joins = 0, Joins()
     for number, (path, found) in enumerate(_subschemas(schema, param), 1):
         if number > MAX_SUBSCHEMAS:
             raise _refuse(param, f"more than {MAX_SUBSCHEMAS} subschemas")
@@ -52,6 +53,9 @@ def check_schema(schema: Any, param: str) -> None:
             raise _refuse(f"{path}.enum", f"more than {MAX_VALUES} values in the schema's enums")
         if "$ref" in found:
             _check_reference(schema, found["$ref"], path)
+        joins.add(found)
+    if problem := joins.problem():
+        raise _refuse(param, problem)
 
 
 def _refuse(path: str, why: str) -> InvalidSchema:

@@ -65,7 +65,11 @@ def test_too_many_candidates_are_refused_by_name(press: Press) -> None:
         ({"template": "{{ name "}, 400, "template.body"),
         ({"template": headed("retries: 6")}, 400, "template.retries"),
         ({"template": headed("colour: red")}, 400, "template.colour"),
-        ({"template": headed("documents: {files: [a], query: x}")}, 404, "template.documents.model"),
+        (
+            {"template": headed("documents: {files: [a], query: x}")},
+            404,
+            "template.documents.model",
+        ),
         ({"template": headed("best_of: {rule: first}")}, 400, "template.best_of"),
         ({"model": "nobody"}, 404, "model"),
         ({"model": None}, 400, "model"),

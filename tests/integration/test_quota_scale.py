@@ -110,7 +110,8 @@ def test_reservations_of_what_has_ended_are_let_go_of_and_count_for_nothing(plan
 def test_limits_are_as_exact_before_reservations_were_let_go_of(plant: Plant) -> None:
     """All that is reserved would be too much; what is open is not, and then it is."""
     plant.sql(
-        "INSERT INTO models (id, engine, endpoints) VALUES ('m', 'fake', '{/v1/chat/completions}')"
+        "INSERT INTO models (id, pool, engine, source, endpoints)"
+        " VALUES ('m', 'text', 'fake', 'm', '{/v1/chat/completions}')"
     )
     limit(plant, 2)
     plant.session()

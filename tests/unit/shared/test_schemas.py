@@ -234,3 +234,50 @@ def test_a_response_asks_the_same_of_the_engine() -> None:
     engine = parse_body(CHAT, chat_body(spec))
     assert isinstance(engine, ChatCompletionSpec)
     assert json.loads(engine.grammar or "") == NODE
+
+
+def together(count: int) -> dict[str, Any]:
+    """A text that has to match so many patterns."""
+    return {"allOf": [{"type": "string", "pattern": f"a.{{{n}}}b"} for n in range(count)]}
+
+
+def chained(count: int, keyword: str) -> dict[str, Any]:
+    """The same, by other ways."""
+    links = {
+        f"a{n}": {
+            "pattern": f"a.{{{n}}}b",
+            **({"$ref": f"#/$defs/a{n + 1}"} if keyword == "$ref" else
+               {keyword: [{"$ref": f"#/$defs/a{n + 1}"}]}),
+        }
+        for n in range(count)
+    }  # fmt: skip
+    return {"$ref": "#/$defs/a0", "$defs": links | {f"a{count}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (together(20), "hold together"),
+        (chained(20, "$ref"), "hold together"),
+        (chained(20, "anyOf"), "hold together"),
+        (chained(20, "oneOf"), "hold together"),
+        (chained(20, "allOf"), "hold together"),
+        ({"allOf": [{"multipleOf": prime} for prime in (7, 11, 13, 17)]}, "'multipleOf'"),
+        ({"type": "integer", "multipleOf": 99_991}, "'multipleOf'"),
+        ({"type": "number", "multipleOf": 1e-300}, "'multipleOf'"),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_what_would_keep_a_compiler_busy_for_ever_is_refused(
+    schema: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidSchema, match=said):
+        check_schema(schema, "schema")
+
+
+def test_patterns_that_do_not_meet_may_be_many() -> None:
+    dates = {f"d{n}": {"type": "string", "format": "date", "pattern": "^2"} for n in range(50)}
+    prices = {f"p{n}": {"type": "number", "multipleOf": 0.01} for n in range(50)}
+    check_schema({"type": "object", "properties": dates | prices}, "schema")
+    check_schema({"allOf": [{"multipleOf": 0.01}, {"multipleOf": 25}]}, "schema")
+    check_schema(together(8), "schema")
