@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
+from shared.db.security import SAID, says_for_whom
 from shared.lifecycle.quotas import BIND_WORK, hold
 from shared.lifecycle.steps import add_steps
 from shared.lifecycle.used_keys import Idempotency, remember
@@ -35,8 +36,10 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 """A job's first shard; ready at once when nobody of the tenant waits and its window has room: no
 need to wait for a dispatcher."""
 
-# Tenants with limits take another way: see ``submit_generations``.
-_GENERATIONS = text(f"""
+# Tenants with limits take another way: see ``submit_generations``. CASE, since limits can't be seen,
+# and would be found missing, before it is said for whom the statement is.
+_GENERATIONS = says_for_whom(
+    text(f"""
 WITH asked AS (
     SELECT * FROM unnest(
         CAST(:ids AS text[]), CAST(:tenants AS text[]), CAST(:pools AS text[]),
@@ -49,9 +52,9 @@ WITH asked AS (
             client_id, fingerprint, detail, request_hash, turn)
 ), new AS (
     SELECT * FROM asked
-     WHERE CAST(:held AS boolean) OR NOT EXISTS (
+     WHERE CASE WHEN {SAID} THEN CAST(:held AS boolean) OR NOT EXISTS (
          SELECT 1 FROM tenant_limits l WHERE l.tenant_id = ANY(CAST(:tenants AS text[]))
-            AND ({BIND_WORK}))
+            AND ({BIND_WORK})) END
 ), job AS (
     INSERT INTO jobs (id, tenant_id, kind, state, stage, endpoint, model, spec, metadata,
                       priority, shards_open, rows_total, expires_at, client_id,
@@ -81,6 +84,7 @@ SELECT id, tenant_id, pool, 'generate', 0, CASE WHEN ready THEN 'ready' ELSE 'qu
        CASE WHEN ready THEN nextval('ready_seq') END, priority, model
   FROM placed ORDER BY turn
 """)
+)
 
 _BATCH = text(f"""
 WITH job AS (

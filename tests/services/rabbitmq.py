@@ -152,7 +152,7 @@ class RabbitMQ:
             self._spare_vhosts = names
         return self._spare_vhosts.pop(0)
 
-    def ctl(self, *arguments: str, timeout_seconds: float = 60.0) -> str:
+    def ctl(self, *arguments: str, timeout_seconds: float = 240.0) -> str:
         """Runs ``rabbitmqctl`` and returns what it printed. Raises RabbitMQError."""
         done = subprocess.run(
             [str(PROGRAMS / "rabbitmqctl"), "--quiet", *arguments],
