@@ -36,8 +36,8 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 """A job's first shard; ready at once when nobody of the tenant waits and its window has room: no
 need to wait for a dispatcher."""
 
-# Tenants with limits take another way: see ``submit_generations``. CASE, since limits can't be seen,
-# and would be found missing, before it is said for whom the statement is.
+# Tenants with limits take another way: see ``submit_generations``. CASE, since no limits are seen,
+# and so none are found, before it is said for whom the statement is.
 _GENERATIONS = says_for_whom(
     text(f"""
 WITH asked AS (
