@@ -239,7 +239,8 @@ def test_nasty_schemas_cost_their_rows_and_nobody_else(engine: Engine) -> None:
     for index, name in enumerate(NASTY):
         if name in refused:
             error = bodies[index]["error"]
-            assert (error["code"], error["param"]) == ("invalid_schema", "response_format")
+            assert error["code"] == "invalid_schema"
+            assert error["param"] in {"response_format", "response_format.json_schema.schema"}
             assert len(error["message"]) > len("answers can't be held to this schema: ")
     assert refused >= set(NASTY) - {"a large automaton", "too many optional members"}
 
