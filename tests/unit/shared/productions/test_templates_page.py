@@ -28,6 +28,8 @@ ROW = {
     "mood": "calm", "question": "Why?", "material": "steel", "description": "Round.",
     "Product name": "Mug", "maker": {"city": "Rom"}, "tags": ["a"], "code": "abcd", "stock": 3,
     "history": [{"role": "Customer", "content": "Hello!"}],
+    "label": "refund", "shots": ["Where is my money?"], "topic": "a lamp", "writer": "a student",
+    "system": None, "seeds": [1], "words": 12,
 }  # fmt: skip
 
 
