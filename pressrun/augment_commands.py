@@ -44,6 +44,9 @@ def augment(
     held_out: Annotated[
         float, typer.Option(min=0, max=0.5, help="The share of each label for a second file.")
     ] = 0.0,
+    hints: Annotated[
+        bool, typer.Option(help="Say about what and as whom; small models do better without.")
+    ] = True,
     with_examples: Annotated[
         bool, typer.Option("--with-examples", help="Put the examples into the file, too.")
     ] = False,
@@ -59,7 +62,7 @@ def augment(
         int | None, typer.Option(min=0, max=5, help="How often a refused row is written again.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a row.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0.9.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0.8.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed, the same draws.")] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the first prompts, run nothing.")
@@ -75,9 +78,17 @@ def augment(
     terminal = Terminal(json_only=json_only)
     shares = Shares(held_out, with_examples=with_examples, sidecar=sidecar)
     parts = Parts(output, shares)
+    parts.spare(examples)
     form = form_of(examples)
     template = template_of(
-        {"form": form, "rows": rows, "examples": shown, "language": language, "tone": tone},
+        {
+            "form": form,
+            "rows": rows,
+            "examples": shown,
+            "language": language,
+            "tone": tone,
+            "hints": None if hints else False,
+        },
         labels,
         similar=similar,
         retries=retries,

@@ -45,8 +45,13 @@ def template_of(
     retries: int | None,
     sampling: dict[str, Any],
 ) -> str:
-    """The template of a production. Raises CommandError (USAGE) for labels that can't be read."""
-    head: dict[str, Any] = {"task": {"name": "augment", **_given(task), **_labels(labels)}}
+    """The template of a production. Raises CommandError (USAGE) for labels that can't be read, or
+    unless they or ``task`` say how many rows."""
+    asked = _labels(labels)
+    if (task.get("rows") is None) != isinstance(asked.get("labels"), dict):
+        message = "say how many rows: --rows, or --labels with a number for each (sport=50,food=9)"
+        raise CommandError(message, ExitCode.USAGE)
+    head: dict[str, Any] = {"task": {"name": "augment", **_given(task), **asked}}
     if similar is not None:
         head["gates"] = {"near_duplicates": similar}
     if retries is not None:
@@ -88,16 +93,27 @@ class Shares:
 
 
 class Parts:
-    """The files that are written, beside ``output``. Raises CommandError (USAGE) for a name that
-    is no JSONL's."""
+    """The files that are written, beside ``output``. Raises CommandError (USAGE) for a place where
+    they can't be."""
 
     def __init__(self, output: Path, shares: Shares) -> None:
         if output.suffix.lower() != ".jsonl":
             raise CommandError("--output ends with .jsonl", ExitCode.USAGE)
+        if not output.parent.is_dir():
+            raise CommandError(f"there is no folder {output.parent}", ExitCode.USAGE)
         self._shares = shares
         self.train = output
         self.held_out = output.with_suffix(".held-out.jsonl")
         self.provenance = output.with_suffix(".provenance.jsonl")
+
+    def spare(self, examples: Path) -> None:
+        """Raises CommandError (USAGE) if the examples would be written over."""
+        if examples.resolve() in {
+            each.resolve() for each in (self.train, self.held_out, self.provenance)
+        }:
+            raise CommandError(
+                f"{examples} would be written over: it has the examples", ExitCode.USAGE
+            )
 
     def write(self, rows: Path, examples: Path) -> dict[Path, int]:
         """Parts the rows of a production; returns how many each file has. Raises OSError."""
@@ -123,9 +139,9 @@ class Parts:
                 yield self.train, row | {METADATA: about}
         for _, row in _objects(rows):
             label, share = row.get("label"), self._shares.held_out
-            # The k-th of a label is held out when the share of k becomes a whole number.
-            is_held_out = int((seen[label] + 1) * share) > int(seen[label] * share)
+            before = _whole(seen[label] * share)
             seen[label] += 1
+            is_held_out = _whole(seen[label] * share) > before
             yield (self.held_out if is_held_out else self.train), row
 
     def _put(
@@ -144,6 +160,11 @@ class Parts:
         files[path].write(_line(row))
 
 
+def _whole(value: float) -> int:
+    """29 of 100 × 0.29, which is a little less in floating point."""
+    return int(value + 1e-9)
+
+
 def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
@@ -157,7 +178,7 @@ def _examples(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         head = file.readline()
         dialect = max(",;\t", key=head.count)
         rows = csv.DictReader(chain(io.StringIO(head, newline=""), file), delimiter=dialect)
-        before = rows.line_num
+        before = 1  # the header
         for row in rows:
             yield before + 1, {name: row[name] for name in ("text", "label")}
             before = rows.line_num

@@ -8,6 +8,7 @@ reading of the data has the same ones.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import Any
 
 from shared.errors import InvalidRequest
 from shared.productions.augmenting_hints import LENGTHS, TOPICS, WRITERS
-from shared.productions.specs import AUGMENT, Task, TemplateHead
+from shared.productions.specs import AUGMENT, Example, Task, TemplateHead
 from shared.productions.tables import TableRow
 from shared.productions.words import words_of
 
-COLUMNS = ("label", "shots", "topic", "writer", "words", "seeds", "system")
+SHOTS = "shots"
+COLUMNS = ("label", SHOTS, "topic", "writer", "words", "seeds", "system")
 """Of the rows: the label (null without labels), the examples that are shown, a hint each on what
 about, as whom and how long, the lines of the examples, and their system message."""
 SHOWN = 4
@@ -54,6 +56,17 @@ class Seed:
 def augmenting(head: TemplateHead) -> Task | None:
     """The task of a template that makes training data, whole; None for any other."""
     return head.task if head.task is not None and head.task.name == AUGMENT else None
+
+
+def turns_of(row: Mapping[str, Any]) -> list[Example]:
+    """A row's examples, each asked for as the row is, but for hints."""
+    found = []
+    for shot in row[SHOTS]:
+        text = shot["assistant"] if isinstance(shot, dict) else shot
+        output = json.dumps(shot, ensure_ascii=False) if isinstance(shot, dict) else shot
+        own = {"topic": None, "writer": None, "words": len(words_of(text)), "system": None}
+        found.append(Example.model_construct(input={**row, **own}, output=output))
+    return found
 
 
 def seed_of_row(row: Mapping[str, Any], form: str | None, line: int) -> Seed:
@@ -109,6 +122,7 @@ class Augmenter:
             raise InvalidRequest("the file has no examples", param="data_file_id")
         self._seed = seed
         self._shown = task.examples or SHOWN
+        self._hints = task.hints is not False
         self._pools: dict[str | None, list[Seed]] = {}
         for each in seeds:
             self._pools.setdefault(each.label, []).append(each)
@@ -118,20 +132,24 @@ class Augmenter:
     def rows(self) -> Iterator[TableRow]:
         """All of them, the labels by turns; numbers and lines count from 1."""
         number = 0
-        turns = {label: _Turns(self._pools[label], self._seed, self._shown) for label in self.asked}
+        turns = {label: self._turns(label) for label in self.asked}
         for turn in range(max(self.asked.values())):
             for label, count in self.asked.items():
                 if turn < count:
                     number += 1
                     yield TableRow(number, number, turns[label].row(turn))
 
+    def _turns(self, label: str | None) -> _Turns:
+        return _Turns(self._pools[label], self._seed, self._shown, hints=self._hints)
+
 
 class _Turns:
     """What is shown for the rows of one label. Every example is shown as often as the others."""
 
-    def __init__(self, pool: Sequence[Seed], seed: int, shown: int) -> None:
+    def __init__(self, pool: Sequence[Seed], seed: int, shown: int, *, hints: bool) -> None:
         self._pool = pool
         self._shown = min(shown, len(pool))
+        self._hints = hints
         self._key = f"{seed}:{pool[0].label}"
         self._round = -1
         self._order: list[Seed] = []
@@ -149,9 +167,9 @@ class _Turns:
         length = len(words_of(shots[0].text)) * LENGTHS[turn % len(LENGTHS)]
         return {
             "label": shots[0].label,
-            "shots": [each.shown for each in shots],
-            "topic": self._topics[turn % len(TOPICS)],
-            "writer": self._writers[turn % len(WRITERS)],
+            SHOTS: [each.shown for each in shots],
+            "topic": self._topics[turn % len(TOPICS)] if self._hints else None,
+            "writer": self._writers[turn % len(WRITERS)] if self._hints else None,
             "words": max(FEWEST_WORDS, round(length)),
             "seeds": [each.line for each in shots],
             "system": shots[0].system,

@@ -11,7 +11,7 @@ from shared.productions.specs import GateRules, Task, TemplateHead
 RETRIES = 5
 SIMILARITY = 0.6
 """From which on a text is a near-duplicate, where ``gates`` do not say."""
-TEMPERATURE = 0.9
+TEMPERATURE = 0.8
 CLASSIFICATION, CHAT = "classification", "chat"
 PAIR: dict[str, Any] = {
     "type": "object",
@@ -44,7 +44,7 @@ def with_augmenting(
     if head.sampling.temperature is None:
         update["sampling"] = head.sampling.model_copy(update={"temperature": TEMPERATURE})
     if not body.strip():
-        body = _chat_body(task, language) if is_chat else _text_body(task, language)
+        body = _body(task, language)
     return head.model_copy(update=update), body
 
 
@@ -85,30 +85,15 @@ def _gates(gates: GateRules, task: Task) -> GateRules:
     return gates.model_copy(update=update)
 
 
-def _wanted(task: Task, language: str | None) -> str:
+def _body(task: Task, language: str | None) -> str:
+    """A row's examples are shown as turns before it, with the same request but for the hints."""
+    before, what = "", "a text"
+    if task.form == CLASSIFICATION:
+        what = 'a text with the label "{{ label }}"'
+    elif task.form == CHAT:
+        before = "{% if system %}An assistant was told: {{ system }}\n\n{% endif %}"
+        what = "a question to an assistant and its answer, as JSON"
     told = f" in {language}" if language else ""
     tone = f" The tone is {task.tone}." if task.tone else ""
-    return (
-        f"{told}, as {{{{ writer }}}} would write it, with {{{{ topic }}}} in it, in about "
-        f"{{{{ words }}}} words. Say something that no example says.{tone}"
-    )
-
-
-def _text_body(task: Task, language: str | None) -> str:
-    labelled = task.form == CLASSIFICATION
-    kind = 'texts with the label "{{ label }}"' if labelled else "texts"
-    one = 'text with the label "{{ label }}"' if labelled else "text of this kind"
-    return (
-        f"These are {kind}:\n{{% for each in shots %}}\n- {{{{ each }}}}\n{{% endfor %}}\n"
-        f"Write one more {one}{_wanted(task, language)} Answer with the text alone."
-    )
-
-
-def _chat_body(task: Task, language: str | None) -> str:
-    return (
-        "{% if system %}An assistant has been told: {{ system }}\n\n{% endif %}"
-        "These are questions to it, and its answers:\n{% for each in shots %}\n"
-        "{{ each|tojson }}\n{% endfor %}\n"
-        f"Write one more question and its answer{_wanted(task, language)} "
-        'Answer with JSON that has "user" and "assistant".'
-    )
+    hints = "{% if topic %}, as {{ writer }} would write it, with {{ topic }} in it{% endif %}"
+    return f"{before}Write {what}{told}{hints}, in about {{{{ words }}}} words.{tone}"

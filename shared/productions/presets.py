@@ -15,7 +15,7 @@ from shared.productions.specs import AUGMENT, GateRules, Task, TemplateHead
 TEXT = "text"
 """The column that a task reads when it names none."""
 OPTIONS = tuple(name for name in Task.model_fields if name != "name")
-AUGMENTING = frozenset({"language", "tone", "form", "rows", "labels", "examples"})
+AUGMENTING = frozenset({"language", "tone", "form", "rows", "labels", "examples", "hints"})
 """The keys of ``task`` that it takes where it makes training data."""
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 

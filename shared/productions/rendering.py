@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.productions.allowed import AUDIENCE, SOURCES
+from shared.productions.augmenting import SHOTS, augmenting, turns_of
 from shared.productions.filters import Passages, text_of
 from shared.productions.sandbox import RowRefused, Text
 from shared.productions.specs import Example
@@ -44,6 +45,8 @@ class Renderer:
         same = not (body.uses_audience or body.uses_sources)
         # Examples that look alike for every item are rendered once.
         self._examples = self._shown(template.head.examples, None, ()) if same else None
+        self._turns = augmenting(template.head) is not None and SHOTS not in body.columns
+        """Whether rows bring examples, which the body does not show itself."""
 
     def messages(
         self,
@@ -67,6 +70,8 @@ class Renderer:
             own = self._examples
             if own is None:
                 own = self._shown(self._template.head.examples, audience, sources)
+            if self._turns:
+                examples = [*turns_of(row), *examples]
             messages += [*own, *self._shown(examples, audience, sources)]
         messages.append(_message("user", prompt.render(values)))
         if not messages[-1]["content"]:

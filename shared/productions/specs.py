@@ -169,6 +169,7 @@ class Task(_Part):
         | None
     ) = None
     examples: Annotated[int, Field(ge=1, le=32)] | None = None
+    hints: bool | None = None
 
     @model_validator(mode="after")
     def _labels_once(self) -> Task:
