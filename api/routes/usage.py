@@ -69,6 +69,7 @@ def show_limits(services: Services, tenant_id: str) -> Response:
     access="admin",
     parameters=(*_parameters(GROUPS), _ID),
     answers={200: UsagePage},
+    errors=(NotFound,),
 )
 def show_all_usage(services: Services) -> Response:
     """What all tenants have consumed, or one of them."""

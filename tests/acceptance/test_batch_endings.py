@@ -140,7 +140,8 @@ def test_every_bad_line_is_reported_with_its_number(running: Plant) -> None:
 def test_a_worker_told_to_leave_gives_its_rows_back(running: Plant) -> None:
     """SIGTERM: it claims nothing more, is gone in time, and the rows run elsewhere."""
     batch_id = running.submit_batch([chat_row(n, "[[delay 60]]") for n in range(10)])
-    wait_until(lambda: running.scalar("SELECT count(*) FROM shards WHERE state='running'") == 1, 20)
+    held = "SELECT count(*) FROM shards WHERE state = 'running' AND stage = 'generate'"
+    wait_until(lambda: running.scalar(held) == 1, 60)
     leaving = running.processes["worker-0"]
     began = time.monotonic()
     os.kill(leaving.pid, signal.SIGTERM)
