@@ -37,7 +37,8 @@ SELECT CAST(:id AS text), CAST(:tenant AS text), CAST(:pool AS text), CAST(:stag
 need to wait for a dispatcher."""
 
 # Tenants with limits take another way: see ``submit_generations``. CASE, since no limits are seen,
-# and so none are found, before it is said for whom the statement is.
+# and so none are found, before it is said for whom the statement is. And LIMIT: an EXISTS may be
+# planned as a hash of all that wait.
 _GENERATIONS = says_for_whom(
     text(f"""
 WITH asked AS (
@@ -66,9 +67,9 @@ WITH asked AS (
       FROM new
 ), room AS (
     SELECT g.tenant_id, g.pool,
-           CASE WHEN EXISTS (SELECT 1 FROM shards q WHERE q.pool = g.pool
-                                AND q.tenant_id = g.tenant_id AND q.state = 'queued'
-                                AND q.blocked_n = 0) THEN 0
+           CASE WHEN (SELECT true FROM shards q WHERE q.pool = g.pool
+                         AND q.tenant_id = g.tenant_id AND q.state = 'queued'
+                         AND q.blocked_n = 0 LIMIT 1) THEN 0
                 ELSE :window - (SELECT count(*) FROM (
                          SELECT 1 FROM shards r WHERE r.pool = g.pool
                             AND r.tenant_id = g.tenant_id AND r.state = 'ready'
