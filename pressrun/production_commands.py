@@ -13,7 +13,7 @@ from pressrun.api_client import ApiClient, Json
 from pressrun.batch_commands import parse_metadata
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
-from pressrun.production_files import with_uploads
+from pressrun.production_files import read_template, with_uploads
 from pressrun.production_views import counts, described, listing, previewed
 from pressrun.terminal import Terminal
 from pressrun.transfers import download, uploaded_id
@@ -22,7 +22,6 @@ from pressrun.watching import Snapshot, Watched, display_for, poll
 PRODUCTIONS = "/v1/productions"
 ENDED = frozenset({"succeeded", "failed", "expired", "cancelled"})
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-MOST_TEMPLATE_BYTES = 262_144
 SHOWN_ERRORS = 10
 
 app = typer.Typer(no_args_is_help=True, help="Follow productions.")
@@ -68,7 +67,7 @@ def produce(
 ) -> None:
     """Write copy for every row of a table, check it, and join it to the table."""
     terminal = Terminal(json_only=json_only)
-    body: Json = {"template": _read(template), "output_format": _format(output)}
+    body: Json = {"template": read_template(template), "output_format": _format(output)}
     given = {"model": model, "n": candidates}
     body |= {name: value for name, value in given.items() if value is not None}
     if seed is not None:
@@ -219,21 +218,6 @@ def _check_outcome(production: Json, terminal: Terminal) -> None:
         raise CommandError(f"{production['id']} ended {production['status']}{reason}")
     if summary is not None and not summary["succeeded"]:
         raise CommandError(f"no line of {production['id']} was kept")
-
-
-def _read(template: Path) -> str:
-    """Raises CommandError (USAGE)."""
-    try:
-        with template.open("rb") as file:
-            found = file.read(MOST_TEMPLATE_BYTES + 1)
-        if len(found) > MOST_TEMPLATE_BYTES:
-            message = f"{template} has more than {MOST_TEMPLATE_BYTES} bytes"
-            raise CommandError(message, ExitCode.USAGE)
-        return found.decode()
-    except OSError as error:
-        raise CommandError(f"cannot read {template}: {error.strerror}", ExitCode.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{template} is not UTF-8", ExitCode.USAGE) from None
 
 
 def _format(output: Path | None) -> str:

@@ -1,5 +1,5 @@
-"""Files that a template names by a path beside it, such as ``./audiences.csv``: they are uploaded,
-and the template that is sent has their ids."""
+"""Templates as files, and the files that they name by a path beside them, such as
+``./audiences.csv``: those are uploaded, and the template that is sent has their ids."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shared.errors import InvalidRequest
 if TYPE_CHECKING:
     from shared.productions.specs import TemplateHead
 
+MOST_TEMPLATE_BYTES = 262_144
 BESIDE = "./"
 _FENCE = "---"
 
@@ -55,3 +56,18 @@ def _uploaded(client: ApiClient, path: str, folder: Path, terminal: Terminal) ->
     if not found.is_relative_to(folder.resolve()):
         raise CommandError(f"{path} is not beside the template", ExitCode.USAGE)
     return uploaded_id(client, str(found), "user_data", terminal)
+
+
+def read_template(template: Path) -> str:
+    """The text of a template's file. Raises CommandError (USAGE)."""
+    try:
+        with template.open("rb") as file:
+            found = file.read(MOST_TEMPLATE_BYTES + 1)
+        if len(found) > MOST_TEMPLATE_BYTES:
+            message = f"{template} has more than {MOST_TEMPLATE_BYTES} bytes"
+            raise CommandError(message, ExitCode.USAGE)
+        return found.decode()
+    except OSError as error:
+        raise CommandError(f"cannot read {template}: {error.strerror}", ExitCode.USAGE) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{template} is not UTF-8", ExitCode.USAGE) from None

@@ -11,10 +11,10 @@ import typer
 from pressrun.api_client import Json
 from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.production_files import read_template
 from pressrun.terminal import Terminal, table, when
 
 SCHEDULES = "/v1/schedules"
-MOST_TEMPLATE_BYTES = 262_144
 
 app = typer.Typer(no_args_is_help=True, help="Productions that come again, of what is new.")
 
@@ -49,7 +49,7 @@ def create(
     given = {"at": at, "key": key, "model": model}
     body: Json = {
         "name": name,
-        "template": _read(template),
+        "template": read_template(template),
         "source": {kind: value for kind, value in source.items() if value is not None},
         "every": _every(every),
         "timezone": timezone,
@@ -148,21 +148,6 @@ def _every(text: str) -> Any:
     if text.endswith("h") and text[:-1].isascii() and text[:-1].isdigit():
         return {"hours": int(text[:-1])}
     raise CommandError("--every is hour, day, or hours such as 6h", ExitCode.USAGE)
-
-
-def _read(template: Path) -> str:
-    """Raises CommandError (USAGE)."""
-    try:
-        with template.open("rb") as file:
-            found = file.read(MOST_TEMPLATE_BYTES + 1)
-        if len(found) > MOST_TEMPLATE_BYTES:
-            message = f"{template} has more than {MOST_TEMPLATE_BYTES} bytes"
-            raise CommandError(message, ExitCode.USAGE)
-        return found.decode()
-    except OSError as error:
-        raise CommandError(f"cannot read {template}: {error.strerror}", ExitCode.USAGE) from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{template} is not UTF-8", ExitCode.USAGE) from None
 
 
 def _listing(found: list[Json]) -> Any:

@@ -21,7 +21,7 @@ from shared.doorbell import Ringer
 from shared.errors import PressrunError, StorageUnavailable
 from shared.ids import new_file_id
 from shared.lifecycle import RowsRead, RunClaim
-from shared.lifecycle.quotas import hold, hold_bytes
+from shared.lifecycle.quotas import hold_bytes
 from shared.pools import UPKEEP
 from shared.storage.base import Store, StoredObject
 from worker.upkeep.feeds import SourceRow, SourceRows
@@ -168,7 +168,6 @@ class ScheduleRuns:
         hold_bytes(connection, claim.tenant_id)
         new = production_of_run(connection, claim, file.id)
         lifecycle.submit_production(connection, new, window=self._window)
-        hold(connection, claim.tenant_id, [new.job_id])
         lifecycle.attach_webhook(connection, new.job_id, claim.webhook)
         return new.job_id
 
