@@ -15,7 +15,7 @@ from bench.fairness_simulation import FLOODED, POLICIES, Seen, see
 from bench.report import Measurement
 from bench.rig import Rig
 from bench.simulation.load import SLICE_ROWS, flood, mixed
-from shared import lifecycle
+from shared.lifecycle import working
 from tests.plant import SLOW, Plant, chat_row, wait_until
 
 FLOOD_ROWS = 1_000_000
@@ -240,7 +240,7 @@ def _claim_milliseconds(rig: Rig, queued: int) -> float:
                     )
                     connection.execute(_QUEUE, values)
                 connection.execute(text("ANALYZE"))
-                lifecycle.open_session(
+                working.open_session(
                     connection, session_id="w", host="h", pid=1, pools=["text"], ttl_seconds=3_600
                 )
                 return median(_claim(engine) for _ in range(CLAIMS))
@@ -252,9 +252,9 @@ def _claim(engine: Any) -> float:
     with engine.connect() as connection:
         began = time.perf_counter()
         with engine.connect().execution_options(isolation_level="READ COMMITTED") as other:
-            lifecycle.dispatch(other, pool="text", window=WINDOW)
+            working.dispatch(other, pool="text", window=WINDOW)
             other.commit()
-        taken = lifecycle.claim(
+        taken = working.claim(
             connection, session_id="w", pools=["text"], max_shards=16, max_rows=1_000
         )
         seconds = time.perf_counter() - began

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from shared.db.models import Model
 from shared.errors import PressrunError
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.states import Stage
 from shared.storage.base import Store
 from shared.translation.thresholds import USUAL, Thresholds

@@ -15,7 +15,7 @@ from shared.db.session import make_engine
 from shared.doorbell import Ringer
 from shared.egress import parse_allowed
 from shared.feed_roots import parse_roots
-from shared.lifecycle import Held
+from shared.lifecycle.working import Held
 from shared.pools import TRAIN, UPKEEP
 from shared.retention import parse_retention
 from shared.settings import Settings

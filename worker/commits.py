@@ -17,12 +17,12 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.backoff import delays
 from shared.db.steps import pools_after
 from shared.doorbell import Ringer
 from shared.errors import StorageFull, StorageUnavailable
-from shared.lifecycle import GenerationEnd, Held, ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import GenerationEnd, Held, ReleaseReason
 from shared.pools import UPKEEP
 from shared.states import ShardState
 from shared.storage.base import Store
@@ -179,12 +179,12 @@ class Commits:
     def _commit_slice(self, run: ShardRun) -> None:
         end = self._stored(run, lambda: run.end_slice(self._store))
         if end is not None:
-            self._commit_alone(run, lambda c: lifecycle.finish_slice(c, run.session_id, end))
+            self._commit_alone(run, lambda c: working.finish_slice(c, run.session_id, end))
 
     def _commit_step(self, run: ShardRun) -> None:
         end = self._stored(run, lambda: self._end_with_files(run))
         if end is not None:
-            self._commit_alone(run, lambda c: lifecycle.finish_step(c, run.session_id, end))
+            self._commit_alone(run, lambda c: working.finish_step(c, run.session_id, end))
             self._ring_next(run)
 
     def _ring_next(self, run: ShardRun) -> None:
@@ -225,7 +225,7 @@ class Commits:
             row = next(iter(run.rows.values()))
             (preview,) = store_files(self._store, run.claim, row, [taken])
             with self._database.begin() as connection:
-                lifecycle.add_preview(connection, run.session_id, run.held, preview, step=step)
+                working.add_preview(connection, run.session_id, run.held, preview, step=step)
         except Exception as error:  # it is only a look, and the next one comes
             log.warning("preview_dropped", shard=run.held.shard_id, error=type(error).__name__)
         finally:
@@ -241,7 +241,7 @@ class Commits:
     ) -> None:
         def give_back() -> ShardState | None:
             with self._database.begin() as connection:
-                return lifecycle.release(
+                return working.release(
                     connection,
                     run.session_id,
                     run.held,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.lifecycle import UsageLine
 from shared.lifecycle.usage import MEDIA_ROLES
+from shared.lifecycle.working import UsageLine
 from worker.engines.protocol import RowResult
 
 

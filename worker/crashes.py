@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.protocol import DISK_FULL
 from worker.execution import ShardRun

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from shared.lifecycle import Claim, GenerationEnd, Held, NewArtifact, SliceEnd
+from shared.lifecycle.working import Claim, GenerationEnd, Held, NewArtifact, SliceEnd
 from shared.states import ShardState, Stage, StopReason
 from shared.storage.base import Store
 from worker.consumption import Consumed

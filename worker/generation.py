@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from shared.lifecycle import Claim, Held, ReleaseReason, Watched
+from shared.lifecycle.working import Claim, Held, ReleaseReason, Watched
 from shared.states import Stage
 from worker.commits import Commits
 from worker.crashes import CRASHED, HUNG, Crashes

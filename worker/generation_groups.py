@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
-from shared.lifecycle import GenerationEnd, Held
+from shared.lifecycle import working
+from shared.lifecycle.working import GenerationEnd, Held
 from shared.states import ShardState
 from worker.insistence import Insistence, Stale
 
@@ -75,7 +75,7 @@ class GenerationGroups:
     def _commit_generations(self, session_id: str, ends: Sequence[GenerationEnd]) -> None:
         def commit() -> set[Held]:
             with self._autocommit.connect() as connection:
-                return lifecycle.finish_generations(connection, session_id, ends)
+                return working.finish_generations(connection, session_id, ends)
 
         held = [end.held for end in ends]
         try:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from shared.db.inputs import InputSource, find_inputs
 from shared.db.session import autocommit
 from shared.errors import InvalidRequest, NotFound, PressrunError, StorageUnavailable
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.specs import InferenceSpec, MediaReference, parse_body_json
 from shared.storage.base import Store
 from worker.engines.protocol import RowResult

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from shared.ids import artifact_id
-from shared.lifecycle import Claim, NewArtifact
+from shared.lifecycle.working import Claim, NewArtifact
 from shared.states import Stage
 from shared.storage.base import Store, StoredObject
 from worker.engines.protocol import OutputFile

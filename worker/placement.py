@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.db.models import Model
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.pool import EnginePool
 from worker.engines.protocol import Row

@@ -15,7 +15,7 @@ from shared.backoff import delays
 from shared.db.models import Model
 from shared.db.session import is_outage
 from shared.errors import InvalidRequest, NotFound, PressrunError, StorageUnavailable
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.plans import PlanError
 from shared.states import Stage
 from shared.storage.base import Store

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.lifecycle import Held, RowStep
+from shared.lifecycle.working import Held, RowStep
 from worker.engines.protocol import RowProgress
 from worker.execution import ShardRun
 from worker.spool import BadFile, Spool, Taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from worker.engines.pool import EnginePool
 from worker.execution import ShardRun
 from worker.placement import Placement

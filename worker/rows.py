@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.storage.base import Store
 from worker.engines.protocol import RowResult
 

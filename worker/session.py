@@ -12,10 +12,10 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.backoff import delays
 from shared.db.session import autocommit
 from shared.ids import new_session_id
+from shared.lifecycle import working
 
 log = structlog.get_logger()
 
@@ -68,14 +68,14 @@ class Session:
 
     def drain(self) -> None:
         """Claims nothing more from here on; best effort, the supervisor stops claiming anyway."""
-        self._try(lambda c: lifecycle.drain_session(c, self.id), "drain_not_recorded")
+        self._try(lambda c: working.drain_session(c, self.id), "drain_not_recorded")
 
     def close(self) -> None:
         """Ends the lease at once, so that the reaper needn't wait for it."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join(timeout=self._heartbeat_seconds)
-        self._try(lambda c: lifecycle.close_session(c, self.id), "session_not_closed")
+        self._try(lambda c: working.close_session(c, self.id), "session_not_closed")
 
     def _try(self, call: Callable[..., None], event: str) -> None:
         try:
@@ -87,7 +87,7 @@ class Session:
     def _register(self) -> None:
         session_id = new_session_id()
         with autocommit(self._database) as connection:
-            lifecycle.open_session(
+            working.open_session(
                 connection,
                 session_id=session_id,
                 host=socket.gethostname(),
@@ -105,9 +105,7 @@ class Session:
                 continue
             try:
                 with autocommit(self._database) as connection:
-                    alive = lifecycle.heartbeat(
-                        connection, session_id, ttl_seconds=self._ttl_seconds
-                    )
+                    alive = working.heartbeat(connection, session_id, ttl_seconds=self._ttl_seconds)
             except Exception as error:  # without this thread, the lease ends and nobody knows
                 log.warning("heartbeat_failed", error=type(error).__name__)
                 continue

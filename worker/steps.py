@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from shared import plans
 from shared.db.session import autocommit
 from shared.db.steps import results_of, step_of
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.specs import parse_body
 from worker.rows import RowInput
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from shared.lifecycle import Held, Watched
+from shared.lifecycle.working import Held, Watched
 from shared.states import StopReason
 from worker.engines.child import ChildDied, EngineChild
 from worker.engines.pool import EnginePool

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from shared.lifecycle import Held, NewDelta
+from shared.lifecycle.working import Held, NewDelta
 from worker.engines.protocol import Piece, RowDelta
 from worker.execution import ShardRun
 

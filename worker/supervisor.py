@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
-from shared.lifecycle import Claim, Held
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, Held
 from worker.admission import Admission
 from worker.generation import Generation
 from worker.session import Session
@@ -43,7 +43,7 @@ class Chores(Protocol):
 
     def begin(self, claim: Claim, session_id: str) -> None: ...
 
-    def obey(self, watched: Sequence[lifecycle.Watched]) -> None: ...
+    def obey(self, watched: Sequence[working.Watched]) -> None: ...
 
     def drain(self) -> None:
         """The worker will leave: what can't be done soon is brought to where it can go on."""
@@ -224,14 +224,14 @@ class Supervisor:
     def _dispatch(self, pools: Sequence[str]) -> int:
         with self._database.begin() as connection:
             return sum(
-                lifecycle.dispatch(connection, pool=pool, window=self._window) for pool in pools
+                working.dispatch(connection, pool=pool, window=self._window) for pool in pools
             )
 
     def _claim(
         self, pool: str, max_shards: int, max_rows: int, loaded: Collection[str] = ()
     ) -> list[Claim]:
         with self._autocommit.connect() as connection:
-            return lifecycle.claim(
+            return working.claim(
                 connection,
                 session_id=self._session.id,
                 pools=[pool],
@@ -256,10 +256,10 @@ class Supervisor:
         try:
             with self._autocommit.connect() as connection:
                 if progress := self._generation.progress():
-                    lifecycle.report_progress(connection, self._session.id, progress)
+                    working.report_progress(connection, self._session.id, progress)
                 if steps := self._generation.reports.take():
-                    lifecycle.report_steps(connection, self._session.id, steps)
-                watched = lifecycle.watch(connection, self._session.id)
+                    working.report_steps(connection, self._session.id, steps)
+                watched = working.watch(connection, self._session.id)
         except SQLAlchemyError as error:
             log.warning("watch_failed", error=type(error).__name__)
             return
@@ -272,7 +272,7 @@ class Supervisor:
         steps = self._generation.reports.take()
         try:
             with self._autocommit.connect() as connection:
-                lifecycle.report_steps(connection, self._session.id, steps)
+                working.report_steps(connection, self._session.id, steps)
         except SQLAlchemyError as error:
             log.warning("progress_not_written", error=type(error).__name__)
 
@@ -282,7 +282,7 @@ class Supervisor:
             return
         try:
             with self._autocommit.connect() as connection:
-                lifecycle.add_deltas(connection, self._session.id, streams.take())
+                working.add_deltas(connection, self._session.id, streams.take())
         except SQLAlchemyError as error:
             log.warning("text_not_told", error=type(error).__name__)
             streams.postpone()

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from shared.ids import accepted_seconds, derived_id
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.specs import ModerationSpec, ResponseSpec, parse_body_json
 from shared.translation import ENGINE_ENDPOINTS, moderations, responses
 from shared.translation.thresholds import Thresholds

@@ -4,46 +4,14 @@ Each function takes a connection, runs one short transaction's worth of statemen
 commits. All comparisons of time use the database's clock. Lock order is shards, then jobs. What
 stops a job starts from the job instead, and therefore skips shards that somebody holds; so do the
 ends of steps about the rest of their graph (``graphs``).
+
+Here is what requests ask for; what those do who do the work is in ``shared.lifecycle.working``.
 """
 
 from __future__ import annotations
 
-from shared.lifecycle.artifacts import NewArtifact, add_preview
-from shared.lifecycle.batches import finish_estimate, keep_sizes, take_input
-from shared.lifecycle.claim import Claim, claim
-from shared.lifecycle.dispatch import dispatch
-from shared.lifecycle.fence import Held
-from shared.lifecycle.finish import (
-    GenerationEnd,
-    SliceEnd,
-    finish_generations,
-    finish_slice,
-)
-from shared.lifecycle.imports import finish_import, reject_import, submit_import
-from shared.lifecycle.model_job_ends import (
-    EvaluationEnd,
-    ModelMeasured,
-    OptimizationEnd,
-    fail_model_job,
-    finish_evaluation,
-    finish_optimization,
-)
-from shared.lifecycle.model_jobs import (
-    NewOptimization,
-    submit_evaluation,
-    submit_optimization,
-)
-from shared.lifecycle.monitor_answers import clean_monitors, count_answers
-from shared.lifecycle.monitor_work import (
-    MonitorClaim,
-    claim_monitor,
-    hold_monitor,
-    let_texts_go,
-    open_monitor_batch,
-    read_later,
-    release_monitor,
-    take_rows,
-)
+from shared.lifecycle.imports import submit_import
+from shared.lifecycle.model_jobs import NewOptimization, submit_evaluation, submit_optimization
 from shared.lifecycle.monitors import (
     NewMonitor,
     create_monitor,
@@ -51,36 +19,8 @@ from shared.lifecycle.monitors import (
     post_texts,
     set_monitor_state,
 )
-from shared.lifecycle.pause import pause_trials, request_pause, request_resume
-from shared.lifecycle.production_end import ProductionEnd, finish_production
-from shared.lifecycle.production_rounds import (
-    NewProductionBatch,
-    collect_production_batches,
-    continue_production,
-)
-from shared.lifecycle.productions import (
-    NewProduction,
-    ProductionSize,
-    finish_production_estimate,
-    open_production,
-    reject_production,
-    submit_production,
-)
-from shared.lifecycle.progress import RowStep, report_steps
-from shared.lifecycle.release import ReleaseReason, release
-from shared.lifecycle.schedule_ends import close_runs
-from shared.lifecycle.schedule_runs import (
-    MOST_ATTEMPTS as MOST_RUN_ATTEMPTS,
-)
-from shared.lifecycle.schedule_runs import (
-    RowsRead,
-    RunClaim,
-    accept_run,
-    begin_run,
-    end_unchanged,
-    fail_run,
-    hold_run,
-)
+from shared.lifecycle.pause import request_pause, request_resume
+from shared.lifecycle.productions import NewProduction, submit_production
 from shared.lifecycle.schedules import (
     NewSchedule,
     ask_run,
@@ -89,34 +29,8 @@ from shared.lifecycle.schedules import (
     pause_schedule,
     resume_schedule,
 )
-from shared.lifecycle.sessions import (
-    Watched,
-    close_session,
-    declare_dead,
-    drain_session,
-    expired_sessions,
-    heartbeat,
-    open_session,
-    recover_lost,
-    report_progress,
-    watch,
-)
-from shared.lifecycle.stages import (
-    BadLine,
-    NewFile,
-    finish_assembly,
-    finish_validation,
-    reject_batch,
-)
-from shared.lifecycle.steps import Graph, finish_step, unfold_slice
-from shared.lifecycle.stop import (
-    expire_overdue,
-    request_stop,
-    stop_production_batches,
-    stop_trials,
-    sweep_stopped,
-)
-from shared.lifecycle.streams import NewDelta, add_deltas
+from shared.lifecycle.stages import BadLine
+from shared.lifecycle.stop import request_stop
 from shared.lifecycle.submit import (
     ClientId,
     NewGeneration,
@@ -126,34 +40,8 @@ from shared.lifecycle.submit import (
     submit_plan,
     submit_unlimited_generations,
 )
-from shared.lifecycle.sweep_end import SweepEnd, finish_sweep
-from shared.lifecycle.sweeps import NewTrial, add_trials, collect_trials, prune_trial
-from shared.lifecycle.training import (
-    NewCheckpoint,
-    TrainingStep,
-    add_checkpoint,
-    report_training,
-)
-from shared.lifecycle.training_end import TrainingEnd, finish_training
-from shared.lifecycle.tuned_models import NewModel
-from shared.lifecycle.tuning import (
-    NewSweep,
-    fail_training,
-    finish_dry_run,
-    open_training,
-    reject_training,
-    submit_fine_tune,
-)
-from shared.lifecycle.tuning_events import add_note
-from shared.lifecycle.uploads import (
-    add_part,
-    cancel_upload,
-    create_upload,
-    finish_join,
-    refuse_join,
-    submit_join,
-)
-from shared.lifecycle.usage import UsageLine
+from shared.lifecycle.tuning import submit_fine_tune
+from shared.lifecycle.uploads import add_part, cancel_upload, create_upload, submit_join
 from shared.lifecycle.used_keys import Idempotency, remember_object
 from shared.lifecycle.webhooks import (
     JobWebhook,
@@ -165,130 +53,36 @@ from shared.lifecycle.webhooks import (
 )
 
 __all__ = [
-    "MOST_RUN_ATTEMPTS",
     "BadLine",
-    "Claim",
     "ClientId",
-    "EvaluationEnd",
-    "GenerationEnd",
-    "Graph",
-    "Held",
     "Idempotency",
     "JobWebhook",
-    "ModelMeasured",
-    "MonitorClaim",
-    "NewArtifact",
-    "NewCheckpoint",
-    "NewDelta",
-    "NewFile",
     "NewGeneration",
-    "NewModel",
     "NewMonitor",
     "NewOptimization",
     "NewProduction",
-    "NewProductionBatch",
     "NewSchedule",
-    "NewSweep",
-    "NewTrial",
-    "OptimizationEnd",
-    "ProductionEnd",
-    "ProductionSize",
-    "ReleaseReason",
-    "RowStep",
-    "RowsRead",
-    "RunClaim",
-    "SliceEnd",
-    "SweepEnd",
-    "TrainingEnd",
-    "TrainingStep",
-    "UsageLine",
-    "Watched",
-    "accept_run",
-    "add_checkpoint",
-    "add_deltas",
-    "add_note",
     "add_part",
-    "add_preview",
     "add_test_delivery",
-    "add_trials",
     "ask_run",
     "attach_webhook",
-    "begin_run",
     "cancel_deliveries",
     "cancel_upload",
-    "claim",
-    "claim_monitor",
-    "clean_monitors",
-    "close_runs",
-    "close_session",
-    "collect_production_batches",
-    "collect_trials",
-    "continue_production",
-    "count_answers",
     "create_monitor",
     "create_schedule",
     "create_upload",
-    "declare_dead",
     "delete_monitor",
     "delete_schedule",
-    "dispatch",
-    "drain_session",
-    "end_unchanged",
-    "expire_overdue",
-    "expired_sessions",
-    "fail_model_job",
-    "fail_run",
-    "fail_training",
-    "finish_assembly",
-    "finish_dry_run",
-    "finish_estimate",
-    "finish_evaluation",
-    "finish_generations",
-    "finish_import",
-    "finish_join",
-    "finish_optimization",
-    "finish_production",
-    "finish_production_estimate",
-    "finish_slice",
-    "finish_step",
-    "finish_sweep",
-    "finish_training",
-    "finish_validation",
-    "heartbeat",
-    "hold_monitor",
-    "hold_run",
-    "keep_sizes",
-    "let_texts_go",
-    "open_monitor_batch",
-    "open_production",
-    "open_session",
-    "open_training",
     "pause_schedule",
-    "pause_trials",
     "post_texts",
-    "prune_trial",
-    "read_later",
-    "recover_lost",
-    "refuse_join",
-    "reject_batch",
-    "reject_import",
-    "reject_production",
-    "reject_training",
-    "release",
-    "release_monitor",
     "remember_object",
     "replay_delivery",
     "replay_since",
-    "report_progress",
-    "report_steps",
-    "report_training",
     "request_pause",
     "request_resume",
     "request_stop",
     "resume_schedule",
     "set_monitor_state",
-    "stop_production_batches",
-    "stop_trials",
     "submit_batch",
     "submit_evaluation",
     "submit_fine_tune",
@@ -300,9 +94,4 @@ __all__ = [
     "submit_plan",
     "submit_production",
     "submit_unlimited_generations",
-    "sweep_stopped",
-    "take_input",
-    "take_rows",
-    "unfold_slice",
-    "watch",
 ]

@@ -10,9 +10,10 @@ from sqlalchemy import Row
 from shared import lifecycle
 from shared.db.aliases import AliasMove, get_alias, list_moves
 from shared.ids import new_evaluation_id
-from shared.lifecycle import EvaluationEnd, ModelMeasured
 from shared.lifecycle import aliases as alias_verbs
+from shared.lifecycle import working
 from shared.lifecycle.aliases import Expected, Gate
+from shared.lifecycle.working import EvaluationEnd, ModelMeasured
 from shared.specs.model_jobs import EvaluationSpec
 from tests.integration.protocol import CHAT, TENANT, WINDOW
 from tests.integration.tuning_case import TuningPlant
@@ -107,7 +108,7 @@ class AliasPlant(TuningPlant):
             for model, value in zip(json.loads(claim.spec)["models"], values, strict=True)
         ]
         with self.engine.begin() as connection:
-            assert lifecycle.finish_evaluation(
+            assert working.finish_evaluation(
                 connection, "trainer", claim.held, EvaluationEnd(measured=measured)
             )
         return claim.job_id

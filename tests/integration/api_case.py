@@ -18,10 +18,10 @@ from werkzeug.test import TestResponse
 
 from api.app import EXTENSION, create_app
 from api.services import Services
-from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.db.session import make_engine
 from shared.ids import new_session_id
+from shared.lifecycle import working
 from shared.models_catalog import ModelEntry
 from shared.settings import Settings
 
@@ -134,7 +134,7 @@ class ApiCase:
     def open_session(self, connection: Connection) -> str:
         """A worker's session, to claim and finish shards with."""
         session_id = new_session_id()
-        lifecycle.open_session(
+        working.open_session(
             connection,
             session_id=session_id,
             host="test",

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from shared import lifecycle
 from shared.doorbell import Ringer
 from shared.egress import parse_allowed
-from shared.lifecycle import RunClaim
+from shared.lifecycle import working
+from shared.lifecycle.working import RunClaim
 from tests.integration.api_case import MODEL
 from tests.integration.production_case import Press
 from worker.egress import Egress
@@ -184,7 +184,7 @@ class FeedCase(Press):
 
     def pretend_lost(self, claim: RunClaim) -> None:
         with self.begin() as connection:
-            assert not lifecycle.hold_run(connection, claim)
+            assert not working.hold_run(connection, claim)
 
 
 @pytest.fixture(name="feeds")

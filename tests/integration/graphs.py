@@ -8,7 +8,8 @@ from typing import Any
 
 from shared import lifecycle
 from shared.ids import new_campaign_id
-from shared.lifecycle import Claim, Graph, NewArtifact
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, Graph, NewArtifact
 from shared.plans.base import BUNDLE, Step
 from shared.sharding import Slice
 from shared.states import ShardState
@@ -76,7 +77,7 @@ def finish(plant: Plant, claim: Claim, session: str = "w1", **fields: Any) -> bo
     if fields.get("state", ShardState.SUCCEEDED) == ShardState.SUCCEEDED:
         fields = {"result": json.dumps({"made": claim.step})} | fields
     with plant.engine.begin() as connection:
-        return lifecycle.finish_step(connection, session, generation_end(claim.held, **fields))
+        return working.finish_step(connection, session, generation_end(claim.held, **fields))
 
 
 def fail(plant: Plant, claim: Claim, session: str = "w1") -> bool:
@@ -110,9 +111,7 @@ def states(plant: Plant, job_id: str, line: int = 0) -> dict[str, str]:
 def watched(plant: Plant, session: str = "w1") -> dict[int, str | None]:
     """Shard → why it is to stop."""
     with plant.connection() as connection:
-        return {
-            item.held.shard_id: item.stop_reason for item in lifecycle.watch(connection, session)
-        }
+        return {item.held.shard_id: item.stop_reason for item in working.watch(connection, session)}
 
 
 def artifact(claim: Claim, name: str) -> NewArtifact:
@@ -130,7 +129,7 @@ def batch_of_graphs(plant: Plant, *, rows: int, slices: int = 1) -> tuple[str, l
     claim = plant.claim_one(pools=["upkeep"])
     cuts = [Slice(n, n * 100, n * 100 + 100, n * rows + 1, rows, "upkeep") for n in range(slices)]
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_validation(connection, "w1", claim.held, slices=cuts)
+        assert working.finish_validation(connection, "w1", claim.held, slices=cuts)
     dispatch(plant)
     return job_id, plant.claim(pools=["upkeep"])
 
@@ -151,7 +150,7 @@ def unfold(
         for line in range(first, first + claim.row_count)
     ]
     with plant.engine.begin() as connection:
-        return lifecycle.unfold_slice(connection, session, claim.held, graphs)
+        return working.unfold_slice(connection, session, claim.held, graphs)
 
 
 def run_steps(plant: Plant, session: str = "w1", *, failing: Sequence[tuple[int, str]] = ()) -> int:

@@ -15,7 +15,7 @@ from shared import lifecycle
 from shared.db.models import Model, get_model
 from shared.doorbell import Ringer
 from shared.ids import new_file_id, new_import_id
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT, WINDOW, Plant
 from worker.model_files import ModelFiles

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.ids import artifact_id
-from shared.lifecycle import Claim, GenerationEnd
+from shared.lifecycle import working
 from shared.lifecycle.artifacts import NewArtifact
+from shared.lifecycle.working import Claim, GenerationEnd
 from shared.models_catalog import ModelEntry
 from shared.states import ShardState
 from tests.integration.api_case import MODEL, PATIENCE_SECONDS, ApiCase, make_settings
@@ -146,7 +146,7 @@ class MediaCase(ApiCase):
         super().__init__(make_settings(database_url, folder, **terms))
         with self.begin() as connection:
             sync_catalog(connection, CATALOG)
-            self.session = lifecycle.open_session(
+            self.session = working.open_session(
                 connection, session_id="ses_media", host="test", pid=1, pools=POOLS,
                 ttl_seconds=600,
             ) or "ses_media"  # fmt: skip
@@ -154,8 +154,8 @@ class MediaCase(ApiCase):
     def claim(self) -> Claim | None:
         with self.begin() as connection:
             for pool in POOLS:
-                lifecycle.dispatch(connection, pool=pool, window=32)
-            claims = lifecycle.claim(
+                working.dispatch(connection, pool=pool, window=32)
+            claims = working.claim(
                 connection, session_id="ses_media", pools=POOLS, max_shards=1, max_rows=1
             )
         return claims[0] if claims else None
@@ -179,7 +179,7 @@ class MediaCase(ApiCase):
             artifacts=made,
         )
         with self.begin() as connection:
-            assert lifecycle.finish_generations(connection, "ses_media", [end]) == {claim.held}
+            assert working.finish_generations(connection, "ses_media", [end]) == {claim.held}
 
     def _store(self, claim: Claim, file: File, ids: Callable[[str], str]) -> NewArtifact:
         key = f"t/{claim.tenant_id}/j/{claim.job_id}/a/0/e{claim.epoch}/{ids(file.name)}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.db.models import sync_catalog
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.models_catalog import ModelEntry
 from tests.integration.api_case import ApiCase
 from tests.integration.tuning_case import TuningPlant, name_of, training_end

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from api.production_objects import Production
-from shared import lifecycle
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, SliceEnd, UsageLine
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, SliceEnd, UsageLine
 from shared.states import ShardState
 from tests.integration.api_case import MODEL
 from tests.integration.upkeep_case import Hall, dumped
@@ -171,7 +171,7 @@ class Press(Hall):
             [UsageLine(CHAT, MODEL, rows, 3 * rows, 5 * rows)],
         )
         with self.begin() as connection:
-            assert lifecycle.finish_slice(connection, self.me, end)
+            assert working.finish_slice(connection, self.me, end)
 
 
 def _line(claim: Claim, row: RowInput, said: Said) -> bytes:

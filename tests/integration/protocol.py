@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine, Row, text
 from shared import lifecycle
 from shared.db.session import autocommit, make_engine
 from shared.ids import new_batch_id, new_file_id, new_job_id
-from shared.lifecycle import Claim, GenerationEnd, Held, ReleaseReason, SliceEnd, UsageLine
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, GenerationEnd, Held, ReleaseReason, SliceEnd, UsageLine
 from shared.sharding import Slice
 from shared.states import ShardState, StopReason
 from shared.storage.base import StoredObject
@@ -116,7 +117,7 @@ class Plant:
         self, session_id: str = "w1", *, pools: Iterable[str] = ("text",), ttl: float = 600
     ) -> str:
         with self.connection() as connection:
-            lifecycle.open_session(
+            working.open_session(
                 connection,
                 session_id=session_id,
                 host="host",
@@ -135,7 +136,7 @@ class Plant:
         max_rows: int = 100_000,
     ) -> list[Claim]:
         with self.connection() as connection:
-            return lifecycle.claim(
+            return working.claim(
                 connection,
                 session_id=session_id,
                 pools=pools,
@@ -151,24 +152,24 @@ class Plant:
         """Commits a single generation; True when it is (or was already) accepted."""
         with self.connection() as connection:
             end = generation_end(held, sha256, **fields)
-            return held in lifecycle.finish_generations(connection, session_id, [end])
+            return held in working.finish_generations(connection, session_id, [end])
 
     def finish_slice(self, session_id: str, claim: Claim, **fields: Any) -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.finish_slice(connection, session_id, slice_end(claim, **fields))
+            return working.finish_slice(connection, session_id, slice_end(claim, **fields))
 
     def finish_validation(
         self, session_id: str, held: Held, *, slices: int, rows: int = 2, pool: str = "text"
     ) -> bool:
         cuts = [Slice(n, n * 100, n * 100 + 100, n * rows + 1, rows, pool) for n in range(slices)]
         with self.engine.begin() as connection:
-            return lifecycle.finish_validation(connection, session_id, held, slices=cuts)
+            return working.finish_validation(connection, session_id, held, slices=cuts)
 
     def finish_assembly(self, session_id: str, held: Held, *, file_id: str | None = None) -> bool:
         stored = StoredObject(f"final/{held.shard_id}/{held.epoch}", "f" * 64, 10)
-        output = lifecycle.NewFile(file_id or new_file_id(), "out.jsonl", stored)
+        output = working.NewFile(file_id or new_file_id(), "out.jsonl", stored)
         with self.engine.begin() as connection:
-            return lifecycle.finish_assembly(
+            return working.finish_assembly(
                 connection,
                 session_id,
                 held,
@@ -183,13 +184,13 @@ class Plant:
         self, session_id: str, held: Held, reason: ReleaseReason, **why: Any
     ) -> ShardState | None:
         with self.engine.begin() as connection:
-            return lifecycle.release(connection, session_id, held, reason, **why)
+            return working.release(connection, session_id, held, reason, **why)
 
     # --- what upkeep does -----------------------------------------------------------------
 
     def dispatch(self, pool: str = "text", window: int = WINDOW) -> int:
         with self.engine.begin() as connection:
-            return lifecycle.dispatch(connection, pool=pool, window=window)
+            return working.dispatch(connection, pool=pool, window=window)
 
     def expire_session(self, session_id: str) -> None:
         """The lease runs out this instant."""
@@ -201,11 +202,11 @@ class Plant:
 
     def declare_dead(self, session_id: str) -> int:
         with self.connection() as connection:
-            return lifecycle.declare_dead(connection, [session_id])
+            return working.declare_dead(connection, [session_id])
 
     def recover(self) -> list[str]:
         with self.engine.begin() as connection:
-            return lifecycle.recover_lost(connection)
+            return working.recover_lost(connection)
 
     def lose(self, session_id: str) -> list[str]:
         """The worker vanishes and the reaper notices."""
@@ -215,11 +216,11 @@ class Plant:
 
     def sweep(self) -> int:
         with self.engine.begin() as connection:
-            return lifecycle.sweep_stopped(connection)
+            return working.sweep_stopped(connection)
 
     def expire_overdue(self) -> int:
         with self.engine.begin() as connection:
-            return lifecycle.expire_overdue(connection)
+            return working.expire_overdue(connection)
 
     # --- what is there --------------------------------------------------------------------
 

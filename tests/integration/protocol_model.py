@@ -8,8 +8,8 @@ from itertools import count
 from typing import Any
 
 from shared.fairness import InLine, Waiting, choose
-from shared.lifecycle import Held, ReleaseReason
 from shared.lifecycle.claim import SPARE
+from shared.lifecycle.working import Held, ReleaseReason
 
 WINDOW = 2
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}

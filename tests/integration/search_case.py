@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared import lifecycle
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, NewSweep
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, NewSweep
 from shared.storage.local import LocalStore
 from tests.integration.sweep_case import SweepPlant
 from tests.integration.training_case import OpenSession
@@ -46,9 +46,7 @@ class Search(SweepPlant):
         )
         with self.engine.begin() as connection:
             held = self.claim_one("up", pools=["upkeep"]).held
-            assert lifecycle.open_training(
-                connection, "up", held, found=FOUND, card=None, sweep=new
-            )
+            assert working.open_training(connection, "up", held, found=FOUND, card=None, sweep=new)
         return job_id
 
     def decide(self, session: str = "up") -> Claim:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from shared import lifecycle
 from shared.db.sweeps import Trial, trials_of
 from shared.ids import new_file_id, new_tuning_id
-from shared.lifecycle import Claim, NewFile, NewSweep, NewTrial, ReleaseReason, SweepEnd
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, NewFile, NewSweep, NewTrial, ReleaseReason, SweepEnd
 from shared.storage.base import StoredObject
 from tests.integration.protocol import TENANT
 from tests.integration.tuning_case import FOUND, TuningPlant, training_end
@@ -37,7 +37,7 @@ class SweepPlant(TuningPlant):
         asked = {"trials": trials, "parallel": parallel, "metric": metric, "space": SPACE}
         job_id = self.fine_tune(tenant, sweep=asked, seed=7)
         with self.engine.begin() as connection:
-            assert lifecycle.open_training(
+            assert working.open_training(
                 connection,
                 "up",
                 self.claim_one("up", pools=["upkeep"]).held,
@@ -68,7 +68,7 @@ class SweepPlant(TuningPlant):
         if isinstance(new, int):
             new = self.new_trials(claim.job_id, new)
         with self.engine.begin() as connection:
-            return lifecycle.add_trials(connection, by, claim.held, new, parallel=parallel)
+            return working.add_trials(connection, by, claim.held, new, parallel=parallel)
 
     def new_trials(self, parent_id: str, count: int) -> list[NewTrial]:
         first = len(self.trials(parent_id)) + 1
@@ -98,21 +98,21 @@ class SweepPlant(TuningPlant):
 
     def collect(self) -> int:
         with self.engine.begin() as connection:
-            return lifecycle.collect_trials(connection)
+            return working.collect_trials(connection)
 
     def carry_over(self) -> tuple[int, int]:
         """(trials stopped, trials paused) by the pass, of any sweep."""
         with self.engine.begin() as connection:
-            return lifecycle.stop_trials(connection), lifecycle.pause_trials(connection)
+            return working.stop_trials(connection), working.pause_trials(connection)
 
     def prune(self, job_id: str) -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.prune_trial(connection, job_id, "it is behind")
+            return working.prune_trial(connection, job_id, "it is behind")
 
     def finish_sweep(self, claim: Claim, end: SweepEnd | None = None, *, by: str = "up") -> bool:
         made = end or self.sweep_end(claim)
         with self.engine.begin() as connection:
-            return lifecycle.finish_sweep(connection, by, claim.held, made)
+            return working.finish_sweep(connection, by, claim.held, made)
 
     def sweep_end(self, claim: Claim) -> SweepEnd:
         found = [trial for trial in self.trials(claim.job_id) if trial.value is not None]
@@ -134,7 +134,7 @@ class SweepPlant(TuningPlant):
 
     def fail(self, claim: Claim, session: str = "trainer") -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.fail_training(
+            return working.fail_training(
                 connection, session, claim.held, code="bad", message="it can't be done"
             )
 

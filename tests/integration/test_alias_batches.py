@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.models import needed_by, sync_catalog
 from shared.errors import ModelNotFound
-from shared.lifecycle import Claim, ReleaseReason
 from shared.lifecycle import aliases as alias_verbs
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.models_catalog import ModelEntry
 from tests.integration.protocol import CHAT, TENANT, Plant
 from tests.integration.test_graph_batches import MODELS, Work, chat, video
@@ -57,7 +57,7 @@ def run(work: Work, claim: Claim) -> list[str]:
     for row in rows:
         shard.take(answer(claim, row.index))
     with work.plant.engine.begin() as connection:
-        assert lifecycle.finish_slice(connection, "w1", shard.end_slice(work.store))
+        assert working.finish_slice(connection, "w1", shard.end_slice(work.store))
     return [row.model for row in rows]
 
 
@@ -137,7 +137,7 @@ def test_a_model_that_is_deleted_before_the_validation_is_committed_is_not_count
     move(work, "m2")
     work.plant.sql("UPDATE models SET deleted_at = now() WHERE id = 'm'")
     with pytest.raises(ModelNotFound), work.plant.engine.begin() as connection:
-        lifecycle.finish_validation(connection, "w1", claim.held, slices=[], models={NAME: "m"})
+        working.finish_validation(connection, "w1", claim.held, slices=[], models={NAME: "m"})
     work.plant.release("w1", claim.held, ReleaseReason.ERROR, code="x", message="x")
     assert work.upkeep() == ["validate"]
     assert run(work, next_slice(work)) == ["m2"]

@@ -14,8 +14,8 @@ from werkzeug.test import TestResponse
 from api import alias_objects, objects
 from api.model_job_objects import Evaluation
 from api.model_objects import Model, ModelList
-from shared import lifecycle
 from shared.db.models import sync_catalog
+from shared.lifecycle import working
 from shared.models_catalog import ModelEntry
 from shared.specs.model_jobs import EvaluationSpec
 from tests.integration.api_case import MODEL, ApiCase, make_settings
@@ -217,13 +217,13 @@ def test_a_job_keeps_the_model_that_its_alias_stood_for(api: ApiCase) -> None:
     assert later["model"] == SECOND  # at once, though models are cached
     with api.begin() as connection:
         worker = api.open_session(connection)
-        claims = lifecycle.claim(
+        claims = working.claim(
             connection, session_id=worker, pools=["text"], max_shards=9, max_rows=9
         )
         assert [claim.model for claim in claims] == [MODEL, SECOND]
         assert [json.loads(claim.spec)["model"] for claim in claims] == [MODEL, SECOND]
         ends = [generation_end(claim.held) for claim in claims]
-        lifecycle.finish_generations(connection, worker, ends)
+        working.finish_generations(connection, worker, ends)
         used = connection.execute(text("SELECT model FROM usage ORDER BY shard_id")).scalars()
         assert list(used) == [MODEL, SECOND]
     listed = {one["id"]: one for one in api.get("/v1/jobs").json["data"]}
@@ -368,15 +368,15 @@ def test_what_a_gate_decided_is_told_by_the_history_and_by_the_evaluation(api: A
     assert (waiting["gate"]["alias"], waiting["gate"]["outcome"]) == (NAME, None)
     with api.begin() as connection:
         worker = api.open_session(connection)
-        [claim] = lifecycle.claim(
+        [claim] = working.claim(
             connection, session_id=worker, pools=["train"], max_shards=1, max_rows=1
         )
         measured = [
-            lifecycle.ModelMeasured(model=model, values={"loss": loss}, examples=2)
+            working.ModelMeasured(model=model, values={"loss": loss}, examples=2)
             for model, loss in ((SECOND, 0.25), (MODEL, 0.75))
         ]
-        end = lifecycle.EvaluationEnd(measured=measured)
-        assert lifecycle.finish_evaluation(connection, worker, claim.held, end)
+        end = working.EvaluationEnd(measured=measured)
+        assert working.finish_evaluation(connection, worker, claim.held, end)
     told = api.get(path).json
     Evaluation.model_validate(told)
     assert told["gate"] == {

@@ -16,7 +16,8 @@ from werkzeug.test import TestResponse
 from api import batch_objects
 from shared import lifecycle
 from shared.db.session import autocommit
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import ReleaseReason
 from shared.states import StopReason
 from tests.integration.api_case import MODEL
 from tests.integration.upkeep_case import Hall, hall_fixture, row
@@ -74,7 +75,7 @@ def test_lines_come_as_slices_end_and_each_once(hall: Hall) -> None:
     hall.end_slice(second, FAILING)
     assert [one.read() for one in followers] == [0, 0, 0], "the first comes first"
     with hall.begin() as connection:
-        lifecycle.release(connection, hall.me, first.held, ReleaseReason.PREEMPTED)
+        working.release(connection, hall.me, first.held, ReleaseReason.PREEMPTED)
     (again,) = hall.claim("text")
     assert again.epoch == 2
     hall.end_slice(again, FAILING)
@@ -184,7 +185,7 @@ def test_a_retry_that_is_killed_makes_its_input_once(hall: Hall) -> None:
     hall.chores._batches._make_input(Chore(claim, hall.me), json.loads(claim.spec)["retry"])
     made = hall.look(new_id)["input_file_id"]
     with hall.begin() as connection:
-        lifecycle.release(connection, hall.me, claim.held, ReleaseReason.PREEMPTED)
+        working.release(connection, hall.me, claim.held, ReleaseReason.PREEMPTED)
     hall.upkeep()
     batch = hall.look(new_id)
     assert (batch["status"], batch["input_file_id"]) == ("in_progress", made)

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 
 from api import batch_objects, objects
 from shared import lifecycle
-from shared.lifecycle import BadLine, Claim, NewFile, SliceEnd, UsageLine
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import Claim, NewFile, SliceEnd, UsageLine
 from shared.sharding import Slice
 from shared.states import ShardState, StopReason
 from shared.storage.base import StoredObject
@@ -31,8 +32,8 @@ class Worker:
             self._me = api.open_session(connection)
 
     def _claim(self, connection: Connection, pool: str) -> Claim:
-        lifecycle.dispatch(connection, pool=pool, window=32)
-        (claim,) = lifecycle.claim(
+        working.dispatch(connection, pool=pool, window=32)
+        (claim,) = working.claim(
             connection, session_id=self._me, pools=[pool], max_shards=1, max_rows=1
         )
         return claim
@@ -41,13 +42,13 @@ class Worker:
         with self._api.begin() as connection:
             claim = self._claim(connection, "upkeep")
             slices = [Slice(0, 0, 10, 1, 4, "text"), Slice(1, 10, 20, 5, 2, "text")]
-            assert lifecycle.finish_validation(connection, self._me, claim.held, slices=slices)
+            assert working.finish_validation(connection, self._me, claim.held, slices=slices)
 
     def reject(self) -> None:
         with self._api.begin() as connection:
             claim = self._claim(connection, "upkeep")
             bad = [BadLine("invalid_json_line", "not JSON", line=2)]
-            lifecycle.reject_batch(connection, self._me, claim.held, errors=bad, bad_lines=1)
+            working.reject_batch(connection, self._me, claim.held, errors=bad, bad_lines=1)
 
     def begin_slice(self) -> Claim:
         with self._api.begin() as connection:
@@ -55,13 +56,13 @@ class Worker:
 
     def report(self, claim: Claim, completed: int, failed: int) -> None:
         with self._api.begin() as connection:
-            lifecycle.report_progress(connection, self._me, {claim.held: (completed, failed)})
+            working.report_progress(connection, self._me, {claim.held: (completed, failed)})
 
     def finish_slice(self, claim: Claim, completed: int, failed: int) -> None:
         output = StoredObject(f"t/x/{claim.ordinal}", "0" * 64, 3)
         usage = [UsageLine(ENDPOINT, MODEL, completed, 10 * completed, completed)]
         with self._api.begin() as connection:
-            assert lifecycle.finish_slice(
+            assert working.finish_slice(
                 connection,
                 self._me,
                 SliceEnd(claim.held, ShardState.SUCCEEDED, output, None, completed, failed, usage),
@@ -73,7 +74,7 @@ class Worker:
             stored = self._api.services.store.put_bytes(
                 f"t/x/{self._batch_id}", b"{}\n", media_type="application/jsonl"
             )
-            assert lifecycle.finish_assembly(
+            assert working.finish_assembly(
                 connection,
                 self._me,
                 claim.held,

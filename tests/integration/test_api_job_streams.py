@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from api.event_stream import DONE, HEARTBEAT, Pace
 from api.routes import job_progress
-from shared import lifecycle
 from shared.db import events
-from shared.lifecycle import Held, RowStep
+from shared.lifecycle import working
+from shared.lifecycle.working import Held, RowStep
 from tests.integration.api_case import ApiCase, api_fixture
 from tests.integration.test_api_jobs import claim, succeed
 
@@ -74,7 +74,7 @@ def running_job(api: ApiCase) -> tuple[str, str, Held]:
 def tell(api: ApiCase, session: str, held: Held, step: int) -> None:
     with api.begin() as connection:
         report = RowStep(held, step / 10, step, 10, "denoise", announce=True)
-        lifecycle.report_steps(connection, session, [report])
+        working.report_steps(connection, session, [report])
 
 
 def test_a_stream_tells_the_job_and_its_events_as_they_happen(api: ApiCase) -> None:
@@ -127,7 +127,7 @@ def test_an_event_that_is_committed_late_is_told_in_its_place(
     job_id, session, held = running_job(api)
     with api.engine.connect() as late:
         report = RowStep(held, 0.1, 1, 10, "late", announce=True)
-        lifecycle.report_steps(late, session, [report])
+        working.report_steps(late, session, [report])
         with api.begin() as connection:  # as another step's worker would, beside it
             connection.execute(
                 text("INSERT INTO events (tenant_id, job_id, type)"

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection
 
 from api import job_objects, objects
-from shared import lifecycle
-from shared.lifecycle import Claim, GenerationEnd, Held
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, GenerationEnd, Held
 from shared.states import ShardState
 from tests.integration.api_case import COMPLETION, MODEL, ApiCase, api_fixture
 
@@ -19,8 +19,8 @@ __all__ = ["api_fixture"]
 
 
 def claim(connection: Connection, session: str) -> Claim:
-    lifecycle.dispatch(connection, pool="text", window=32)
-    (claimed,) = lifecycle.claim(
+    working.dispatch(connection, pool="text", window=32)
+    (claimed,) = working.claim(
         connection, session_id=session, pools=["text"], max_shards=1, max_rows=1
     )
     return claimed
@@ -30,7 +30,7 @@ def finish(
     connection: Connection, session: str, held: Held, state: ShardState, **values: Any
 ) -> None:
     end = GenerationEnd(held, state, "0" * 64, **values)
-    assert lifecycle.finish_generations(connection, session, [end]) == {held}
+    assert working.finish_generations(connection, session, [end]) == {held}
 
 
 def succeed(connection: Connection, session: str, held: Held) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from api import streaming
 from api.chunks import DONE
 from api.event_stream import HEARTBEAT
-from shared import lifecycle
 from shared.db.streams import AT_ONCE, Place, forget_deltas, read_deltas
-from shared.lifecycle import Held, NewDelta, ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import Held, NewDelta, ReleaseReason
 from shared.states import ShardState
 from tests.integration.api_case import MODEL, ApiCase, api_fixture, make_settings
 from tests.integration.test_api_jobs import claim, finish
@@ -103,13 +103,13 @@ class Attempt:
     def tell(self, seq: int, pieces: list[Any]) -> None:
         with self._api.begin() as connection:
             delta = NewDelta(self.held, seq, json.dumps(pieces))
-            lifecycle.add_deltas(connection, self.session, [delta])
+            working.add_deltas(connection, self.session, [delta])
         self._seq = seq + 1
 
     def lose(self) -> None:
         """Gives the shard back, as another attempt's to make."""
         with self._api.begin() as connection:
-            lifecycle.release(connection, self.session, self.held, ReleaseReason.PREEMPTED)
+            working.release(connection, self.session, self.held, ReleaseReason.PREEMPTED)
 
     def succeed(self, *texts: str, **more: Any) -> None:
         choices = [
@@ -435,7 +435,7 @@ def test_only_who_holds_the_shard_is_heard(api: ApiCase) -> None:
     with api.begin() as connection:
         for session, epoch in [("another", worker.held.epoch), (worker.session, 99)]:
             held = Held(worker.held.shard_id, epoch)
-            lifecycle.add_deltas(connection, session, [NewDelta(held, 0, "[]")])
+            working.add_deltas(connection, session, [NewDelta(held, 0, "[]")])
     assert deltas_n(api) == 0
     worker.succeed("done")
     worker.say("late", 0)
@@ -460,7 +460,7 @@ def test_more_than_one_read_takes_is_read_in_order(api: ApiCase) -> None:
     worker = Attempt(api)
     with api.begin() as connection:
         deltas = [NewDelta(worker.held, n, f'[[0,{n},"x"]]') for n in range(AT_ONCE + 10)]
-        lifecycle.add_deltas(connection, worker.session, deltas)
+        working.add_deltas(connection, worker.session, deltas)
     role_of(call)
     said = ""
     while len(said) < AT_ONCE + 10:

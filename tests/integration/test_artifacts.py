@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Row
 
-from shared import lifecycle
 from shared.db.inputs import find_inputs
 from shared.errors import NotFound
 from shared.ids import artifact_id
-from shared.lifecycle import Claim, Held, NewArtifact, ReleaseReason, RowStep, SliceEnd
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, Held, NewArtifact, ReleaseReason, RowStep, SliceEnd
 from shared.states import ShardState
 from shared.storage.base import StoredObject
 from shared.storage.local import LocalStore
@@ -76,7 +76,7 @@ def test_a_generations_files_are_visible_with_its_result(plant: Plant) -> None:
     ]
     for _ in range(2):  # the answer to the first was lost
         with plant.connection() as connection:
-            committed = lifecycle.finish_generations(connection, "w1", ends)
+            committed = working.finish_generations(connection, "w1", ends)
         assert committed == {claim.held, text_claim.held}
     found = artifacts(plant, job_id)
     assert {row.name for row in found} == {"0.png", "1.png"}
@@ -105,7 +105,7 @@ def test_a_slices_files_are_visible_once_with_its_lines(plant: Plant) -> None:
     end = slice_end(claim, [new(claim, line=1), new(claim, line=2)])
     for _ in range(2):
         with plant.engine.begin() as connection:
-            assert lifecycle.finish_slice(connection, "w1", end)
+            assert working.finish_slice(connection, "w1", end)
     assert {row.line for row in artifacts(plant, job_id)} == {1, 2}
 
 
@@ -114,7 +114,7 @@ def test_a_zombies_slice_shows_no_files(plant: Plant) -> None:
     claim = plant.claim_one(pools=["text"])
     plant.lose("w1")
     with plant.engine.begin() as connection:
-        assert not lifecycle.finish_slice(connection, "w1", slice_end(claim, [new(claim)]))
+        assert not working.finish_slice(connection, "w1", slice_end(claim, [new(claim)]))
     assert artifacts(plant, job_id) == []
 
 
@@ -135,7 +135,7 @@ def test_an_id_of_another_job_is_left_as_it_is(plant: Plant) -> None:
 def preview(plant: Plant, claim: Claim, session: str = "w1", step: int = 2) -> bool:
     shown = new(claim, "0.preview.0.webp", "preview")
     with plant.engine.begin() as connection:
-        return lifecycle.add_preview(connection, session, claim.held, shown, step=step)
+        return working.add_preview(connection, session, claim.held, shown, step=step)
 
 
 def test_a_preview_is_shown_and_announced_while_the_shard_is_held(plant: Plant) -> None:
@@ -157,7 +157,7 @@ def test_a_preview_is_shown_and_announced_while_the_shard_is_held(plant: Plant) 
 def report(plant: Plant, held: Held, fraction: float, *, announce: bool = True) -> None:
     step = RowStep(held, fraction, 1, 4, "denoising", announce)
     with plant.connection() as connection:
-        lifecycle.report_steps(connection, "w1", [step])
+        working.report_steps(connection, "w1", [step])
 
 
 def test_progress_of_a_job_is_written_told_and_seen_by_watchers(plant: Plant) -> None:
@@ -264,9 +264,7 @@ def test_a_job_that_its_tenant_deleted_keeps_nothing(plant: Plant, store: LocalS
     made = new(claim)
     put(store, made)
     with plant.connection() as connection:
-        lifecycle.finish_generations(
-            connection, "w1", [generation_end(claim.held, artifacts=[made])]
-        )
+        working.finish_generations(connection, "w1", [generation_end(claim.held, artifacts=[made])])
     plant.sql("UPDATE jobs SET deleted_at = clock_timestamp() WHERE id = :id", id=job_id)
     clean(plant, store)
     assert not there(store, made)
@@ -282,7 +280,7 @@ def test_a_batch_keeps_what_its_slices_committed(plant: Plant, store: LocalStore
     put(store, second := new(again, line=1))
     for claim, file in ((again, second), (other, kept)):
         with plant.engine.begin() as connection:
-            assert lifecycle.finish_slice(connection, "w1", slice_end(claim, [file]))
+            assert working.finish_slice(connection, "w1", slice_end(claim, [file]))
     assert plant.finish_assembly("w1", plant.claim_one(pools=["upkeep"]).held)
     clean(plant, store)
     assert [there(store, file) for file in (vain, kept, second)] == [False, True, True]
@@ -298,7 +296,7 @@ def test_a_slice_that_was_cut_short_keeps_its_files(plant: Plant, store: LocalSt
         claim.held, ShardState.CANCELLED, StoredObject("k", "b" * 64, 1), None, 1, 1, [], [kept]
     )
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_slice(connection, "w1", end)
+        assert working.finish_slice(connection, "w1", end)
     assert plant.finish_assembly("w1", plant.claim_one(pools=["upkeep"]).held)
     clean(plant, store)
     assert there(store, kept)

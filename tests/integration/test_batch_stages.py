@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared import lifecycle
 from shared.db.shards import PAGE, slices_of
-from shared.lifecycle import BadLine, ReleaseReason
+from shared.lifecycle import BadLine, working
 from shared.lifecycle.settle import MAX_ERRORS
+from shared.lifecycle.working import ReleaseReason
 from shared.states import JobState, ShardState
 from tests.integration.protocol import Plant
 
@@ -79,7 +79,7 @@ def test_a_rejected_batch_fails_with_its_bad_lines(plant: Plant) -> None:
     ]
     for _ in range(2):  # the answer to the first one was lost
         with plant.engine.begin() as connection:
-            assert lifecycle.reject_batch(
+            assert working.reject_batch(
                 connection, "w1", claim.held, errors=errors, bad_lines=2_000
             )
     job = plant.job(job_id)

@@ -16,7 +16,8 @@ from shared import lifecycle
 from shared.db.bundles import created_at, made_artifacts, made_steps
 from shared.db.session import autocommit
 from shared.db.steps import step_of
-from shared.lifecycle import Claim, GenerationEnd
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, GenerationEnd
 from shared.states import JobState, ShardState
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT, WINDOW, Plant
@@ -66,11 +67,11 @@ def until_the_bundle(plant: Plant, store: LocalStore) -> tuple[MadeCampaign, Cla
     return made, plant.claim_one(pools=["upkeep"])
 
 
-def artifacts_of(made: MadeCampaign, step: str) -> list[lifecycle.NewArtifact]:
+def artifacts_of(made: MadeCampaign, step: str) -> list[working.NewArtifact]:
     from shared.storage.base import StoredObject
 
     return [
-        lifecycle.NewArtifact(
+        working.NewArtifact(
             id=item.id, name=item.name, role=item.role, media_type=item.media_type,
             stored=StoredObject(item.storage_key, item.sha256, item.bytes), step=item.step,
             parent_id=item.parent_id, width=item.width, height=item.height, seconds=item.seconds,
@@ -81,13 +82,13 @@ def artifacts_of(made: MadeCampaign, step: str) -> list[lifecycle.NewArtifact]:
     ]  # fmt: skip
 
 
-def end(plant: Plant, claim: Claim, result: str, artifacts: list[lifecycle.NewArtifact]) -> None:
+def end(plant: Plant, claim: Claim, result: str, artifacts: list[working.NewArtifact]) -> None:
     ended = GenerationEnd(
         claim.held, ShardState.SUCCEEDED, hashlib.sha256(result.encode()).hexdigest(),
         result=result, artifacts=artifacts,
     )  # fmt: skip
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_step(connection, "w1", ended)
+        assert working.finish_step(connection, "w1", ended)
 
 
 def bundle(plant: Plant, store: LocalStore, claim: Claim) -> tuple[dict[str, Any], list[Any]]:
@@ -126,7 +127,7 @@ def test_another_attempt_writes_the_same_bytes_under_keys_of_its_own(
 ) -> None:
     _, claim = until_the_bundle(plant, store)
     body, artifacts = bundle(plant, store, claim)
-    plant.release("w1", claim.held, lifecycle.ReleaseReason.PREEMPTED)
+    plant.release("w1", claim.held, working.ReleaseReason.PREEMPTED)
     again = plant.claim_one(pools=["upkeep"])
     second_body, second = bundle(plant, store, again)
     assert body == second_body

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import NotFound, StorageUnavailable
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT, Plant
 from worker.outputs import assembly_prefix, slices_prefix

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from shared import lifecycle
 from shared.db.file_retention import expired_files
 from shared.db.queue_estimates import mean_output_tokens, recent_pace
 from shared.db.retention import forget_old_keys
 from shared.db.webhook_retention import _FORGET as FORGET
+from shared.lifecycle import working
 from shared.lifecycle.webhook_attempts import claim_deliveries
 from tests.integration.protocol import CHAT, TENANT, Plant
 
@@ -64,7 +64,7 @@ SELECT tenant_id, 'r', id, 'f', id FROM jobs WHERE tenant_id = '{TENANT}'
 CASES: dict[str, Callable[[Connection], object]] = {
     "pace": lambda connection: recent_pace(connection, "text"),
     "outputs": lambda connection: mean_output_tokens(connection, TENANT, CHAT, "m"),
-    "deadlines": lifecycle.expire_overdue,
+    "deadlines": working.expire_overdue,
     "files": expired_files,
     "keys": forget_old_keys,
     "deliveries that are due": lambda connection: claim_deliveries(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.db.session import make_engine
-from shared.lifecycle import Claim, RowStep
+from shared.lifecycle.working import Claim, RowStep
 from tests.integration.protocol import Plant
 from worker.streaming import Streams
 from worker.supervisor import Supervisor

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared import lifecycle
 from shared.ids import new_batch_id
-from shared.lifecycle import Claim, ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.sharding import Slice
 from shared.states import ShardState
 from tests.integration import graphs
@@ -59,7 +59,7 @@ def slices(plant: Plant, tenant: str, count: int, *, rows: int = 1, model: str |
 def one(plant: Plant, session: str = "w1", *, loaded: tuple[str, ...] = ()) -> Claim:
     """What a worker with room for a row takes next."""
     with plant.connection() as connection:
-        (claim,) = lifecycle.claim(
+        (claim,) = working.claim(
             connection,
             session_id=session,
             pools=["text"],
@@ -189,7 +189,7 @@ def test_a_dead_or_draining_session_gets_nothing(plant: Plant) -> None:
     plant.expire_session("w2")
     plant.session("w3")
     with plant.connection() as connection:
-        lifecycle.drain_session(connection, "w3")
+        working.drain_session(connection, "w3")
     assert plant.claim("w2", max_shards=5) == plant.claim("w3", max_shards=5) == []
     assert shares(plant) == {}
 
@@ -230,7 +230,7 @@ def test_shards_know_their_model_and_what_they_are_expected_to_take(plant: Plant
         Slice(1, 100, 200, 3, 2, "text"),
     ]
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_validation(connection, "w1", claim.held, slices=cuts)
+        assert working.finish_validation(connection, "w1", claim.held, slices=cuts)
     found = [shard for shard in plant.shards(batch) if shard.stage == "generate"]
     assert [(s.model, s.expected_seconds) for s in found] == [("a", 1.5), (None, None)]
 
@@ -302,7 +302,7 @@ def test_claims_at_once_take_each_shard_once_and_count_all_they_took(plant: Plan
         while len(taken) < 160 and time.monotonic() < give_up:
             with plant.connection() as connection:
                 taken.extend(
-                    lifecycle.claim(
+                    working.claim(
                         connection,
                         session_id="w1",
                         pools=["text"],

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared import lifecycle
 from shared.db.shards import waiting_pools
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import ReleaseReason
 from tests.integration.protocol import OTHER, TENANT, Plant
 
 WINDOW = 4
@@ -116,7 +116,7 @@ def test_a_second_dispatcher_at_work_does_not_widen_the_window(plant: Plant) -> 
     submit(plant, BIG, 20)
     plant.claim(plant.session())
     with plant.engine.begin() as first:
-        assert lifecycle.dispatch(first, pool="text", window=WINDOW) == WINDOW
+        assert working.dispatch(first, pool="text", window=WINDOW) == WINDOW
         assert plant.dispatch(window=WINDOW) == 0  # the first one has not committed yet
     assert plant.dispatch(window=WINDOW) == 0
     assert ready(plant) == {BIG: WINDOW}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import lifecycle
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
+from shared.lifecycle.working import ReleaseReason
 from shared.states import JobState, ShardState, StopReason
 from tests.integration.protocol import Plant
 
@@ -91,15 +91,15 @@ def test_only_a_declared_death_ends_a_lease(plant: Plant) -> None:
     plant.session()
     plant.expire_session("w1")
     with plant.connection() as connection:
-        assert lifecycle.expired_sessions(connection) == (["w1"], 1)
-        assert lifecycle.heartbeat(connection, "w1", ttl_seconds=60)  # late, but in time
-        assert lifecycle.expired_sessions(connection) == ([], 1)
-        assert lifecycle.declare_dead(connection, ["w1"]) == 0  # what was read is out of date
+        assert working.expired_sessions(connection) == (["w1"], 1)
+        assert working.heartbeat(connection, "w1", ttl_seconds=60)  # late, but in time
+        assert working.expired_sessions(connection) == ([], 1)
+        assert working.declare_dead(connection, ["w1"]) == 0  # what was read is out of date
     plant.expire_session("w1")
     assert plant.declare_dead("w1") == 1
     with plant.connection() as connection:
-        assert not lifecycle.heartbeat(connection, "w1", ttl_seconds=60)
-        assert lifecycle.expired_sessions(connection) == ([], 0)
+        assert not working.heartbeat(connection, "w1", ttl_seconds=60)
+        assert working.expired_sessions(connection) == ([], 0)
 
 
 def test_watching_shows_what_is_held_and_what_should_stop(plant: Plant) -> None:
@@ -108,12 +108,12 @@ def test_watching_shows_what_is_held_and_what_should_stop(plant: Plant) -> None:
     held = {claim.job_id: claim.held for claim in plant.claim()}
     plant.stop(second, reason=StopReason.EXPIRED)
     with plant.connection() as connection:
-        watched = {item.held: item.stop_reason for item in lifecycle.watch(connection, "w1")}
+        watched = {item.held: item.stop_reason for item in working.watch(connection, "w1")}
         assert watched == {held[first]: None, held[second]: StopReason.EXPIRED}
-        assert lifecycle.watch(connection, "w2") == []
+        assert working.watch(connection, "w2") == []
     plant.finish("w1", held[first])
     with plant.connection() as connection:
-        assert [item.held for item in lifecycle.watch(connection, "w1")] == [held[second]]
+        assert [item.held for item in working.watch(connection, "w1")] == [held[second]]
 
 
 def test_a_closed_session_leaves_its_shards_to_the_next_recovery(plant: Plant) -> None:
@@ -121,6 +121,6 @@ def test_a_closed_session_leaves_its_shards_to_the_next_recovery(plant: Plant) -
     plant.generation()
     claim = plant.claim_one()
     with plant.connection() as connection:
-        lifecycle.close_session(connection, "w1")
+        working.close_session(connection, "w1")
     assert plant.recover() == ["text"]
     assert plant.shard(claim.shard_id).lost_n == 1

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
 from shared.errors import InvalidRequest
-from shared.lifecycle import Claim, Held
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, Held
 from shared.models_catalog import ModelEntry
 from shared.plans import PlanError
 from shared.states import ShardState
@@ -128,7 +128,7 @@ class Work:
         end = slice_end(claim)
         fields = {name: getattr(end, name) for name in end.__slots__} | {"output": stored}
         with self.plant.engine.begin() as connection:
-            assert lifecycle.finish_slice(connection, "w1", type(end)(**fields))
+            assert working.finish_slice(connection, "w1", type(end)(**fields))
 
     def finish(self, claim: Claim, *, bad: bool = False, **answer: Any) -> None:
         result = json.dumps(ANSWERS.get(claim.endpoint, {}) | answer)
@@ -137,7 +137,7 @@ class Work:
             why = {"error_code": "invalid_request", "error_message": "unspeakable"}
             end = generation_end(claim.held, state=ShardState.FAILED, **why)
         with self.plant.engine.begin() as connection:
-            assert lifecycle.finish_step(connection, "w1", end)
+            assert working.finish_step(connection, "w1", end)
 
     def to_the_end(self, job_id: str, *, failing: str = "") -> dict[str, dict[str, Any]]:
         """Works until the job has ended; its lines by ``custom_id``."""
@@ -253,7 +253,7 @@ def test_a_stopped_batch_keeps_the_graph_rows_that_had_ended(work: Work) -> None
                 if claim.step_line == 1:
                     work.finish(claim)
                 else:
-                    work.plant.release("w1", claim.held, lifecycle.ReleaseReason.PREEMPTED)
+                    work.plant.release("w1", claim.held, working.ReleaseReason.PREEMPTED)
     assert work.plant.stop(job_id)
     lines = work.to_the_end(job_id)
     job = work.plant.job(job_id)

@@ -11,8 +11,8 @@ import pytest
 
 from shared.db.jobs import get_job
 from shared.db.steps import graphs_of, list_steps
-from shared.lifecycle import Claim, ReleaseReason
 from shared.lifecycle.settle import MAX_ERRORS
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.states import ShardState, StopReason
 from tests.integration.graphs import (
     DIAMOND,

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.db.steps import list_steps, pools_after, results_of, step_of
-from shared.lifecycle import ReleaseReason
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
+from shared.lifecycle.working import ReleaseReason
 from shared.states import ShardState, StopReason
 from tests.integration.graphs import (
     DIAMOND,

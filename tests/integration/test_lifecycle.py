@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError
 
 from shared import lifecycle
 from shared.ids import new_job_id
-from shared.lifecycle import GenerationEnd, Held, Idempotency, ReleaseReason
+from shared.lifecycle import Idempotency, working
+from shared.lifecycle.working import GenerationEnd, Held, ReleaseReason
 from shared.states import JobState, ShardState
 from tests.integration.protocol import BODY, CHAT, TENANT, Plant, generation_end
 
@@ -107,7 +108,7 @@ def test_a_session_that_is_no_longer_good_claims_nothing(plant: Plant, end: str)
         assert plant.declare_dead("w1") == 1
     if end in {"draining", "closed"}:
         with plant.connection() as connection:
-            call = lifecycle.drain_session if end == "draining" else lifecycle.close_session
+            call = working.drain_session if end == "draining" else working.close_session
             call(connection, "w1")
     assert plant.claim("w1" if end != "unknown" else "w0") == []
     (shard,) = plant.shards(job_id)
@@ -203,7 +204,7 @@ def test_one_commit_of_many_accepts_the_good_and_refuses_the_rest(plant: Plant) 
         generation_end(claims[3].held, state=ShardState.CANCELLED),
     ]
     with plant.connection() as connection:
-        accepted = lifecycle.finish_generations(connection, "w1", ends)
+        accepted = working.finish_generations(connection, "w1", ends)
     assert accepted == {before.held, claims[1].held, claims[3].held}
     assert [plant.job(job).state for job in jobs] == [
         "succeeded", "succeeded", "running", "cancelled",
@@ -228,6 +229,6 @@ def test_progress_counts_only_from_the_holder(plant: Plant) -> None:
     claim = plant.claim_one()
     for session_id, progress, expected in [("w1", (1, 0), (1, 0)), ("w2", (2, 0), (1, 0))]:
         with plant.connection() as connection:
-            lifecycle.report_progress(connection, session_id, {claim.held: progress})
+            working.report_progress(connection, session_id, {claim.held: progress})
         shard = plant.shard(claim.shard_id)
         assert (shard.rows_completed, shard.rows_failed) == expected

@@ -22,7 +22,8 @@ from transformers import (
 from shared import lifecycle
 from shared.db.models import delete_model, needed_by
 from shared.doorbell import Ringer
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import ReleaseReason
 from tests.integration import tiny_models
 from tests.integration.adapter_case import adapted, make_adapter, merged, merged_says
 from tests.integration.import_case import ImportPlant, LiveSession, zip_folder
@@ -223,17 +224,17 @@ def test_a_repeated_commit_is_accepted_and_another_one_is_not(plant: ImportPlant
     claim = plant.claim_import()
     plant.run(claim)
     model = plant.model_of(plant.job(claim.job_id))
-    new = lifecycle.NewModel(
+    new = working.NewModel(
         id=model.id, pool=model.pool, engine=model.engine, files=model.files, bytes=model.bytes
     )
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_import(connection, "up", claim.held, new)
-    other = lifecycle.NewModel(id=model.id, pool=model.pool, engine=model.engine)
+        assert working.finish_import(connection, "up", claim.held, new)
+    other = working.NewModel(id=model.id, pool=model.pool, engine=model.engine)
     with plant.engine.begin() as connection:
-        assert not lifecycle.finish_import(connection, "up", claim.held, other)
+        assert not working.finish_import(connection, "up", claim.held, other)
     errors = [lifecycle.BadLine("x", "y")]
     with plant.engine.begin() as connection:
-        assert not lifecycle.reject_import(connection, "up", claim.held, errors=errors)
+        assert not working.reject_import(connection, "up", claim.held, errors=errors)
 
 
 @pytest.mark.usefixtures("_unexamined")

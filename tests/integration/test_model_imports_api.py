@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
-from shared.lifecycle import BadLine, NewModel
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import NewModel
 from shared.pools import UPKEEP
 from tests.integration.api_case import MODEL, ApiCase, api_fixture
 
@@ -33,7 +33,7 @@ def claimed(api: ApiCase) -> tuple[str, Any]:
     with api.begin() as connection:
         session = api.open_session(connection)
     with api.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        [claim] = lifecycle.claim(
+        [claim] = working.claim(
             connection, session_id=session, pools=[UPKEEP], max_shards=1, max_rows=1
         )
     return session, claim
@@ -70,7 +70,7 @@ def test_the_end_is_shown(api: ApiCase) -> None:
     assert claim.kind == "import"
     problems = [BadLine("pickle_refused", "a.bin: no", None, "a.bin"), BadLine("x", "y")]
     with api.begin() as connection:
-        assert lifecycle.reject_import(connection, session, claim.held, errors=problems)
+        assert working.reject_import(connection, session, claim.held, errors=problems)
     error = api.get(f"{IMPORTS}/{first['id']}?wait=1").json["error"]
     assert (error["code"], error["param"]) == ("pickle_refused", "a.bin")
     assert [file["code"] for file in error["files"]] == ["pickle_refused", "x"]
@@ -80,7 +80,7 @@ def test_the_end_is_shown(api: ApiCase) -> None:
     detail = {"imported": {"architecture": "LlamaForCausalLM"}, "digest": "d"}
     model = NewModel(id="import:t:mine:1", pool="text", engine="text", detail=detail)
     with api.begin() as connection:
-        assert lifecycle.finish_import(connection, session, claim.held, model)
+        assert working.finish_import(connection, session, claim.held, model)
     shown = api.get(f"{IMPORTS}/{second['id']}").json
     assert (shown["status"], shown["model"]) == ("succeeded", "import:t:mine:1")
     assert shown["report"] == detail["imported"]

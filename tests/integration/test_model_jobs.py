@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import lifecycle
 from shared.db import retention
 from shared.db.models import needed_by
 from shared.ids import new_id
-from shared.lifecycle import EvaluationEnd, ModelMeasured
+from shared.lifecycle import working
 from shared.lifecycle.settle import MAX_CRASHES
+from shared.lifecycle.working import EvaluationEnd, ModelMeasured
 from shared.states import JobState, ShardState
 from tests.integration.model_job_hall import OTHER, ModelHall
 from tests.integration.protocol import TENANT
@@ -185,7 +185,7 @@ def test_a_zombie_s_numbers_are_refused(hall: ModelHall) -> None:
     end = EvaluationEnd(measured=[ModelMeasured(model=BASE, values={"loss": 1.0})])
     hall.plant.sql("UPDATE shards SET epoch = epoch + 1 WHERE id = :id", id=claim.shard_id)
     with hall.plant.engine.begin() as connection:
-        assert not lifecycle.finish_evaluation(connection, "late", claim.held, end)
+        assert not working.finish_evaluation(connection, "late", claim.held, end)
     assert hall.plant.job(job_id).state == JobState.RUNNING
     assert hall.shard(job_id).fenced_n == 1
 
@@ -198,7 +198,7 @@ def test_the_same_numbers_may_be_told_twice(hall: ModelHall) -> None:
     end = EvaluationEnd(measured=[ModelMeasured(model=BASE, values={"loss": None})])
     for _ in range(2):
         with hall.plant.engine.begin() as connection:
-            assert lifecycle.finish_evaluation(connection, "sure", claim.held, end)
+            assert working.finish_evaluation(connection, "sure", claim.held, end)
     result = hall.plant.job(job_id).result
     assert (result["best"], result["models"][0]["value"]) == (None, None)
 

@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from api import model_job_objects, objects
 from api.model_job_requests import check_evaluation
-from shared import lifecycle
-from shared.lifecycle import BadLine, EvaluationEnd, ModelMeasured
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import EvaluationEnd, ModelMeasured
 from shared.specs.model_jobs import EvaluationSpec
 from tests.integration.api_case import ApiCase, api_fixture
 from tests.integration.model_job_api_case import (
@@ -60,7 +60,7 @@ def test_an_evaluation_from_its_submission_to_its_numbers(api: ApiCase, plant: T
     ]
     with api.begin() as connection:
         end = EvaluationEnd(measured=measured, seconds=3.0)
-        assert lifecycle.finish_evaluation(connection, "trainer", held.held, end)
+        assert working.finish_evaluation(connection, "trainer", held.held, end)
 
     shown = checked(api.get(f"{EVALUATIONS}/{shown['id']}?wait=1").json)
     assert (shown["status"], shown["progress"]) == ("succeeded", 1.0)
@@ -77,7 +77,7 @@ def test_lines_that_were_refused_are_shown(api: ApiCase, plant: TuningPlant) -> 
     shown = create(api)
     held = claim(plant)
     with api.begin() as connection:
-        lifecycle.fail_model_job(
+        working.fail_model_job(
             connection,
             "trainer",
             held.held,

@@ -11,7 +11,8 @@ import pytest
 
 from shared import lifecycle
 from shared.db.models import sync_catalog
-from shared.lifecycle import Claim, MonitorClaim, SliceEnd, UsageLine
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, MonitorClaim, SliceEnd, UsageLine
 from shared.models_catalog import ModelEntry
 from shared.states import ShardState
 from tests.integration.api_case import MODEL
@@ -116,7 +117,7 @@ def _answer(watch: FeedCase, claim: Claim) -> None:
         [UsageLine(CLASSIFY, JUDGE, len(good), 3, 0)],
     )
     with watch.begin() as connection:
-        assert lifecycle.finish_slice(connection, watch.me, end)
+        assert working.finish_slice(connection, watch.me, end)
 
 
 def counted(watch: FeedCase) -> None:
@@ -260,7 +261,7 @@ def test_of_many_processes_one_works_for_a_monitor(watch: FeedCase) -> None:
     due(watch)
     assert watch.monitors.begin() is not None
     with watch.begin() as connection:
-        assert not lifecycle.hold_monitor(connection, mine)
+        assert not working.hold_monitor(connection, mine)
 
 
 def test_a_source_is_read_and_its_rows_are_judged_once(watch: FeedCase) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shared import lifecycle
-from shared.lifecycle import Claim
+from shared.lifecycle import working
 from shared.lifecycle.webhooks import announce_ends
+from shared.lifecycle.working import Claim
 from tests.integration.api_case import ADMIN
 from tests.integration.production_case import PLAIN, PRODUCTIONS, TABLE, Asked, Press, press_fixture
 from tests.integration.test_productions import CHAIN, check_sums, headed
@@ -92,7 +92,7 @@ def test_its_deadline_keeps_what_is_done(press: Press) -> None:
     with press.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET expires_at = clock_timestamp() WHERE kind IN"
                                    " ('production', 'batch')")  # fmt: skip
-        assert lifecycle.expire_overdue(connection)
+        assert working.expire_overdue(connection)
     press.run()
 
     seen = press.see(production_id)
@@ -141,8 +141,8 @@ def lose(press: Press, claim: Claim) -> None:
         connection.exec_driver_sql(
             f"UPDATE sessions SET expires_at = clock_timestamp() WHERE id = '{session}'"
         )
-        assert lifecycle.declare_dead(connection, [session])
-        assert lifecycle.recover_lost(connection) == ["upkeep"]
+        assert working.declare_dead(connection, [session])
+        assert working.recover_lost(connection) == ["upkeep"]
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 6])

@@ -24,10 +24,10 @@ from hypothesis.stateful import (
 
 from shared import lifecycle
 from shared.ids import new_batch_id, new_file_id, new_production_id
-from shared.lifecycle import (
+from shared.lifecycle import NewProduction, working
+from shared.lifecycle.working import (
     Claim,
     NewFile,
-    NewProduction,
     NewProductionBatch,
     ProductionEnd,
     ProductionSize,
@@ -75,7 +75,7 @@ class ProductionStory(RuleBasedStateMachine):
         claim = self.plant.claim_one(session, pools=["upkeep"])
         size = ProductionSize(rows=3, lines=3, phases=1)
         with self.plant.engine.begin() as connection:
-            assert lifecycle.open_production(connection, session, claim.held, size, {})
+            assert working.open_production(connection, session, claim.held, size, {})
 
     def _session(self) -> str:
         self.sessions += 1
@@ -146,9 +146,9 @@ class ProductionStory(RuleBasedStateMachine):
         session, claim, new = self.attempts[pick % len(self.attempts)]
         with self.plant.engine.begin() as connection:
             if new is None:
-                lifecycle.finish_production(connection, session, claim.held, self._end(claim))
+                working.finish_production(connection, session, claim.held, self._end(claim))
             else:
-                lifecycle.continue_production(
+                working.continue_production(
                     connection, session, claim.held, new, found={}, progress=0.5, kept=1
                 )
 
@@ -179,9 +179,9 @@ class ProductionStory(RuleBasedStateMachine):
     @rule()
     def gather(self) -> None:
         with self.plant.engine.begin() as connection:
-            lifecycle.collect_production_batches(connection)
+            working.collect_production_batches(connection)
         with self.plant.engine.begin() as connection:
-            lifecycle.stop_production_batches(connection)
+            working.stop_production_batches(connection)
         self.plant.sweep()
 
     # --- tenants --------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared import lifecycle
-from shared.lifecycle import Claim, ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.states import ShardState
 from tests.integration import graphs
 from tests.integration.protocol import OTHER, TENANT, Plant
@@ -184,7 +184,7 @@ class Protocol(RuleBasedStateMachine):
     def heartbeat(self, pick: int) -> None:
         session = choose(list(self.model.sessions), pick)
         with self.plant.connection() as connection:
-            alive = lifecycle.heartbeat(connection, session, ttl_seconds=600)
+            alive = working.heartbeat(connection, session, ttl_seconds=600)
         assert alive == (self.model.sessions[session] != "dead")
         if alive:
             self.model.sessions[session] = "alive"
@@ -193,7 +193,7 @@ class Protocol(RuleBasedStateMachine):
     def drain(self, pick: int) -> None:
         session = choose(list(self.model.sessions), pick)
         with self.plant.connection() as connection:
-            lifecycle.drain_session(connection, session)
+            working.drain_session(connection, session)
         self.model.draining.add(session)
 
     # --- upkeep ---------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from shared.db.tenants import TenantTerms
 from shared.db.usage import count_usage
 from shared.errors import BudgetExceeded, QuotaExceeded
 from shared.ids import new_job_id
-from shared.lifecycle import GenerationEnd, ReleaseReason
+from shared.lifecycle import working
 from shared.lifecycle.quotas import standing_of
+from shared.lifecycle.working import GenerationEnd, ReleaseReason
 from shared.models_catalog import ModelEntry, Price
 from shared.quotas.limits import Limits
 from shared.states import ShardState
@@ -79,15 +80,15 @@ def submit_at_once(api: ApiCase, clients: list[Any], each: int) -> list[Any]:
         return [reply for replies in pool.map(submit, range(SUBMITTERS)) for reply in replies]
 
 
-def claimed(api: ApiCase, session_id: str, most: int = 64) -> list[lifecycle.Claim]:
+def claimed(api: ApiCase, session_id: str, most: int = 64) -> list[working.Claim]:
     with api.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        return lifecycle.claim(
+        return working.claim(
             connection, session_id=session_id, pools=["text"], max_shards=most, max_rows=1000
         )
 
 
 def end(
-    claim: lifecycle.Claim, state: ShardState = ShardState.SUCCEEDED, *, tokens: int = 7
+    claim: working.Claim, state: ShardState = ShardState.SUCCEEDED, *, tokens: int = 7
 ) -> GenerationEnd:
     good = state == ShardState.SUCCEEDED
     return GenerationEnd(
@@ -135,7 +136,7 @@ def test_tokens_that_accepted_work_may_take_are_set_aside(api: ApiCase, clients:
         session_id = api.open_session(connection)
     claims = claimed(api, session_id)
     with api.begin() as connection:
-        lifecycle.finish_generations(connection, session_id, [end(claim) for claim in claims])
+        working.finish_generations(connection, session_id, [end(claim) for claim in claims])
     assert len(claims) == 10
     now = standing(api, tenant)
     assert (now.open_rows, now.open_tokens, now.tokens_today) == (0, 0, 10 * 8)
@@ -171,12 +172,12 @@ def test_whatever_ends_work_lets_go_of_what_was_set_aside(api: ApiCase, finished
             (claim,) = claimed(api, session_id)
             assert standing(api, tenant).open_rows == 1
             with api.begin() as connection:
-                lifecycle.release(connection, session_id, claim.held, ReleaseReason.CRASHED)
+                working.release(connection, session_id, claim.held, ReleaseReason.CRASHED)
     else:
         (claim,) = claimed(api, session_id)
         with api.begin() as connection:
             ended = end(claim, ShardState(finished))
-            lifecycle.finish_generations(connection, session_id, [ended])
+            working.finish_generations(connection, session_id, [ended])
     assert standing(api, tenant).open_rows == 0
     api.submit()
     assert api.post("/v1/jobs", COMPLETION).status_code == 429
@@ -193,16 +194,16 @@ def test_usage_adds_up_with_retries_losses_and_repeated_commits(priced: ApiCase)
         connection.execute(
             text("UPDATE sessions SET expires_at = NULL WHERE id = :id"), {"id": first}
         )
-        lifecycle.recover_lost(connection)
+        working.recover_lost(connection)
         connection.execute(text("UPDATE shards SET not_before = clock_timestamp()"))
     claims = claimed(api, second)
     assert len(claims) == 6
     with api.begin() as connection:
-        assert not lifecycle.finish_generations(connection, first, [end(c) for c in lost])
+        assert not working.finish_generations(connection, first, [end(c) for c in lost])
     ends = [end(claim, tokens=10 + at) for at, claim in enumerate(claims)]
     for _ in range(2):  # the answer to the first was lost
         with api.begin() as connection:
-            assert len(lifecycle.finish_generations(connection, second, ends)) == 6
+            assert len(working.finish_generations(connection, second, ends)) == 6
         with api.begin() as connection:
             count_usage(connection, limit=4)
     totals = api.get("/v1/usage").json["totals"]
@@ -225,7 +226,7 @@ def test_counting_at_once_counts_each_row_once(api: ApiCase) -> None:
         session_id = api.open_session(connection)
     claims = claimed(api, session_id)
     with api.begin() as connection:
-        lifecycle.finish_generations(connection, session_id, [end(claim) for claim in claims])
+        working.finish_generations(connection, session_id, [end(claim) for claim in claims])
 
     def count(_: int) -> int:
         with api.engine.begin() as connection:
@@ -284,7 +285,7 @@ def test_used_up_compute_seconds_stop_what_comes_after(api: ApiCase) -> None:
         session_id = api.open_session(connection)
     (claim, _) = claimed(api, session_id)
     with api.begin() as connection:
-        lifecycle.finish_generations(connection, session_id, [end(claim)])
+        working.finish_generations(connection, session_id, [end(claim)])
     refused = api.post("/v1/jobs", COMPLETION)
     assert refused.status_code == 429
     assert refused.json["error"]["param"] == "daily_compute_seconds"

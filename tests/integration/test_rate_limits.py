@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from api.app import EXTENSION, create_app
 from api.rate_limiting import TERMS_CACHE_SECONDS, spelled
-from shared import lifecycle
 from shared.db.rate_buckets import take_request
+from shared.lifecycle import working
 from tests.integration.api_case import ADMIN, COMPLETION, ApiCase, api_fixture
 
 __all__ = ["api_fixture"]
@@ -166,9 +166,9 @@ def test_a_disabled_tenants_keys_are_refused_and_its_work_waits(
     assert [claim.job_id for claim in claimed(api)] == [job_id]
 
 
-def claimed(api: ApiCase) -> list[lifecycle.Claim]:
+def claimed(api: ApiCase) -> list[working.Claim]:
     with api.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        return lifecycle.claim(
+        return working.claim(
             connection,
             session_id=api.open_session(connection),
             pools=["text"],

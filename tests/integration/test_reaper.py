@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from shared import lifecycle
+from shared.lifecycle import working
 from shared.states import JobState, ShardState
 from tests.integration.protocol import Plant
 from worker.upkeep.reaper import Reaper
@@ -88,7 +88,7 @@ def test_after_an_outage_nothing_is_reaped_until_workers_had_time_to_return(
 
     with plant.connection() as connection:
         for number in range(3):
-            assert lifecycle.heartbeat(connection, f"w{number}", ttl_seconds=TTL)
+            assert working.heartbeat(connection, f"w{number}", ttl_seconds=TTL)
     clock.now += 2
     assert reaper.run() == []
     assert plant.scalar("SELECT count(*) FROM shards WHERE state = 'running'") == 3
@@ -115,7 +115,7 @@ def test_a_claim_that_commits_after_its_session_was_declared_dead_is_recovered(
     job_id = plant.generation()
     plant.session()
     with plant.engine.begin() as slow:
-        claims = lifecycle.claim(slow, session_id="w1", pools=["text"], max_shards=1, max_rows=10)
+        claims = working.claim(slow, session_id="w1", pools=["text"], max_shards=1, max_rows=10)
         assert len(claims) == 1
         plant.expire_session("w1")
         assert plant.declare_dead("w1") == 1
@@ -134,7 +134,7 @@ def test_two_reapers_take_a_shard_back_once(plant: Plant) -> None:
         plant.expire_session(f"w{number}")
         plant.declare_dead(f"w{number}")
     with plant.engine.begin() as first:
-        assert lifecycle.recover_lost(first, limit=8) == ["text"]
+        assert working.recover_lost(first, limit=8) == ["text"]
         assert plant.recover() == ["text"]  # skips what the first one holds
         assert plant.scalar("SELECT count(*) FROM shards WHERE state = 'ready'") == 12
     assert plant.scalar("SELECT count(*) FROM shards WHERE state = 'ready' AND lost_n = 1") == 20
@@ -147,8 +147,8 @@ def test_recovery_and_a_late_commit_agree_on_one_winner(plant: Plant) -> None:
     plant.expire_session("w1")
     plant.declare_dead("w1")
     with plant.engine.begin() as late:
-        end = [lifecycle.GenerationEnd(claim.held, ShardState.SUCCEEDED, "a" * 64, result="{}")]
-        assert lifecycle.finish_generations(late, "w1", end) == {claim.held}
+        end = [working.GenerationEnd(claim.held, ShardState.SUCCEEDED, "a" * 64, result="{}")]
+        assert working.finish_generations(late, "w1", end) == {claim.held}
         assert plant.recover() == []
     assert plant.recover() == []
     assert plant.job(job_id).state == JobState.SUCCEEDED

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from shared import lifecycle
 from shared.db.models import needed_by
 from shared.db.streams import forget_deltas
+from shared.lifecycle import working
 from shared.sharding import Slice
 from tests.integration.protocol import TENANT
 from tests.integration.tuning_case import TuningPlant, name_of, training_end
@@ -40,7 +40,7 @@ def test_a_batch_keeps_the_models_that_its_rows_name(plant: TuningPlant) -> None
     held = plant.claim_one("up", pools=["upkeep"]).held
     with plant.engine.begin() as connection:
         assert needed_by(connection, TENANT, model_id) is None
-        assert lifecycle.finish_validation(
+        assert working.finish_validation(
             connection, "up", held, slices=[Slice(0, 0, 10, 1, 2, "text")], needed=[model_id]
         )
         assert needed_by(connection, TENANT, model_id) == batch_id

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from shared import lifecycle
-from shared.lifecycle import RunClaim
+from shared.lifecycle import working
 from shared.lifecycle.webhooks import announce_ends
+from shared.lifecycle.working import RunClaim
 from tests.integration.feed_case import (
     MOST_FAILURES,
     SCHEDULES,
@@ -159,7 +160,7 @@ def test_a_late_reader_loses_to_the_one_that_took_over(feeds: FeedCase) -> None:
 
 def test_a_source_that_ends_its_readers_is_given_up(feeds: FeedCase) -> None:
     schedule_id = feeds.schedule()
-    for _ in range(lifecycle.MOST_RUN_ATTEMPTS):
+    for _ in range(working.MOST_RUN_ATTEMPTS):
         assert feeds.runs.begin() is not None
         feeds.lease_ends()
     feeds.run_due()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.lifecycle import Claim, ReleaseReason
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.states import JobState, ShardState, StopReason
 from tests.integration.protocol import OTHER, Plant
 

@@ -9,9 +9,9 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob as TheirJob
 
 from api import fine_tuning_objects
-from shared import lifecycle
 from shared.db.models import sync_catalog
-from shared.lifecycle import Claim, NewSweep
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, NewSweep
 from shared.models_catalog import ModelEntry
 from tests.integration.api_case import ApiCase, api_fixture
 from tests.integration.sweep_case import SweepPlant
@@ -57,7 +57,7 @@ def searching(api: ApiCase, plant: SweepPlant, count: int = 2) -> tuple[str, lis
     held = plant.claim_one("up", pools=["upkeep"]).held
     with plant.engine.begin() as connection:
         new = NewSweep(3, "valid_loss", minimize=True, pruning=True)
-        assert lifecycle.open_training(connection, "up", held, found=FOUND, card=None, sweep=new)
+        assert working.open_training(connection, "up", held, found=FOUND, card=None, sweep=new)
     return job_id, plant.started(job_id, count, parallel=count)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, TrainingStep
+from shared.lifecycle.working import Claim, TrainingStep
 from shared.states import JobState
 from tests.integration.protocol import TENANT
 from tests.integration.search_case import Search

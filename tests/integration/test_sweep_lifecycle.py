@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from shared import lifecycle
 from shared.db.jobs import list_jobs
 from shared.db.models import delete_model, get_model
 from shared.db.sweeps import Sweeping, sweeping
 from shared.errors import ModelNotFound
-from shared.lifecycle import Claim, ReleaseReason, TrainingStep
+from shared.lifecycle import working
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
+from shared.lifecycle.working import Claim, ReleaseReason, TrainingStep
 from shared.states import JobState
 from tests.integration.protocol import OTHER, TENANT
 from tests.integration.sweep_case import SweepPlant
@@ -101,7 +101,7 @@ def test_a_number_is_given_once(plant: SweepPlant) -> None:
     job_id = plant.new_sweep(trials=4, parallel=3)
     plant.started(job_id, 1, parallel=3)
     again = plant.new_trials(job_id, 1)[0]
-    twice = lifecycle.NewTrial(again.job_id, 1, again.params, again.spec)
+    twice = working.NewTrial(again.job_id, 1, again.params, again.spec)
     claim = plant.claim_sweep()
     with pytest.raises(IntegrityError):
         plant.add(claim, [twice], parallel=3)

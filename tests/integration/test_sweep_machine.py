@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.lifecycle import Claim, NewTrial, ReleaseReason
+from shared.lifecycle.working import Claim, NewTrial, ReleaseReason
 from tests.integration.protocol import TENANT
 from tests.integration.sweep_case import SweepPlant
 from tests.integration.tuning_case import training_end

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from shared import lifecycle
 from shared.db.models import delete_model
 from shared.errors import NotFound
-from shared.lifecycle import Claim, ReleaseReason
+from shared.lifecycle import working
 from shared.lifecycle.settle import MAX_ERRORS
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.states import JobState
 from shared.storage.local import LocalStore
 from tests.integration.protocol import OTHER, TENANT
@@ -67,7 +67,7 @@ def test_it_ends_with_the_last_of_its_running_trials(plant: SweepPlant) -> None:
     first, second = plant.started(job_id, 2, parallel=2)
     assert plant.stop(job_id)
     with plant.connection() as connection:
-        told = {item.held: item.stop_reason for item in lifecycle.watch(connection, "trainer")}
+        told = {item.held: item.stop_reason for item in working.watch(connection, "trainer")}
     assert told == {first.held: "cancelled", second.held: "cancelled"}
     plant.give_back(first)
     plant.collect()
@@ -186,7 +186,7 @@ def test_trials_are_paused_and_resumed_with_their_sweep(plant: SweepPlant) -> No
     assert paused(plant, waiting)
     assert plant.dispatch("train") == 0
     with plant.connection() as connection:
-        (watched,) = lifecycle.watch(connection, "trainer")
+        (watched,) = working.watch(connection, "trainer")
     assert (watched.held, watched.paused) == (running.held, True)
     plant.give_back(running)
     assert plant.dispatch("train") == 0

@@ -16,7 +16,8 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint as TheirCheckp
 
 from api import fine_tuning_objects, model_objects, objects
 from shared.db.models import sync_catalog
-from shared.lifecycle import BadLine, Claim, ReleaseReason, TrainingStep
+from shared.lifecycle import BadLine
+from shared.lifecycle.working import Claim, ReleaseReason, TrainingStep
 from shared.models_catalog import ModelEntry
 from tests.integration.api_case import MODEL, ApiCase, api_fixture
 from tests.integration.tuning_case import TuningPlant, model_of, name_of, training_end

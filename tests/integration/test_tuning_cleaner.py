@@ -9,7 +9,7 @@ import pytest
 
 from shared.db.models import delete_model
 from shared.errors import NotFound
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT
 from tests.integration.tuning_case import TuningPlant, name_of, training_end

@@ -15,7 +15,7 @@ from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
 from shared.errors import StorageUnavailable
 from shared.ids import new_file_id, new_id
-from shared.lifecycle import Claim, Held
+from shared.lifecycle.working import Claim, Held
 from shared.models_catalog import ModelEntry
 from shared.states import JobState
 from shared.storage.local import LocalStore

@@ -12,8 +12,9 @@ from shared import lifecycle
 from shared.db.checkpoints import list_checkpoints, newest_checkpoints
 from shared.db.models import get_model, hold_model
 from shared.ids import new_file_id, new_id
-from shared.lifecycle import BadLine, Idempotency, NewFile, ReleaseReason, TrainingStep
+from shared.lifecycle import BadLine, Idempotency, working
 from shared.lifecycle.settle import MAX_LOSSES
+from shared.lifecycle.working import NewFile, ReleaseReason, TrainingStep
 from shared.states import JobState, ShardState
 from shared.storage.base import StoredObject
 from tests.integration.protocol import OTHER, TENANT, WINDOW
@@ -103,9 +104,7 @@ def test_a_dry_run_ends_with_its_estimate_and_card(plant: TuningPlant) -> None:
     card = NewFile(new_file_id(), "dataset_card.md", StoredObject("t/x/card", "e" * 64, 9))
     for _ in range(2):
         with plant.engine.begin() as connection:
-            assert lifecycle.finish_dry_run(
-                connection, "up", held, estimate={"steps": 12}, card=card
-            )
+            assert working.finish_dry_run(connection, "up", held, estimate={"steps": 12}, card=card)
     job = plant.job(job_id)
     assert job.state == JobState.SUCCEEDED
     assert job.result["estimate"] == {"steps": 12}
@@ -188,7 +187,7 @@ def test_a_zombies_numbers_notes_and_checkpoints_are_dropped(plant: TuningPlant)
     plant.lose("trainer")
     plant.report(claim.held, TrainingStep(1, 0.0, {"train_loss": 1.0}), detail={"x": 1})
     with plant.engine.begin() as connection:
-        lifecycle.add_note(connection, "trainer", claim.held, "hello")
+        working.add_note(connection, "trainer", claim.held, "hello")
     assert plant.checkpoint(claim, 1) is None
     assert not plant.finish_training(claim)
     assert plant.shard(claim.shard_id).fenced_n == 2
@@ -202,7 +201,7 @@ def test_a_zombies_numbers_notes_and_checkpoints_are_dropped(plant: TuningPlant)
 def test_a_note_is_an_event(plant: TuningPlant) -> None:
     job_id, claim = plant.training()
     with plant.engine.begin() as connection:
-        lifecycle.add_note(connection, "trainer", claim.held, "early stopping", "warn")
+        working.add_note(connection, "trainer", claim.held, "early stopping", "warn")
     told = plant.data_of_events(job_id, "fine_tune.note")
     assert told == [{"message": "early stopping", "level": "warn"}]
 
@@ -259,7 +258,7 @@ def test_a_checkpoint_whose_answer_was_lost_is_told_once(plant: TuningPlant) -> 
     new = new_checkpoint(claim, 10)
     for _ in range(2):
         with plant.engine.begin() as connection:
-            assert lifecycle.add_checkpoint(connection, "trainer", claim.held, new) == []
+            assert working.add_checkpoint(connection, "trainer", claim.held, new) == []
     assert len(plant.data_of_events(job_id, "fine_tune.checkpoint")) == 1
 
 
@@ -274,7 +273,7 @@ def test_a_checkpoint_is_not_dropped_while_somebody_begins_to_start_from_it(
         assert hold_model(submitting, TENANT, name_of(claim, 10)) is not None
         saving.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
         with pytest.raises(OperationalError, match="lock timeout"):
-            lifecycle.add_checkpoint(saving, "trainer", claim.held, new_checkpoint(claim, 30))
+            working.add_checkpoint(saving, "trainer", claim.held, new_checkpoint(claim, 30))
     assert plant.checkpoint(claim, 30)
 
 
@@ -356,7 +355,7 @@ def test_the_card_of_the_data_is_among_the_results(plant: TuningPlant) -> None:
     held = plant.claim_one("up", pools=["upkeep"]).held
     card = NewFile(new_file_id(), "dataset_card.md", StoredObject("t/x/card", "e" * 64, 9))
     with plant.engine.begin() as connection:
-        assert lifecycle.open_training(connection, "up", held, found=FOUND, card=card)
+        assert working.open_training(connection, "up", held, found=FOUND, card=card)
     plant.dispatch("train")
     plant.finish_training(plant.claim_training())
     assert plant.job(job_id).result["result_files"][-1] == card.file_id
@@ -367,7 +366,7 @@ def test_a_recipe_that_cannot_go_on_fails_the_job(plant: TuningPlant) -> None:
     why = {"code": "training_diverged", "message": "the loss is not a number"}
     for _ in range(2):
         with plant.engine.begin() as connection:
-            assert lifecycle.fail_training(connection, "trainer", claim.held, **why)
+            assert working.fail_training(connection, "trainer", claim.held, **why)
     job = plant.job(job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "training_diverged")
     assert plant.events(job_id)[-1] == "fine_tune.failed"
@@ -378,7 +377,7 @@ def test_a_cancelled_training_keeps_its_checkpoints(plant: TuningPlant) -> None:
     plant.checkpoint(claim, 10)
     assert plant.stop(job_id)
     with plant.connection() as connection:
-        (watched,) = lifecycle.watch(connection, "trainer")
+        (watched,) = working.watch(connection, "trainer")
     assert watched.stop_reason == "cancelled"
     assert plant.release("trainer", claim.held, ReleaseReason.PREEMPTED) == ShardState.CANCELLED
     assert plant.job(job_id).state == JobState.CANCELLED

@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from shared import lifecycle
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import ReleaseReason
 from shared.states import JobState, ShardState
 from tests.integration.protocol import OTHER
 from tests.integration.tuning_case import TuningPlant
@@ -47,7 +48,7 @@ def test_a_running_one_is_told_gives_back_and_waits(plant: TuningPlant) -> None:
     job_id, claim = plant.training()
     assert plant.pause(job_id)
     with plant.connection() as connection:
-        (watched,) = lifecycle.watch(connection, "trainer")
+        (watched,) = working.watch(connection, "trainer")
     assert (watched.held, watched.paused, watched.stop_reason) == (claim.held, True, None)
     assert plant.release("trainer", claim.held, ReleaseReason.PREEMPTED) == ShardState.QUEUED
     shard = plant.shard(claim.shard_id)
@@ -81,7 +82,7 @@ def test_a_resumption_before_the_worker_obeyed_lets_it_run_on(plant: TuningPlant
     plant.pause(job_id)
     plant.resume(job_id)
     with plant.connection() as connection:
-        (watched,) = lifecycle.watch(connection, "trainer")
+        (watched,) = working.watch(connection, "trainer")
     assert not watched.paused
     assert plant.release("trainer", claim.held, ReleaseReason.PREEMPTED) == ShardState.READY
 
@@ -100,7 +101,7 @@ def test_a_resumption_that_overlaps_the_release_strands_nothing(plant: TuningPla
     job_id, claim = plant.training()
     plant.pause(job_id)
     with plant.engine.begin() as releasing, impatient(plant) as resuming:
-        lifecycle.release(releasing, "trainer", claim.held, ReleaseReason.PREEMPTED)
+        working.release(releasing, "trainer", claim.held, ReleaseReason.PREEMPTED)
         with pytest.raises(OperationalError, match="lock timeout"):
             lifecycle.request_resume(resuming, tenant_id=claim.tenant_id, job_id=job_id)
     assert plant.resume(job_id)
@@ -112,7 +113,7 @@ def test_a_pause_that_overlaps_the_release_is_kept(plant: TuningPlant) -> None:
     with plant.engine.begin() as pausing, impatient(plant) as releasing:
         lifecycle.request_pause(pausing, tenant_id=claim.tenant_id, job_id=job_id)
         with pytest.raises(OperationalError, match="lock timeout"):
-            lifecycle.release(releasing, "trainer", claim.held, ReleaseReason.PREEMPTED)
+            working.release(releasing, "trainer", claim.held, ReleaseReason.PREEMPTED)
     assert plant.release("trainer", claim.held, ReleaseReason.PREEMPTED) == ShardState.QUEUED
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import create_engine
 from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
 from shared.errors import StorageFull, StorageUnavailable
-from shared.lifecycle import Claim, Held
+from shared.lifecycle import working
 from shared.lifecycle.settle import MAX_ERRORS
+from shared.lifecycle.working import Claim, Held
 from shared.models_catalog import ModelEntry
 from shared.states import JobState
 from shared.storage.local import LocalStore
@@ -96,9 +97,7 @@ class Upkeep:
         end = slice_end(claim)
         fields = {name: getattr(end, name) for name in end.__slots__} | {"output": stored}
         with self.plant.engine.begin() as connection:
-            from shared import lifecycle
-
-            assert lifecycle.finish_slice(connection, "w1", type(end)(**fields))
+            assert working.finish_slice(connection, "w1", type(end)(**fields))
 
 
 @pytest.fixture

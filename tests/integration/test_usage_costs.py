@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
-from shared.lifecycle import GenerationEnd, NewArtifact, UsageLine
+from shared.lifecycle import working
 from shared.lifecycle.usage import add_usage
+from shared.lifecycle.working import GenerationEnd, NewArtifact, UsageLine
 from shared.models_catalog import ModelEntry, Price
 from shared.states import ShardState
 from shared.storage.base import StoredObject
@@ -89,7 +89,7 @@ def test_what_a_job_made_is_counted_by_its_files(plant: Plant) -> None:
     ]
     end = GenerationEnd(claim.held, ShardState.SUCCEEDED, "0" * 64, result="{}", artifacts=files)
     with plant.engine.begin() as connection:
-        lifecycle.finish_generations(connection, "w1", [end])
+        working.finish_generations(connection, "w1", [end])
     (row,) = plant.sql("SELECT * FROM usage")
     assert (row.images, row.media_seconds) == (1, 2.5)
     assert row.cost == 500_000 + 625_000

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import create_engine, text
 
-from shared import lifecycle
 from shared.db.migrate import upgrade
-from shared.lifecycle import BadLine, ReleaseReason
+from shared.lifecycle import BadLine, working
 from shared.lifecycle.settle import MAX_CRASHES, MAX_ERRORS, MAX_LOSSES
 from shared.lifecycle.webhooks import announce_ends
+from shared.lifecycle.working import ReleaseReason
 from shared.states import ShardState, StopReason
 from shared.translation import responses
 from shared.webhook_events import end_told, event_type
@@ -126,7 +126,7 @@ def rejected(plant: TuningPlant) -> str:
     job = plant.batch()
     claim = plant.claim_one(pools=["upkeep"])
     with plant.engine.begin() as connection:
-        assert lifecycle.reject_batch(
+        assert working.reject_batch(
             connection, "w1", claim.held, errors=[BadLine("x", "y")], bad_lines=1
         )
     return job
@@ -176,7 +176,7 @@ def trained(plant: TuningPlant) -> str:
 def training_failed(plant: TuningPlant) -> str:
     job, claim = plant.training()
     with plant.engine.begin() as connection:
-        assert lifecycle.fail_training(connection, "trainer", claim.held, code="c", message="m")
+        assert working.fail_training(connection, "trainer", claim.held, code="c", message="m")
     return job
 
 
@@ -207,7 +207,7 @@ def dry_run(plant: TuningPlant) -> str:
     job = plant.fine_tune(dry_run=True)
     claim = plant.claim_one("up", pools=["upkeep"])
     with plant.engine.begin() as connection:
-        assert lifecycle.finish_dry_run(connection, "up", claim.held, estimate={}, card=None)
+        assert working.finish_dry_run(connection, "up", claim.held, estimate={}, card=None)
     return job
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared import lifecycle
 from shared.ids import new_file_id
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import ReleaseReason
 from shared.states import JobState, ShardState
 from tests.integration import graphs
 from tests.integration.protocol import Plant
@@ -131,7 +131,7 @@ def test_a_zombies_release_and_progress_change_nothing(plant: Plant) -> None:
     second = plant.claim_one()
     assert plant.release("w1", first.held, ReleaseReason.CRASHED) is None
     with plant.connection() as connection:
-        lifecycle.report_progress(connection, "w1", {first.held: (2, 0)})
+        working.report_progress(connection, "w1", {first.held: (2, 0)})
     shard = plant.shard(first.shard_id)
     assert (shard.state, shard.epoch) == (ShardState.RUNNING, second.epoch)
     assert (shard.crash_n, shard.rows_completed, shard.fenced_n) == (0, 0, 1)
@@ -145,7 +145,7 @@ def test_a_zombie_neither_validates_nor_assembles(plant: Plant) -> None:
     assert len(plant.shards(job_id)) == 1
     heir = plant.claim_one(plant.session("heir"))
     with plant.engine.begin() as connection:
-        assert not lifecycle.reject_batch(connection, "zombie", zombie.held, errors=[], bad_lines=1)
+        assert not working.reject_batch(connection, "zombie", zombie.held, errors=[], bad_lines=1)
     assert plant.finish_validation("heir", heir.held, slices=1)
     plant.dispatch()
     assert plant.finish_slice("heir", plant.claim_one("heir"))

@@ -17,7 +17,8 @@ from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
 from shared.ids import new_file_id, new_id
-from shared.lifecycle import Claim, Held
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, Held
 from shared.models_catalog import ModelEntry
 from shared.pools import TRAIN, UPKEEP
 from shared.storage.local import LocalStore, LocalWriter
@@ -97,7 +98,7 @@ class Worker:
 
     def watch(self) -> None:
         with self.plant.connection() as connection:
-            self.desk.obey(lifecycle.watch(connection, self.session.id))
+            self.desk.obey(working.watch(connection, self.session.id))
 
     def wait(self, *, watching: bool = True) -> Held:
         """Until the training is off the books."""
@@ -215,7 +216,7 @@ class Hall:
         self.plant.dispatch(UPKEEP)
         (claim,) = [c for c in self.plant.claim("upkeep", pools=[UPKEEP]) if c.job_id == job_id]
         with self.plant.engine.begin() as connection:
-            assert lifecycle.open_training(
+            assert working.open_training(
                 connection, "upkeep", claim.held, found={"examples": 12}, card=None
             )
 

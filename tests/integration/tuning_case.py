@@ -8,8 +8,8 @@ from typing import Any
 from shared import lifecycle
 from shared.db.models import ModelFile
 from shared.ids import new_file_id, new_id
-from shared.lifecycle import (
-    BadLine,
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import (
     Claim,
     Held,
     NewCheckpoint,
@@ -65,13 +65,11 @@ class TuningPlant(Plant):
         self, held: Held, session: str = "up", found: dict[str, Any] | None = None
     ) -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.open_training(
-                connection, session, held, found=found or FOUND, card=None
-            )
+            return working.open_training(connection, session, held, found=found or FOUND, card=None)
 
     def reject(self, held: Held, errors: list[BadLine], session: str = "up") -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.reject_training(
+            return working.reject_training(
                 connection, session, held, errors=errors, bad_lines=len(errors)
             )
 
@@ -101,20 +99,20 @@ class TuningPlant(Plant):
         self, held: Held, *steps: TrainingStep, session: str = "trainer", **how: Any
     ) -> None:
         with self.engine.begin() as connection:
-            lifecycle.report_training(connection, session, held, metrics=steps, **how)
+            working.report_training(connection, session, held, metrics=steps, **how)
 
     def checkpoint(
         self, claim: Claim, step: int, *, session: str = "trainer", **fields: Any
     ) -> list[str] | None:
         new = new_checkpoint(claim, step, **fields)
         with self.engine.begin() as connection:
-            return lifecycle.add_checkpoint(connection, session, claim.held, new)
+            return working.add_checkpoint(connection, session, claim.held, new)
 
     def finish_training(
         self, claim: Claim, end: TrainingEnd | None = None, session: str = "trainer"
     ) -> bool:
         with self.engine.begin() as connection:
-            return lifecycle.finish_training(
+            return working.finish_training(
                 connection, session, claim.held, end or training_end(claim)
             )
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, SliceEnd, UsageLine
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, SliceEnd, UsageLine
 from shared.states import ShardState
 from tests.integration.api_case import MODEL, PATIENCE_SECONDS, ApiCase, make_settings
 from worker.outputs import response_line, store_lines
@@ -64,9 +64,9 @@ class Hall(ApiCase):
 
     def claim(self, pool: str, shards: int = 1) -> list[Claim]:
         with self.begin() as connection:
-            lifecycle.dispatch(connection, pool=pool, window=64)
+            working.dispatch(connection, pool=pool, window=64)
         with autocommit(self.engine) as connection:
-            return lifecycle.claim(
+            return working.claim(
                 connection, session_id=self.me, pools=[pool], max_shards=shards, max_rows=10**6
             )
 
@@ -130,7 +130,7 @@ class Hall(ApiCase):
             [UsageLine(ENDPOINT, MODEL, len(good), 3 * len(good), 5 * len(good))],
         )
         with self.begin() as connection:
-            assert lifecycle.finish_slice(connection, self.me, end)
+            assert working.finish_slice(connection, self.me, end)
 
     def ended_batch(self, lines: bytes, failing: frozenset[str] = frozenset()) -> str:
         batch_id = self.batch(lines)

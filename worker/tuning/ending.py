@@ -11,12 +11,12 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from shared import lifecycle
 from shared.backoff import delay_seconds, delays
 from shared.db.models import ModelFile
 from shared.errors import StorageFull, StorageUnavailable
 from shared.ids import new_file_id
-from shared.lifecycle import BadLine, NewFile, ReleaseReason, TrainingEnd
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import NewFile, ReleaseReason, TrainingEnd
 from shared.storage.keys import check_key, model_prefix, training_files_prefix
 from worker.model_paths import check_files
 from worker.tuning.checkpoint_store import BadFolder, list_files, store_folder
@@ -101,7 +101,7 @@ class Ending:
         errors: Sequence[BadLine],
     ) -> bool:
         claim, session_id = self._order.claim, self._order.session_id
-        return lifecycle.fail_training(
+        return working.fail_training(
             connection, session_id, claim.held, code=code, message=message, param=param
         )
 
@@ -109,7 +109,7 @@ class Ending:
         """Stores what was made, and gives what there is to commit."""
         claim, session_id = self._order.claim, self._order.session_id
         end = self._end(said)
-        return lambda connection: lifecycle.finish_training(connection, session_id, claim.held, end)
+        return lambda connection: working.finish_training(connection, session_id, claim.held, end)
 
     def _give_back(self, reason: ReleaseReason, code: str, message: str) -> None:
         claim = self._order.claim

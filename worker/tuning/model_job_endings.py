@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from shared import lifecycle
-from shared.lifecycle import BadLine, EvaluationEnd, ModelMeasured, OptimizationEnd
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import EvaluationEnd, ModelMeasured, OptimizationEnd
 from shared.specs.model_jobs import METRICS
 from worker.tuning.ending import Ending
 from worker.tuning.messages import Finished
@@ -26,7 +26,7 @@ class ModelJobEnding(Ending):
         param: str | None,
         errors: Sequence[BadLine],
     ) -> bool:
-        return lifecycle.fail_model_job(
+        return working.fail_model_job(
             connection,
             self._order.session_id,
             self._order.claim.held,
@@ -60,9 +60,7 @@ class EvaluationEnding(ModelJobEnding):
             seconds=self._training.seconds,
         )
         claim, session_id = self._order.claim, self._order.session_id
-        return lambda connection: lifecycle.finish_evaluation(
-            connection, session_id, claim.held, end
-        )
+        return lambda connection: working.finish_evaluation(connection, session_id, claim.held, end)
 
 
 class OptimizationEnding(ModelJobEnding):
@@ -88,6 +86,6 @@ class OptimizationEnding(ModelJobEnding):
             tokens=said.trained_tokens,
         )
         session_id = self._order.session_id
-        return lambda connection: lifecycle.finish_optimization(
+        return lambda connection: working.finish_optimization(
             connection, session_id, claim.held, end
         )

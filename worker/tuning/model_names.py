@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.db.models import ModelFile
-from shared.lifecycle import NewModel
+from shared.lifecycle.working import NewModel
 from shared.specs.model_jobs import OptimizationSpec, label_of
 from worker.tuning.messages import Plan
 from worker.tuning.planning import ID_LENGTH, Base, digest_of, parts_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.db.models import Model, ModelFile
-from shared.lifecycle import NewModel
+from shared.lifecycle.working import NewModel
 from shared.models_catalog import DEFAULT_ENDPOINTS, DEFAULT_POOL, DEFAULT_POOLS
 from shared.specs.fine_tuning import FineTuningSpec, seed_of
 from worker.tuning.messages import Plan, Started

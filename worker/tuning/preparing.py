@@ -17,7 +17,8 @@ from shared.db.files import file_of_job
 from shared.db.models import Model, models_by_id
 from shared.db.session import autocommit
 from shared.errors import NotFound
-from shared.lifecycle import BadLine, Claim
+from shared.lifecycle import BadLine
+from shared.lifecycle.working import Claim
 from shared.specs.fine_tuning import FROM_SCRATCH, FineTuningSpec, seed_of
 from shared.storage.base import Store
 from worker.inputs import Leaving

@@ -10,9 +10,9 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.db.session import is_outage
-from shared.lifecycle import Held, TrainingStep
+from shared.lifecycle import working
+from shared.lifecycle.working import Held, TrainingStep
 from worker.tuning.messages import Metrics, Note, Progressed, Started
 
 log = structlog.get_logger()
@@ -107,7 +107,7 @@ class Recorder:
         try:
             with self._database.begin() as connection:
                 for start in range(0, max(1, len(steps)), STEPS_AT_ONCE):
-                    lifecycle.report_training(
+                    working.report_training(
                         connection,
                         self._session_id,
                         self._held,
@@ -116,7 +116,7 @@ class Recorder:
                         detail=self._detail,
                     )
                 for text, level in self._notes:
-                    lifecycle.add_note(connection, self._session_id, self._held, text, level)
+                    working.add_note(connection, self._session_id, self._held, text, level)
         except SQLAlchemyError as error:
             if not is_outage(error):
                 raise

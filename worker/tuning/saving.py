@@ -11,12 +11,12 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.backoff import delays
 from shared.db.models import ModelFile
 from shared.errors import StorageFull, StorageUnavailable
 from shared.ids import new_checkpoint_id
-from shared.lifecycle import Claim, NewCheckpoint, NewModel
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, NewCheckpoint, NewModel
 from shared.storage.base import Store, StoredObject
 from shared.storage.keys import checkpoint_prefix
 from worker.insistence import Insistence
@@ -180,7 +180,7 @@ class Saver:
 
     def _add(self, new: NewCheckpoint) -> Sequence[str] | None:
         with self._database.begin() as connection:
-            return lifecycle.add_checkpoint(connection, self._session_id, self._claim.held, new)
+            return working.add_checkpoint(connection, self._session_id, self._claim.held, new)
 
     def _prefix(self, saved: Saved) -> str:
         claim = self._claim

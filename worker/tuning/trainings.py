@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy import Engine
 
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, Held, ReleaseReason, Watched
 from shared.lifecycle.model_jobs import EVALUATION, OPTIMIZATION
+from shared.lifecycle.working import Claim, Held, ReleaseReason, Watched
 from shared.states import Stage
 from shared.storage.base import Store
 from worker.insistence import Insistence, Stale

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from shared.db.shards import SliceRecord
 from shared.errors import PressrunError
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.states import ShardState
 from shared.storage.base import ObjectWriter, Store, StoredObject
 from worker.outputs import MEDIA_TYPE, RowError, assembly_prefix, error_line, stopped_error

@@ -11,14 +11,14 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.aliases import held_aliases
 from shared.db.models import Model, list_models
 from shared.db.session import autocommit
 from shared.db.shards import slices_of
 from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.ids import new_file_id
-from shared.lifecycle import BadLine, Claim, NewFile
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import Claim, NewFile
 from shared.quotas import NOTHING
 from shared.storage.base import Store, StoredObject
 from worker.outputs import MEDIA_TYPE, attempt_prefix
@@ -106,7 +106,7 @@ class BatchStages:
         try:
             self._ends.commit(
                 chore,
-                lambda connection: lifecycle.finish_validation(
+                lambda connection: working.finish_validation(
                     connection,
                     chore.session_id,
                     claim.held,
@@ -125,7 +125,7 @@ class BatchStages:
     def _reject(self, chore: Chore, errors: Sequence[BadLine], bad_lines: int) -> None:
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.reject_batch(
+            lambda connection: working.reject_batch(
                 connection,
                 chore.session_id,
                 chore.claim.held,
@@ -139,7 +139,7 @@ class BatchStages:
         why = [BadLine(error.code, error.message, param=error.param)]
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.reject_batch(
+            lambda connection: working.reject_batch(
                 connection,
                 chore.session_id,
                 chore.claim.held,
@@ -164,7 +164,7 @@ class BatchStages:
             )
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.finish_estimate(
+            lambda connection: working.finish_estimate(
                 connection,
                 chore.session_id,
                 claim.held,
@@ -193,7 +193,7 @@ class BatchStages:
         file = NewFile(new_file_id(), f"{claim.job_id}_input.jsonl", stored)
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.take_input(connection, chore.session_id, claim.held, file),
+            lambda connection: working.take_input(connection, chore.session_id, claim.held, file),
         )
         return stored.key
 
@@ -220,7 +220,7 @@ class BatchStages:
         self._ends.commit(
             chore,
             lambda connection: (
-                lifecycle.finish_assembly(
+                working.finish_assembly(
                     connection,
                     chore.session_id,
                     claim.held,
@@ -232,7 +232,7 @@ class BatchStages:
                     commonest_message=assembler.commonest_message,
                     keep_seconds=keep,
                 )
-                and lifecycle.keep_sizes(connection, claim.job_id, assembler.explained)
+                and working.keep_sizes(connection, claim.job_id, assembler.explained)
             ),
         )
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from shared.db.bundles import MadeArtifact, created_at, made_artifacts, made_steps
 from shared.db.steps import StepRecord
 from shared.ids import artifact_id
-from shared.lifecycle import Claim, NewArtifact
+from shared.lifecycle.working import Claim, NewArtifact
 from shared.storage.base import Store, StoredObject
 from worker.outputs import file_part, files_prefix
 from worker.upkeep import bundle_sheet, bundle_zip

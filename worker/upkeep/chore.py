@@ -13,12 +13,12 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.backoff import delay_seconds, delays
 from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import PressrunError, StorageFull, StorageUnavailable
-from shared.lifecycle import Claim, ReleaseReason
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, ReleaseReason
 from shared.states import ShardState
 from worker.session import Session
 
@@ -95,7 +95,7 @@ class ChoreEnds:
         delay: float = 0.0,
     ) -> None:
         def release(connection: Connection) -> bool:
-            state = lifecycle.release(
+            state = working.release(
                 connection,
                 chore.session_id,
                 chore.claim.held,

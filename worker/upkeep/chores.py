@@ -14,11 +14,11 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.db.steps import graphs_of, pools_after, step_of
 from shared.doorbell import Ringer
-from shared.lifecycle import Claim, GenerationEnd, Held, ReleaseReason, Watched
+from shared.lifecycle import working
+from shared.lifecycle.working import Claim, GenerationEnd, Held, ReleaseReason, Watched
 from shared.plans import BUNDLE
 from shared.pools import UPKEEP
 from shared.specs.productions import KIND as PRODUCTION
@@ -188,7 +188,7 @@ class UpkeepChores:
         if outcomes:
             end = collect(self._store, claim, rows, outcomes)
             self._ends.commit(
-                chore, lambda connection: lifecycle.finish_slice(connection, chore.session_id, end)
+                chore, lambda connection: working.finish_slice(connection, chore.session_id, end)
             )
             self._ringer.ring(UPKEEP)
             return
@@ -196,7 +196,7 @@ class UpkeepChores:
         graphs = unfold(claim, rows, models, chore.interrupted.is_set)
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.unfold_slice(
+            lambda connection: working.unfold_slice(
                 connection, chore.session_id, claim.held, graphs
             ),
         )
@@ -225,7 +225,7 @@ class UpkeepChores:
             artifacts=artifacts,
         )
         self._ends.commit(
-            chore, lambda connection: lifecycle.finish_step(connection, chore.session_id, end)
+            chore, lambda connection: working.finish_step(connection, chore.session_id, end)
         )
         with autocommit(self._database) as connection:
             self._ring(pools_after(connection, claim.shard_id))

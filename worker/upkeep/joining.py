@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.db.uploads import PartRow, get_upload, parts_of
 from shared.errors import ChecksumMismatch, NotFound, PressrunError
 from shared.ids import new_file_id
-from shared.lifecycle import NewFile
+from shared.lifecycle import working
+from shared.lifecycle.working import NewFile
 from shared.specs.uploads import JoinSpec
 from shared.storage.base import ObjectWriter, Store, StoredObject
 from shared.storage.keys import joined_key, parts_prefix
@@ -54,9 +54,7 @@ class Joins:
         file = NewFile(new_file_id(), "", stored)
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.finish_join(
-                connection, chore.session_id, claim.held, file
-            ),
+            lambda connection: working.finish_join(connection, chore.session_id, claim.held, file),
         )
         log.info("parts_joined", upload=spec.upload_id, parts=len(parts), bytes=stored.bytes)
         with autocommit(self._database) as connection:
@@ -67,7 +65,7 @@ class Joins:
     def _refuse(self, chore: Chore, mismatch: ChecksumMismatch) -> None:
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.refuse_join(
+            lambda connection: working.refuse_join(
                 connection, chore.session_id, chore.claim.held, mismatch
             ),
         )

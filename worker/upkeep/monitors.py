@@ -18,8 +18,9 @@ from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.errors import NotFound, PressrunError, StorageUnavailable
 from shared.ids import new_batch_id, new_file_id
-from shared.lifecycle import MonitorClaim
+from shared.lifecycle import working
 from shared.lifecycle.quotas import hold_bytes
+from shared.lifecycle.working import MonitorClaim
 from shared.pools import UPKEEP
 from shared.specs.monitors import ENDPOINT, FILE_SECONDS, MOST_CHARACTERS, TEXTS_A_BATCH
 from shared.specs.schedules import FeedSource
@@ -70,12 +71,12 @@ class Monitors:
     def begin(self) -> MonitorClaim | None:
         """One whose turn it is, now this caller's."""
         with self._database.begin() as connection:
-            return lifecycle.claim_monitor(connection, lease_seconds=self._lease_seconds)
+            return working.claim_monitor(connection, lease_seconds=self._lease_seconds)
 
     def clean(self) -> None:
         """What is too old."""
         with self._database.begin() as connection:
-            lifecycle.clean_monitors(connection)
+            working.clean_monitors(connection)
 
     def run(self, claim: MonitorClaim) -> None:
         """All that is to be done for it. Raises SQLAlchemyError and StorageUnavailable: somebody
@@ -93,7 +94,7 @@ class Monitors:
         if error is not None:
             log.info("monitor_failed", monitor=claim.monitor_id, code=error[0])
         with self._database.begin() as connection:
-            lifecycle.release_monitor(
+            working.release_monitor(
                 connection,
                 claim,
                 error=error,
@@ -128,12 +129,12 @@ class Monitors:
         with self._database.begin() as connection:
             self._hold(connection, claim)
             both = (marks.etag, marks.last_modified)
-            lifecycle.take_rows(connection, claim, new=taken, again=sorted(known), marks=both)
+            working.take_rows(connection, claim, new=taken, again=sorted(known), marks=both)
 
     def _read_later(self, claim: MonitorClaim) -> None:
         with self._database.begin() as connection:
             self._hold(connection, claim)
-            lifecycle.read_later(connection, claim)
+            working.read_later(connection, claim)
 
     # --- its batches ----------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Monitors:
             return error, counted
         with self._database.begin() as connection:
             self._hold(connection, claim)
-            lifecycle.let_texts_go(connection, claim)
+            working.let_texts_go(connection, claim)
             texts = waiting_texts(connection, claim.monitor_id, limit=TEXTS_A_BATCH)
         refused = self._submit(claim, texts) if texts else None
         return refused or error, counted
@@ -159,7 +160,7 @@ class Monitors:
         labels = dict(self._labels(batch.output_key)) if batch.output_key else {}
         with self._database.begin() as connection:
             self._hold(connection, claim)
-            told = lifecycle.count_answers(connection, claim, batch.job_id, labels)
+            told = working.count_answers(connection, claim, batch.job_id, labels)
         log.info(
             "monitor_counted",
             monitor=claim.monitor_id,
@@ -190,7 +191,7 @@ class Monitors:
                 self._hold(connection, claim)
                 self._queue(connection, claim, job_id, stored)
                 ids = [each.id for each in texts]
-                lifecycle.open_monitor_batch(connection, claim, job_id, ids)
+                working.open_monitor_batch(connection, claim, job_id, ids)
         except (_Lost, PressrunError) as refused:
             self._store.delete(stored.key)
             if isinstance(refused, _Lost | StorageUnavailable):
@@ -246,7 +247,7 @@ class Monitors:
 
     @staticmethod
     def _hold(connection: Connection, claim: MonitorClaim) -> None:
-        if not lifecycle.hold_monitor(connection, claim):
+        if not working.hold_monitor(connection, claim):
             raise _Lost
 
 

@@ -10,12 +10,12 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.db.shards import waiting_pools
 from shared.db.usage import MOST_ROWS, count_usage
 from shared.doorbell import Ringer
 from shared.errors import PressrunError
+from shared.lifecycle import working
 from shared.pools import UPKEEP
 from worker.upkeep.cleaner import Cleaner
 from worker.upkeep.productions_pass import ProductionPass
@@ -92,13 +92,13 @@ class Passes:
             pools = waiting_pools(connection)
         for pool in pools:
             with self._database.begin() as connection:
-                moved = lifecycle.dispatch(connection, pool=pool, window=self._window)
+                moved = working.dispatch(connection, pool=pool, window=self._window)
             if moved:
                 self._ringer.ring(pool)
 
     def _stop_due(self) -> None:
         with self._database.begin() as connection:
-            stopped = lifecycle.expire_overdue(connection) + lifecycle.sweep_stopped(connection)
+            stopped = working.expire_overdue(connection) + working.sweep_stopped(connection)
         if stopped:
             self._ringer.ring(UPKEEP)
 

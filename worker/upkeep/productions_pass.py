@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.doorbell import Ringer
+from shared.lifecycle import working
 from shared.pools import UPKEEP
 
 
@@ -20,8 +20,8 @@ class ProductionPass:
     def run(self) -> None:
         """Raises SQLAlchemyError."""
         with self._database.begin() as connection:
-            ended = lifecycle.collect_production_batches(connection)
+            ended = working.collect_production_batches(connection)
         if ended:
             self._ringer.ring(UPKEEP)
         with self._database.begin() as connection:
-            lifecycle.stop_production_batches(connection)
+            working.stop_production_batches(connection)

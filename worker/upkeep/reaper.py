@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
+from shared.lifecycle import working
 
 log = structlog.get_logger()
 
@@ -45,14 +45,14 @@ class Reaper:
         database, which starts the grace anew."""
         try:
             with self._database.begin() as connection:
-                expired, alive = lifecycle.expired_sessions(connection)
+                expired, alive = working.expired_sessions(connection)
                 if not self._is_mass(len(expired), alive):
                     self._held_since = None
                 if expired and self._may_reap(len(expired), alive):
-                    dead = lifecycle.declare_dead(connection, expired)
+                    dead = working.declare_dead(connection, expired)
                     log.warning("sessions_declared_dead", count=dead)
             with self._database.begin() as connection:
-                pools = lifecycle.recover_lost(connection)
+                pools = working.recover_lost(connection)
         except Exception:
             self._reachable_since = self._held_since = None
             raise

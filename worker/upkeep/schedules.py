@@ -20,8 +20,9 @@ from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.errors import PressrunError, StorageUnavailable
 from shared.ids import new_file_id
-from shared.lifecycle import RowsRead, RunClaim
+from shared.lifecycle import working
 from shared.lifecycle.quotas import hold_bytes
+from shared.lifecycle.working import RowsRead, RunClaim
 from shared.pools import UPKEEP
 from shared.storage.base import Store, StoredObject
 from worker.upkeep.feeds import SourceRow, SourceRows
@@ -74,18 +75,18 @@ class ScheduleRuns:
     def close(self) -> int:
         """Ends runs whose production has ended; returns how many."""
         with self._database.begin() as connection:
-            return lifecycle.close_runs(connection, most_failures=self._most_failures)
+            return working.close_runs(connection, most_failures=self._most_failures)
 
     def begin(self) -> RunClaim | None:
         """A run that is due, and now this caller's."""
         with self._database.begin() as connection:
-            return lifecycle.begin_run(connection, lease_seconds=self._lease_seconds)
+            return working.begin_run(connection, lease_seconds=self._lease_seconds)
 
     def run(self, claim: RunClaim) -> None:
         """One run, as far as to its production. Raises SQLAlchemyError and StorageUnavailable:
         the run is taken up again when its lease has ended."""
         try:
-            if claim.epoch > lifecycle.MOST_RUN_ATTEMPTS:
+            if claim.epoch > working.MOST_RUN_ATTEMPTS:
                 raise FeedRefused("source_unreadable", "reading the source ended its readers")
             self._read_and_submit(claim)
         except _Lost:
@@ -105,17 +106,17 @@ class ScheduleRuns:
         read = self._reader.read(claim.spec.source, claim.tenant_id, claim.spec.key, marks)
         if read.found is None:
             with self._database.begin() as connection:
-                lifecycle.end_unchanged(connection, claim)
+                working.end_unchanged(connection, claim)
             log.info("run_unchanged", run=claim.run_id, schedule=claim.schedule_id)
             return
         taken = self._take(claim, read.found, read.marks)
         with self._database.begin() as connection:
             production_id = None
-            if not lifecycle.hold_run(connection, claim):
+            if not working.hold_run(connection, claim):
                 raise _Lost
             if taken.data is not None:
                 production_id = self._submit(connection, claim, taken.data)
-            lifecycle.accept_run(connection, claim, taken.rows, production_id)
+            working.accept_run(connection, claim, taken.rows, production_id)
         if production_id is not None:
             self._ringer.ring(UPKEEP)
             self._remove(claim, before=claim.epoch)
@@ -173,7 +174,7 @@ class ScheduleRuns:
 
     def _fail(self, claim: RunClaim, code: str, message: str) -> None:
         with self._database.begin() as connection:
-            failed = lifecycle.fail_run(
+            failed = working.fail_run(
                 connection, claim, code, message, most_failures=self._most_failures
             )
         if failed:

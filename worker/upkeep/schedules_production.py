@@ -12,7 +12,8 @@ from shared.db.aliases import hold_named
 from shared.db.files import FileRow, hold_file
 from shared.errors import InvalidRequest, ModelNotFound, NotFound
 from shared.ids import new_production_id
-from shared.lifecycle import NewProduction, RunClaim
+from shared.lifecycle import NewProduction
+from shared.lifecycle.working import RunClaim
 from shared.productions.augmenting import augmenting
 from shared.productions.tables import TableRefused, kind_of
 from shared.productions.template import parse_template

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.db.sweeps import Trial, trials_of
 from shared.doorbell import Ringer
 from shared.ids import new_file_id, new_tuning_id
-from shared.lifecycle import NewFile, NewTrial, SweepEnd
+from shared.lifecycle import working
+from shared.lifecycle.working import NewFile, NewTrial, SweepEnd
 from shared.pools import TRAIN
 from shared.specs.fine_tuning import FineTuningSpec, seed_of
 from shared.specs.sweep_space import Params, axes_of, trial_spec
@@ -74,7 +74,7 @@ class Sweeps:
             return
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.add_trials(
+            lambda connection: working.add_trials(
                 connection, chore.session_id, chore.claim.held, new, parallel=sweep.parallel
             ),
         )
@@ -110,9 +110,7 @@ class Sweeps:
         )
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.finish_sweep(
-                connection, chore.session_id, claim.held, end
-            ),
+            lambda connection: working.finish_sweep(connection, chore.session_id, claim.held, end),
         )
         log.info("sweep_finished", job=claim.job_id, trials=len(trials), best=best.job_id)
 
@@ -130,7 +128,7 @@ class Sweeps:
     def _fail(self, chore: Chore, code: str, message: str) -> None:
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.fail_training(
+            lambda connection: working.fail_training(
                 connection, chore.session_id, chore.claim.held, code=code, message=message
             ),
         )

@@ -8,10 +8,10 @@ from collections.abc import Collection
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.session import autocommit
 from shared.db.sweeps import Prunable, evaluations_since, finished_evaluations, prunable_sweeps
 from shared.doorbell import Ringer
+from shared.lifecycle import working
 from shared.pools import UPKEEP
 from worker.upkeep.sweeps_study import NoOptuna, hopeless, judged_after
 
@@ -32,13 +32,13 @@ class SweepPass:
     def run(self) -> None:
         """Raises SQLAlchemyError."""
         with self._database.begin() as connection:
-            ended = lifecycle.collect_trials(connection)
+            ended = working.collect_trials(connection)
         if ended:
             self._ringer.ring(UPKEEP)
         with self._database.begin() as connection:
-            lifecycle.stop_trials(connection)
+            working.stop_trials(connection)
         with self._database.begin() as connection:
-            lifecycle.pause_trials(connection)
+            working.pause_trials(connection)
         self._prune()
 
     def _prune(self) -> None:
@@ -64,7 +64,7 @@ class SweepPass:
         if why is None:
             return
         with self._database.begin() as connection:
-            pruned = lifecycle.prune_trial(connection, job_id, f"{sweep.metric}: {why}")
+            pruned = working.prune_trial(connection, job_id, f"{sweep.metric}: {why}")
         if pruned:
             log.info("trial_pruned", job=job_id, sweep=sweep.parent_id, at=len(heard.values))
 

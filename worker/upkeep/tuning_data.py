@@ -9,14 +9,14 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
-from shared import lifecycle
 from shared.db.files import FileRow, file_of_job
 from shared.db.models import get_model
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.errors import BudgetExceeded, PressrunError, QuotaExceeded
 from shared.ids import new_file_id
-from shared.lifecycle import NewFile, NewSweep
+from shared.lifecycle import working
+from shared.lifecycle.working import NewFile, NewSweep
 from shared.pools import TRAIN, UPKEEP
 from shared.specs.fine_tuning import FineTuningSpec
 from shared.specs.sweeps import Sweep
@@ -107,7 +107,7 @@ class TuningData:
     def _fail(self, chore: Chore, param: str) -> None:
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.fail_training(
+            lambda connection: working.fail_training(
                 connection,
                 chore.session_id,
                 chore.claim.held,
@@ -120,7 +120,7 @@ class TuningData:
     def _reject(self, chore: Chore, examined: Examined) -> None:
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.reject_training(
+            lambda connection: working.reject_training(
                 connection,
                 chore.session_id,
                 chore.claim.held,
@@ -138,13 +138,13 @@ class TuningData:
 
         def commit(connection: Connection) -> bool:
             for warning in examined.warnings:
-                lifecycle.add_note(connection, chore.session_id, held, warning, "warn")
+                working.add_note(connection, chore.session_id, held, warning, "warn")
             if spec.dry_run:
-                return lifecycle.finish_dry_run(
+                return working.finish_dry_run(
                     connection, chore.session_id, held, estimate=found, card=card
                 )
             sweep = None if spec.sweep is None else _searched(spec.sweep)
-            return lifecycle.open_training(
+            return working.open_training(
                 connection, chore.session_id, held, found=found, card=card, sweep=sweep
             )
 
@@ -160,7 +160,7 @@ class TuningData:
         """Fails a job whose data are good, and that is more than the tenant may have."""
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.fail_training(
+            lambda connection: working.fail_training(
                 connection,
                 chore.session_id,
                 chore.claim.held,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from shared.db.models import Model
 from shared.db.steps import GraphOutcome
 from shared.errors import PressrunError
-from shared.lifecycle import Claim, Graph, SliceEnd
 from shared.lifecycle.graphs import failure
 from shared.lifecycle.steps import PLAN
+from shared.lifecycle.working import Claim, Graph, SliceEnd
 from shared.plans import Offers, Step, plan
 from shared.specs import InferenceSpec, parse_body_json
 from shared.states import ShardState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from worker.engines.protocol import RowResult
 from worker.rows import RowInput
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.storage.base import Store
 from tests.unit.worker.bundle_case import (
     JOB,

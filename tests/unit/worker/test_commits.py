@@ -18,7 +18,7 @@ from shared import lifecycle
 from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import StorageUnavailable
-from shared.lifecycle import GenerationEnd, Held, ReleaseReason
+from shared.lifecycle.working import GenerationEnd, Held, ReleaseReason
 from shared.storage.base import StoredObject
 from tests.unit.worker.claims import answer, make_claim, make_rows
 from tests.unit.worker.media_files import made

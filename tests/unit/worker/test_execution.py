@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.lifecycle import UsageLine
+from shared.lifecycle.working import UsageLine
 from shared.states import ShardState, StopReason
 from shared.storage.local import LocalStore
 from tests.unit.worker.claims import BODY, CHAT, answer, make_claim, make_rows

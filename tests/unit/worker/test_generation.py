@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.lifecycle import ReleaseReason, Watched
+from shared.lifecycle.working import ReleaseReason, Watched
 from shared.states import ShardState, StopReason
 from tests.unit.worker.claims import make_claim, make_rows
 from tests.unit.worker.generation_bench import Bench, error_codes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.db.models import Model, ModelFile
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from tests.unit.worker.claims import CHAT, make_claim, make_rows
 from tests.unit.worker.generation_bench import Bench, error_codes
 from worker.crashes import CRASHED

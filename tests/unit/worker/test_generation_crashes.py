@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.lifecycle import ReleaseReason
+from shared.lifecycle.working import ReleaseReason
 from tests.unit.worker.generation_bench import Bench, error_codes
 from worker.engines.protocol import Fatal
 from worker.spool import Spool

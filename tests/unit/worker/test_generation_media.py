@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.lifecycle import Watched
+from shared.lifecycle.working import Watched
 from shared.states import StopReason
 from tests.unit.worker.claims import answer, make_claim, make_rows
 from tests.unit.worker.generation_bench import Bench, error_codes

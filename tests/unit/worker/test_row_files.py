@@ -14,7 +14,7 @@ import pytest
 
 from shared.errors import StorageUnavailable
 from shared.ids import artifact_id
-from shared.lifecycle import NewArtifact
+from shared.lifecycle.working import NewArtifact
 from shared.states import ShardState
 from shared.storage.base import StoredObject
 from shared.storage.local import LocalStore

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.lifecycle import NewDelta
+from shared.lifecycle.working import NewDelta
 from tests.unit.worker.claims import make_claim, make_rows
 from tests.unit.worker.generation_bench import Bench
 from worker import streaming

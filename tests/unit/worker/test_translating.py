@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.ids import accepted_seconds, new_response_id
-from shared.lifecycle import UsageLine
+from shared.lifecycle.working import UsageLine
 from shared.specs import parse_body_json
 from shared.states import ShardState
 from shared.storage.local import LocalStore

@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.files import FileRow, file_of_job
 from shared.db.models import Model, get_model
 from shared.db.session import autocommit
-from shared.lifecycle import BadLine, NewModel
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import NewModel
 from shared.specs.imports import ImportSpec, model_name
 from shared.storage.base import Store
 from shared.storage.keys import model_prefix
@@ -118,7 +118,7 @@ class ModelImports:
         )
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.finish_import(
+            lambda connection: working.finish_import(
                 connection, chore.session_id, claim.held, model
             ),
         )
@@ -128,7 +128,7 @@ class ModelImports:
         claim = chore.claim
         self._ends.commit(
             chore,
-            lambda connection: lifecycle.reject_import(
+            lambda connection: working.reject_import(
                 connection, chore.session_id, claim.held, errors=problems
             ),
         )

@@ -15,12 +15,12 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import lifecycle
 from shared.db.productions import ProducedBatch, Production, production_of
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.ids import new_batch_id, new_file_id
-from shared.lifecycle import NewFile, NewProductionBatch, ProductionEnd
+from shared.lifecycle import working
+from shared.lifecycle.working import NewFile, NewProductionBatch, ProductionEnd
 from shared.pools import UPKEEP
 from shared.productions.augmenting import augmenting
 from shared.productions.tables import TableKind
@@ -79,7 +79,7 @@ class Productions:
         if not json.loads(chore.claim.spec).get("production"):
             return
         with suppress(SQLAlchemyError), self.database.begin() as connection:
-            lifecycle.collect_production_batches(connection)
+            working.collect_production_batches(connection)
         self.ringer.ring(UPKEEP)
 
 
@@ -211,7 +211,7 @@ class _Claimed:
         chore = self._chore
         self._tools.ends.commit(
             chore,
-            lambda connection: lifecycle.continue_production(
+            lambda connection: working.continue_production(
                 connection,
                 chore.session_id,
                 chore.claim.held,
@@ -258,7 +258,7 @@ class _Claimed:
         )
         self._tools.ends.commit(
             self._chore,
-            lambda connection: lifecycle.finish_production(
+            lambda connection: working.finish_production(
                 connection, self._chore.session_id, claim.held, end
             ),
         )

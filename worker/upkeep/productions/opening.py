@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from shared.lifecycle import BadLine, Claim
+from shared.lifecycle import BadLine
+from shared.lifecycle.working import Claim
 from shared.productions.augmenting import augmenting
 from shared.productions.gates import Gates
 from shared.productions.plan import SEED_BITS, Phase, plan_of

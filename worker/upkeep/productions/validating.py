@@ -12,12 +12,12 @@ from typing import IO, Any
 import structlog
 from sqlalchemy import Engine
 
-from shared import lifecycle
 from shared.db.models import list_models
 from shared.db.session import autocommit
 from shared.doorbell import Ringer
 from shared.errors import InvalidRequest
-from shared.lifecycle import BadLine, ProductionSize
+from shared.lifecycle import BadLine, working
+from shared.lifecycle.working import ProductionSize
 from shared.pools import UPKEEP
 from shared.productions.tables import TableKind, TableRefused, TableRow
 from shared.productions.template import Template, parse_template
@@ -136,7 +136,7 @@ class Validation:
     def _reject(self, chore: Chore, errors: list[BadLine], bad_rows: int) -> None:
         self.ends.commit(
             chore,
-            lambda connection: lifecycle.reject_production(
+            lambda connection: working.reject_production(
                 connection, chore.session_id, chore.claim.held, errors=errors, bad_rows=bad_rows
             ),
         )
@@ -154,7 +154,7 @@ class Validation:
         size = _size(order, found)
         self.ends.commit(
             chore,
-            lambda connection: lifecycle.open_production(
+            lambda connection: working.open_production(
                 connection, chore.session_id, chore.claim.held, size, state.as_json()
             ),
         )
@@ -205,7 +205,7 @@ class Validation:
         size = _size(order, found)
         self.ends.commit(
             chore,
-            lambda connection: lifecycle.finish_production_estimate(
+            lambda connection: working.finish_production_estimate(
                 connection, chore.session_id, claim.held, size, told
             ),
         )

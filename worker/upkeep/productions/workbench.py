@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from shared.db.productions import ProducedBatch
 from shared.db.session import autocommit
 from shared.db.shards import slices_of
-from shared.lifecycle import Claim
+from shared.lifecycle.working import Claim
 from shared.productions.augmenting import augmenting
 from shared.storage.base import ObjectWriter, Store, StoredObject
 from worker.outputs import attempt_prefix
