@@ -22,12 +22,15 @@ Item = TypeVar("Item")
 
 
 class _Entry(Generic[Item]):
-    __slots__ = ("done", "error", "item")
+    __slots__ = ("done", "error", "item", "turn")
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.done = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        self.turn = Lock()
+        """Held until the entry is done, or its thread is to commit. One for each entry, since
+        threads that all wait for the same lock pass through it one by one."""
 
 
 class GroupCommit(Generic[Item]):
@@ -37,19 +40,39 @@ class GroupCommit(Generic[Item]):
         """``commit`` takes a list of items, in one transaction: all of them or none."""
         self._commit = commit
         self._waiting: deque[_Entry[Item]] = deque()
-        self._turn = Lock()
+        self._busy = False
+        self._changing = Lock()
 
     def add(self, item: Item) -> None:
         """Raises what ``commit`` raised for this item."""
         entry = _Entry(item)
-        self._waiting.append(entry)
-        with self._turn:
-            while not entry.done:
-                self._lead([self._waiting.popleft() for _ in range(min(LIMIT, len(self._waiting)))])
+        with self._changing:
+            self._waiting.append(entry)
+            is_first, self._busy = not self._busy, True
+            entry.turn.acquire()
+        if not is_first:
+            entry.turn.acquire()
+        if not entry.done:
+            self._commit_waiting()
         if entry.error is not None:
             raise entry.error
 
-    def _lead(self, group: list[_Entry[Item]]) -> None:
+    def _commit_waiting(self) -> None:
+        with self._changing:
+            group = [self._waiting.popleft() for _ in range(min(LIMIT, len(self._waiting)))]
+        try:
+            self._commit_group(group)
+        finally:
+            with self._changing:
+                following = self._waiting[0] if self._waiting else None
+                self._busy = following is not None
+            if following is not None:
+                following.turn.release()
+            for entry in group:
+                entry.done = True
+                entry.turn.release()
+
+    def _commit_group(self, group: Sequence[_Entry[Item]]) -> None:
         try:
             self._commit([entry.item for entry in group])
         except Exception as error:
@@ -57,9 +80,11 @@ class GroupCommit(Generic[Item]):
             if len(group) > 1 and not shared:
                 # One item is at fault: each gets a statement of its own.
                 for entry in group:
-                    self._lead([entry])
+                    self._commit_group([entry])
                 return
             for entry in group:
                 entry.error = error
-        for entry in group:
-            entry.done = True
+        except BaseException as error:
+            for entry in group:
+                entry.error = error
+            raise
