@@ -151,6 +151,8 @@ def sides_of(result: Result) -> str:
     unit = result.detail.get("unit", "")
     sides = result.detail.get("sides", {})
     shown = [f"{name} {value:g} {unit}".strip() for name, value in sides.items()]
+    if unit and not shown:
+        shown = [unit]
     quick = ["quick run"] if result.detail.get("quick") else []
     return ", ".join(shown[:_SHORT_DETAIL] + quick)
 
