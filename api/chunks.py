@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api.chunk_logprobs import Diverged, Logprobs, Tokens
 from api.rendering import compact
 from shared.db.streams import Piece
 
+__all__ = ["DONE", "Diverged", "Narrator"]
+
 DONE = "data: [DONE]\n\n"
-
-
-class Diverged(Exception):
-    """The text is not a continuation of what was said."""
 
 
 class Narrator:
@@ -36,6 +35,7 @@ class Narrator:
         repeated. ``created`` is in Unix seconds."""
         self._chat = chat
         self._said = [""] * len(leads)
+        self._tokens = [Tokens() for _ in leads]
         self._leads = list(leads)
         self._head: dict[str, Any] = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{name}",
@@ -58,8 +58,8 @@ class Narrator:
         """What is new in these pieces; empty where they repeat what was said, or leave something
         out: then only ``close`` can go on. Raises Diverged."""
         return "".join(
-            self._go_on(choice, at, text)
-            for choice, at, text in pieces
+            self._go_on(choice, at, text, first, logprobs)
+            for choice, at, text, first, logprobs in pieces
             if choice < len(self._said) and at <= len(self._said[choice])
         )
 
@@ -74,7 +74,7 @@ class Narrator:
             whole = (choice["message"]["content"] if self._chat else choice["text"]) or ""
             if not whole.startswith(self._said[index]):
                 raise Diverged
-            said += self._go_on(index, 0, whole)
+            said += self._go_on(index, 0, whole, 0, choice.get("logprobs"))
             said += self._chunk(index, self._last_words(choice), choice["finish_reason"])
         if self._usage:
             said += _event({**self._head, "choices": [], "usage": result["usage"]})
@@ -94,22 +94,31 @@ class Narrator:
         refusal = choice["message"].get("refusal")
         return {"refusal": refusal} if refusal else {}
 
-    def _go_on(self, index: int, at: int, text: str) -> str:
+    def _go_on(
+        self, index: int, at: int, text: str, first: int = 0, logprobs: Logprobs | None = None
+    ) -> str:
         said = self._said[index]
         known = said[at : at + len(text)]
         if not text.startswith(known):
             raise Diverged
-        new = text[len(known) :]
-        if not new:
+        new, marks = text[len(known) :], self._tokens[index].fresh(first, logprobs)
+        if not new and marks is None:
             return ""
         self._said[index] = said + new
-        return self._chunk(index, {"content": new} if self._chat else new)
+        return self._chunk(index, {"content": new} if self._chat else new, marks=marks)
 
-    def _chunk(self, index: int, said: dict[str, str] | str, reason: str | None = None) -> str:
+    def _chunk(
+        self,
+        index: int,
+        said: dict[str, str] | str,
+        reason: str | None = None,
+        *,
+        marks: Logprobs | None = None,
+    ) -> str:
         choice = {
             "index": index,
             ("delta" if self._chat else "text"): said,
-            "logprobs": None,
+            "logprobs": marks,
             "finish_reason": reason,
         }
         return _event({**self._head, "choices": [choice], **self._usage})

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection
 from hashlib import sha256
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from flask import Request
 from pydantic import BaseModel, ValidationError
@@ -161,6 +161,19 @@ def cursor(request: Request) -> str | None:
     if value is not None and not _CURSOR.fullmatch(value):
         raise InvalidRequest("'after' must be the id of the last item seen", param="after")
     return value
+
+
+class Page(NamedTuple):
+    """The part of a list that is asked for."""
+
+    limit: int
+    after: str | None
+    """The id of the last item seen."""
+
+
+def page(request: Request) -> Page:
+    """`limit` and `after`, as most lists take them (``routing.LIMIT`` and ``AFTER``)."""
+    return Page(integer(request, "limit", default=20, least=1, most=100), cursor(request))
 
 
 def integer(request: Request, name: str, *, default: int, least: int, most: int) -> int:

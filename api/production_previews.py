@@ -8,20 +8,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from api import rendering
-from api.production_holding import hold_models, hold_references
-from api.production_requests import (
-    PreviewRequest,
-    Read,
-    files_of,
-    format_of,
-    hold_data,
-    hold_listed,
-    read_template,
-)
+from api.production_requests import PreviewRequest, Read, hold_data, read_template
 from api.rendering import Object
 from api.services import Services
 from shared.db.files import FileRow
 from shared.errors import InvalidRequest
+from shared.lifecycle.production_names import format_of, hold_models, hold_references
 
 if TYPE_CHECKING:
     from shared.productions.rendering import Renderer
@@ -46,16 +38,15 @@ def preview(services: Services, tenant_id: str, asked: PreviewRequest) -> Object
     read = read_template(asked)
     with services.transaction() as connection:
         hold_models(connection, tenant_id, read.models, read.template.head)
-        hold_references(connection, tenant_id, read.template.head)
+        held = hold_references(connection, tenant_id, read.template.head)
         file = hold_data(connection, tenant_id, asked.data_file_id)
-        listed = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
     table = _table(services, file.storage_key, asked.data_format or format_of(file))
     table = _augmented(table, read, asked)
     rows = _first_rows(table, asked.rows)
     read.template.check_table(table.columns)
     head = read.template.head
     renderer = Renderer(read.template)
-    audiences = _audiences(services, read, listed)
+    audiences = _audiences(services, read, held.audiences)
     bounds = _Bounds()
     return {
         "object": "production.preview",

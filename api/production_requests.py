@@ -14,7 +14,6 @@ from api import parsing
 from api.deadlines import deadline_seconds
 from api.idempotency import Once
 from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
-from api.production_holding import hold_models, hold_references
 from api.requests import ExpiresAfter, Metadata, Name, RequestBody
 from api.services import Services
 from api.webhook_requests import WebhookMember, job_webhook
@@ -23,6 +22,12 @@ from shared.db.files import FileRow, hold_file
 from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_production_id
 from shared.lifecycle import NewProduction
+from shared.lifecycle.production_names import (
+    References,
+    format_of,
+    hold_models,
+    hold_references,
+)
 from shared.pools import UPKEEP
 from shared.specs.productions import (
     MOST_CANDIDATES,
@@ -36,13 +41,6 @@ if TYPE_CHECKING:
 
 MOST_NEW_TOKENS = 131_072
 MOST_PREVIEWED = 20
-_FORMATS: dict[str, DataFormat] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 
 FileId = Annotated[str, Field(max_length=256)]
 
@@ -137,19 +135,17 @@ def submit_production(
     with services.transaction() as connection:
         head = read.template.head
         named = hold_models(connection, tenant_id, read.models, head)
-        references = hold_references(connection, tenant_id, head)
-        looked_up = {"examples_file": references.examples, "documents": references.documents}
+        held = hold_references(connection, tenant_id, head)
         file = hold_data(connection, tenant_id, asked.data_file_id)
-        held = [hold_listed(connection, tenant_id, one) for one in files_of(read.template)]
         aliases = {name: model for name, model in named.items() if name != model}
         spec = _spec(asked, read, named, file, held)
         new = NewProduction(
             job_id=production_id,
             tenant_id=tenant_id,
-            spec=spec.model_copy(update=looked_up).model_dump_json(exclude_none=True),
+            spec=spec.model_dump_json(exclude_none=True),
             models=[named[name] for name in read.models] + sorted(named.values()),
             data_file_id=file.id,
-            audience_file_id=held[0].id if held else None,
+            audience_file_id=held.audiences.id if held.audiences else None,
             detail={"aliases": aliases} if aliases else {},
             metadata=asked.metadata,
             priority=asked.priority,
@@ -196,13 +192,15 @@ def _spec(
     read: Read,
     named: dict[str, str],
     file: FileRow,
-    audiences: list[FileRow],
+    held: References,
 ) -> ProductionSpec:
     life = asked.output_expires_after
     return ProductionSpec(
         template=asked.template,
         data_format=asked.data_format or format_of(file),
-        audience_format=format_of(audiences[0]) if audiences else None,
+        audience_format=format_of(held.audiences) if held.audiences else None,
+        examples_file=held.examples,
+        documents=held.documents,
         output_format="jsonl" if _makes_training_data(read.template) else asked.output_format,
         models=read.models,
         named=named,
@@ -220,28 +218,3 @@ def hold_data(connection: Connection, tenant_id: str, file_id: str) -> FileRow:
     if file is None:
         raise NotFound("there is no such file", param="data_file_id")
     return file
-
-
-def hold_listed(connection: Connection, tenant_id: str, file_id: str) -> FileRow:
-    """A file that the template names. Raises NotFound."""
-    file = hold_file(connection, tenant_id, file_id) if parsing.is_id(file_id) else None
-    if file is None:
-        raise NotFound("there is no such file", param="template.audiences.file")
-    format_of(file, "template.audiences.file")
-    return file
-
-
-def files_of(template: Template) -> list[str]:
-    """The ids of files that the template names."""
-    audiences: Any = template.head.audiences
-    return [] if audiences is None or isinstance(audiences, list) else [audiences.file]
-
-
-def format_of(file: FileRow, param: str = "data_format") -> DataFormat:
-    """Raises InvalidRequest for a name that does not tell."""
-    for ending, known in _FORMATS.items():
-        if file.filename.lower().endswith(ending):
-            return known
-    raise InvalidRequest(
-        "the file's name does not tell what it is: say csv, jsonl or parquet", param=param
-    )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS, MAX_POLLED_JOBS, MAX_VERSION
 from api.webhook_requests import WebhookMember
+from shared.weights import LEAST_WEIGHT, MOST_WEIGHT
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -145,8 +146,11 @@ class LimitsRequest(RequestBody):
 
 Weight = Annotated[
     float,
-    # Less would make virtual times of the whole pool so large that others' seconds vanish in them.
-    Field(ge=0.001, le=1000, description="Its part of a pool, over those of all who wait there"),
+    Field(
+        ge=LEAST_WEIGHT,
+        le=MOST_WEIGHT,
+        description="Its part of a pool, over those of all who wait there",
+    ),
 ]
 
 

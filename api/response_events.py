@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from api.chunks import Diverged
+from api.chunk_logprobs import Beyond, Diverged, Logprobs, Tokens
 from api.rendering import Object, compact
 from shared.db.jobs import JobRow
 from shared.db.streams import Piece
@@ -37,6 +37,7 @@ class ResponseNarrator:
         """How many characters of the text are."""
         self._last = -1
         self._said = ""
+        self._tokens, self._beyond = Tokens(), Beyond(self._known)
         self._item = {"item_id": message_id(created["id"])}
 
     def opening(self) -> str:
@@ -49,8 +50,8 @@ class ResponseNarrator:
     def say(self, pieces: Sequence[Piece]) -> str:
         """What is new in these pieces, as ``chunks.Narrator`` has it. Raises Diverged."""
         return "".join(
-            self._go_on(at, text)
-            for choice, at, text in pieces
+            self._go_on(at, text, first, logprobs)
+            for choice, at, text, first, logprobs in pieces
             if choice == 0 and at <= len(self._said)
         )
 
@@ -64,17 +65,19 @@ class ResponseNarrator:
             said, end = self._begun(), max(self._last, self._after, _PART)
             done = {"type": "response.refusal.done", "refusal": part["refusal"]}
         else:
-            said, end = self._rest(part["text"]), _PART + len(part["text"])
-            done = {"type": "response.output_text.done", "text": part["text"], "logprobs": []}
+            logprobs = part.get("logprobs", [])
+            said, end = self._rest(part["text"], logprobs), _PART + len(part["text"])
+            done = {"type": "response.output_text.done", "text": part["text"]}
+            done["logprobs"] = _short(logprobs)
         said += self._event(done.pop("type"), end + 1, **at, **done)
         said += self._event("response.content_part.done", end + 2, **at, part=part)
         said += self._event("response.output_item.done", end + 3, **_AT, item=item)
         return said + self._event(f"response.{result['status']}", end + 4, response=dict(result))
 
-    def _rest(self, text: str) -> str:
+    def _rest(self, text: str, logprobs: Sequence[Object]) -> str:
         if not text.startswith(self._said):
             raise Diverged
-        return self._begun() + self._go_on(0, text)
+        return self._begun() + self._go_on(0, text, 0, {"content": logprobs})
 
     def fail(self, row: JobRow, _error: Object) -> str:
         """The job has ended without an answer."""
@@ -109,19 +112,21 @@ class ResponseNarrator:
             )
         return said
 
-    def _go_on(self, at: int, text: str) -> str:
+    def _go_on(self, at: int, text: str, first: int, logprobs: Logprobs | None) -> str:
         known = self._said[at : at + len(text)]
         if not text.startswith(known):
             raise Diverged
         if len(text) == len(known):
             return ""
+        fresh = self._tokens.fresh(first, logprobs) or {"content": []}
+        marks = _short(self._beyond.of(fresh["content"]))
         said = self._begun()
         self._said += text[len(known) :]
         delta = self._said[max(self._known, at + len(known)) :]
         number = _PART + len(self._said)
         at_text = self._item | _IN
         return said + self._event(
-            "response.output_text.delta", number, **at_text, delta=delta, logprobs=[]
+            "response.output_text.delta", number, **at_text, delta=delta, logprobs=marks
         )
 
     def _event(self, kind: str, number: int, **members: Any) -> str:
@@ -133,3 +138,17 @@ class ResponseNarrator:
 def _line(kind: str, number: int, members: Object) -> str:
     body = {"type": kind, "sequence_number": number, **members}
     return f"event: {kind}\ndata: {compact(body)}\n\n"
+
+
+def _short(entries: Sequence[Mapping[str, Any]]) -> list[Object]:
+    """Tokens as events have them: without their bytes, which the whole answer has."""
+    return [
+        {
+            "token": entry["token"],
+            "logprob": entry["logprob"],
+            "top_logprobs": [
+                {"token": one["token"], "logprob": one["logprob"]} for one in entry["top_logprobs"]
+            ],
+        }
+        for entry in entries
+    ]

@@ -10,12 +10,9 @@ from pydantic import Field
 from api import parsing
 from api.idempotency import Once
 from api.limits import DEFAULT_PRIORITY, MAX_DEADLINE_SECONDS
-from api.production_holding import References, hold_models, hold_references
 from api.production_requests import (
     ProductionRequest,
     SamplingBody,
-    files_of,
-    hold_listed,
     read_template,
 )
 from api.requests import ExpiresAfter, Metadata, Name, RequestBody
@@ -28,6 +25,7 @@ from shared.errors import InvalidRequest, NotFound
 from shared.feed_roots import parse_roots
 from shared.ids import new_schedule_id
 from shared.lifecycle import NewSchedule
+from shared.lifecycle.production_names import References, hold_models, hold_references
 from shared.recurrence import read_zone
 from shared.specs.productions import MOST_CANDIDATES, MOST_TEMPLATE_BYTES, OutputFormat
 from shared.specs.schedules import (
@@ -108,13 +106,12 @@ def make_schedule(services: Services, tenant_id: str, asked: ScheduleRequest, on
         head = read.template.head
         hold_models(connection, tenant_id, read.models, head)
         references = hold_references(connection, tenant_id, head)
-        for listed in files_of(read.template):
-            hold_listed(connection, tenant_id, listed)
         new = NewSchedule(
             schedule_id=schedule_id,
             tenant_id=tenant_id,
             name=asked.name,
             spec=_spec(asked, read.n, references),
+            file_ids=references.file_ids,
             starts_now=asked.at is None,
             webhook=webhook,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.admin_objects import TenantLimits
-from api.objects import Shape, UnixSeconds
+from api.objects import Page, Shape, UnixSeconds
 
 
 class UsageAmounts(Shape):
@@ -67,6 +67,38 @@ class Held(Shape):
     daily_compute_seconds: float
     daily_cost: int
     monthly_cost: int
+
+
+class LimitNotice(Shape):
+    """That a part of a limit was used up; a tenant is told of it once in its day or month."""
+
+    id: str
+    object: Literal["limit_notice"]
+    limit: Annotated[
+        Literal["daily_tokens", "daily_compute_seconds", "daily_budget", "monthly_budget"],
+        Field(description="Its name"),
+    ]
+    period_start: Annotated[
+        UnixSeconds, Field(description="The beginning of the day, or of the month, in UTC")
+    ]
+    percent: Annotated[Literal[80, 100], Field(description="Of the limit that were reached")]
+    allowed: Annotated[
+        float,
+        Field(
+            description="The limit at that moment: tokens, seconds, or millionths of the prices'"
+            " unit"
+        ),
+    ]
+    consumed: Annotated[
+        float, Field(description="Of it, when the notice was made; what is reserved is no part")
+    ]
+    created_at: UnixSeconds
+
+
+class LimitNoticeList(Page):
+    """A page of notices, newest first."""
+
+    data: list[LimitNotice]
 
 
 class LimitsInUse(Shape):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from decimal import Decimal
 
 from api.rendering import Object
 from api.usage_requests import DAY_SECONDS, Asked, seconds_of
+from shared.db.limit_notices import NoticeRow
 from shared.db.usage import SUMS, UsageRow
 from shared.quotas.limits import Limits, Standing
 
@@ -45,6 +47,25 @@ def limits_in_use(limits: Limits, held: Standing, stored_bytes: int) -> Object:
             "monthly_cost": held.cost_this_month,
         },
     }
+
+
+def notice(row: NoticeRow) -> Object:
+    return {
+        "id": row.id,
+        "object": "limit_notice",
+        "limit": row.limit_name,
+        "period_start": seconds_of(row.period_start),
+        "percent": row.percent,
+        "allowed": _plain(row.allowed),
+        "consumed": _plain(row.consumed),
+        "created_at": int(row.created_at),
+    }
+
+
+def _plain(amount: Decimal) -> int | float:
+    """Whole where it is: costs and tokens are, seconds are not."""
+    whole = int(amount)
+    return whole if whole == amount else round(float(amount), 6)
 
 
 def _bucket(day: date, results: list[Object]) -> Object:

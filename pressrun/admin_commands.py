@@ -8,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import AdminKeyOption, JsonOption, UrlOption, admin_client
+from pressrun.connection import for_admin
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.terminal import Terminal, table, when
 
@@ -22,75 +22,63 @@ TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant's id or 
 
 
 @keys_app.command(name="create")
+@for_admin
 def create_key(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     tenant: TenantOption = "default",
     name: Annotated[str, typer.Option(help="A label, to tell keys apart.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Create a key. It is shown this once; the server keeps only its hash."""
     body: Json = {"name": name} if name else {}
     if days is not None:
         body["expires_in_seconds"] = days * DAY_SECONDS
-    with admin_client(url, admin_key) as client:
-        key = client.post(f"{TENANTS}/{tenant_id(client, tenant)}/keys", body)
-    Terminal(json_only=json_only).result(key, lambda: key["key"])
+    key = client.post(f"{TENANTS}/{tenant_id(client, tenant)}/keys", body)
+    terminal.result(key, lambda: key["key"])
 
 
 @keys_app.command(name="list")
-def list_keys(
-    tenant: TenantOption = "default",
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_admin
+def list_keys(client: ApiClient, terminal: Terminal, tenant: TenantOption = "default") -> None:
     """List a tenant's keys."""
-    with admin_client(url, admin_key) as client:
-        keys = client.list_all(f"{TENANTS}/{tenant_id(client, tenant)}/keys")
-    Terminal(json_only=json_only).result(keys, lambda: _key_table(keys))
+    keys = client.list_all(f"{TENANTS}/{tenant_id(client, tenant)}/keys")
+    terminal.result(keys, lambda: _key_table(keys))
 
 
 @keys_app.command(name="revoke")
+@for_admin
 def revoke_key(
+    client: ApiClient,
+    terminal: Terminal,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, key_….")],
     tenant: TenantOption = "default",
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Revoke a key; it stops working within seconds."""
-    with admin_client(url, admin_key) as client:
-        key = client.delete(f"{TENANTS}/{tenant_id(client, tenant)}/keys/{key_id}")
-    Terminal(json_only=json_only).result(key, lambda: f"revoked {key_id}")
+    key = client.delete(f"{TENANTS}/{tenant_id(client, tenant)}/keys/{key_id}")
+    terminal.result(key, lambda: f"revoked {key_id}")
 
 
 @tenants_app.command(name="create")
+@for_admin
 def create_tenant(
+    client: ApiClient,
+    terminal: Terminal,
     name: Annotated[str, typer.Argument(help="What people call the tenant.")],
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Create a tenant; give it a key with `pressrun keys create`."""
-    with admin_client(url, admin_key) as client:
-        tenant = client.post(TENANTS, {"name": name})
-    Terminal(json_only=json_only).result(tenant, lambda: tenant["id"])
+    tenant = client.post(TENANTS, {"name": name})
+    terminal.result(tenant, lambda: tenant["id"])
 
 
 @tenants_app.command(name="list")
-def list_tenants(
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_admin
+def list_tenants(client: ApiClient, terminal: Terminal) -> None:
     """List all tenants."""
-    with admin_client(url, admin_key) as client:
-        tenants = client.list_all(TENANTS)
+    tenants = client.list_all(TENANTS)
     rows = ((tenant["id"], tenant["name"], when(tenant.get("created_at"))) for tenant in tenants)
-    Terminal(json_only=json_only).result(tenants, lambda: table("id", "name", "created", rows=rows))
+    terminal.result(tenants, lambda: table("id", "name", "created", rows=rows))
 
 
 def tenant_id(client: ApiClient, tenant: str) -> str:

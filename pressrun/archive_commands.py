@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from pressrun.admin_commands import TENANTS, TenantOption, tenant_id
-from pressrun.api_client import Json
-from pressrun.connection import AdminKeyOption, JsonOption, UrlOption, admin_client
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import AdminKeyOption, UrlOption, admin_client, for_admin
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.terminal import Terminal, table, when
 
@@ -42,27 +42,26 @@ def archive(
 
 
 @admin_app.command()
+@for_admin
 def retention(
+    client: ApiClient,
+    terminal: Terminal,
     tenant: TenantOption = "default",
     keep: Annotated[
         list[str] | None,
         typer.Option(help="Such as jobs=90, outputs=forever or events=default; repeatable."),
     ] = None,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Show, and with --keep change, for how many days a tenant's things are kept."""
-    with admin_client(url, admin_key) as client:
-        path = f"{TENANTS}/{tenant_id(client, tenant)}/retention"
-        policy = client.get(path)
-        if keep:
-            policy = client.put(path, _changed(policy, keep))
+    path = f"{TENANTS}/{tenant_id(client, tenant)}/retention"
+    policy = client.get(path)
+    if keep:
+        policy = client.put(path, _changed(policy, keep))
     rows = (
         (kind, FOREVER if days is None else f"{days} days", kind in policy["own"])
         for kind, days in policy["days"].items()
     )
-    Terminal(json_only=json_only).result(
+    terminal.result(
         policy,
         lambda: table(
             "kept",
@@ -74,35 +73,33 @@ def retention(
 
 
 @admin_app.command()
+@for_admin
 def erase(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     tenant: TenantOption,
     confirm: Annotated[str, typer.Option(help="The tenant's id once more: there is no way back.")],
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Erase a tenant and everything of it. Prints the record of it, which is the proof later."""
-    with admin_client(url, admin_key) as client:
-        found = tenant_id(client, tenant)
-        if confirm != found:
-            raise CommandError(f"--confirm must be {found}", ExitCode.REFUSED)
-        record = client.delete(f"{TENANTS}/{found}")
-    Terminal(json_only=json_only).result(record, lambda: record["id"])
+    found = tenant_id(client, tenant)
+    if confirm != found:
+        raise CommandError(f"--confirm must be {found}", ExitCode.REFUSED)
+    record = client.delete(f"{TENANTS}/{found}")
+    terminal.result(record, lambda: record["id"])
 
 
 @admin_app.command()
+@for_admin
 def deletion(
+    client: ApiClient,
+    terminal: Terminal,
     deletion_id: Annotated[str, typer.Argument(metavar="ID", help="The record's, deletion_….")],
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Show what was deleted, and whether that is complete."""
-    with admin_client(url, admin_key) as client:
-        found = client.get(f"/v1/admin/deletions/{deletion_id}")
+    found = client.get(f"/v1/admin/deletions/{deletion_id}")
     removed = ", ".join(f"{rows} {name}" for name, rows in sorted(found["rows"].items()))
-    Terminal(json_only=json_only).result(
+    terminal.result(
         found,
         lambda: (
             f"{found['kind']} {found['target']}: {found['status']}"

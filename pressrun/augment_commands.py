@@ -12,16 +12,20 @@ import typer
 from pressrun.api_client import ApiClient, Json
 from pressrun.augment_files import Parts, Shares, form_of, template_of
 from pressrun.augment_views import told
-from pressrun.batch_commands import parse_metadata
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import MetadataOption, parse_metadata
 from pressrun.production_commands import PRODUCTIONS, ended_production
 from pressrun.production_views import counts, previewed
 from pressrun.terminal import Terminal
 from pressrun.transfers import download, uploaded_id
 
 
+@for_tenant
 def augment(
+    client: ApiClient,
+    terminal: Terminal,
     examples: Annotated[
         Path,
         typer.Argument(
@@ -67,15 +71,9 @@ def augment(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the first prompts, run nothing.")
     ] = False,
-    metadata: Annotated[
-        list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
-    ] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    metadata: MetadataOption = None,
 ) -> None:
     """Write synthetic training rows after a few examples, and check them."""
-    terminal = Terminal(json_only=json_only)
     shares = Shares(held_out, with_examples=with_examples, sidecar=sidecar)
     parts = Parts(output, shares)
     parts.spare(examples)
@@ -95,22 +93,20 @@ def augment(
         sampling={"max_tokens": max_tokens, "temperature": temperature, "seed": seed},
     )
     body: Json = {"template": template, "model": model, "output_format": "jsonl"}
-    with tenant_client(url, api_key) as client:
-        body["data_file_id"] = uploaded_id(client, str(examples), "user_data", terminal)
-        if preview:
-            seen = client.post(f"{PRODUCTIONS}/preview", body)
-            terminal.result(seen, lambda: previewed(seen))
-            return
-        body["metadata"] = parse_metadata(metadata or [])
-        made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
-        if not json_only:
-            terminal.note(f"submitted {made['id']}")
-        found = ended_production(client, made["id"], terminal)
-        if found["output_file_id"] is not None:
-            _write(client, found, parts, examples, terminal)
+    body["data_file_id"] = uploaded_id(client, str(examples), "user_data", terminal)
+    if preview:
+        seen = client.post(f"{PRODUCTIONS}/preview", body)
+        terminal.result(seen, lambda: previewed(seen))
+        return
+    body["metadata"] = parse_metadata(metadata)
+    made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
+    if not terminal.json_only:
+        terminal.note(f"submitted {made['id']}")
+    found = ended_production(client, made["id"], terminal)
+    if found["output_file_id"] is not None:
+        _write(client, found, parts, examples, terminal)
     terminal.result(found, lambda: counts(found))
-    for line in told(found):
-        terminal.note(line)
+    terminal.notes(told(found))
     _check(found)
 
 
@@ -135,7 +131,6 @@ def _check(production: Json) -> None:
     """Raises CommandError (FAILED) for an end without rows."""
     error, summary = production["error"], production["summary"]
     if production["status"] != "succeeded":
-        reason = f": {error['message']} ({error['code']})" if error else ""
-        raise CommandError(f"{production['id']} ended {production['status']}{reason}")
+        raise not_succeeded(production["id"], production["status"], error)
     if summary is not None and not summary["succeeded"]:
         raise CommandError(f"no row of {production['id']} was kept")

@@ -10,14 +10,15 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import told_problems
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import MetadataOption, NewestOption, WaitOption, parse_metadata
 from pressrun.terminal import Terminal, table, when
 from pressrun.transfers import download, upload
 from pressrun.watching import TERMINAL_BATCH, display_for, snapshot_of, watch_batch
 
 BATCHES = "/v1/batches"
-SHOWN_ERRORS = 10
 LONGEST_FIRST_LINE_BYTES = 8 * 2**20
 FILES = {"output_file_id": "output.jsonl", "error_file_id": "errors.jsonl"}
 
@@ -31,7 +32,10 @@ OutputOption = Annotated[
 
 
 @app.command()
+@for_tenant
 def submit(
+    client: ApiClient,
+    terminal: Terminal,
     file: Annotated[
         Path,
         typer.Argument(exists=True, dir_okay=False, readable=True, help="Rows: one JSON a line."),
@@ -43,104 +47,83 @@ def submit(
     window: Annotated[
         str, typer.Option(help="When it must be done: whole minutes, hours or days.")
     ] = "24h",
-    metadata: Annotated[
-        list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
-    ] = None,
+    metadata: MetadataOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every row, say what it would take, run none.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for its end.")] = False,
+    watch: WaitOption = False,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Upload a file of rows and start a batch over it."""
-    terminal = Terminal(json_only=json_only)
     body = {
         "endpoint": endpoint or first_url(file),
         "completion_window": window,
-        "metadata": parse_metadata(metadata or []),
+        "metadata": parse_metadata(metadata),
     } | ({"dry_run": True} if dry_run else {})
-    with tenant_client(url, api_key) as client:
-        batch = submit_batch(client, file, body, terminal)
-        if not watch and not dry_run and output is None:
-            terminal.result(batch, lambda: batch["id"])
-            return
-        if not json_only:
-            terminal.note(f"submitted {batch['id']}")
-        follow(client, batch["id"], output, terminal)
+    batch = submit_batch(client, file, body, terminal)
+    if not watch and not dry_run and output is None:
+        terminal.result(batch, lambda: batch["id"])
+        return
+    if not terminal.json_only:
+        terminal.note(f"submitted {batch['id']}")
+    follow(client, batch["id"], output, terminal)
 
 
 @app.command()
+@for_tenant
 def watch(
+    client: ApiClient,
+    terminal: Terminal,
     batch_id: BatchId,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Follow a batch to its end. Ctrl-C stops the watching, not the batch."""
-    with tenant_client(url, api_key) as client:
-        follow(client, batch_id, output, Terminal(json_only=json_only))
+    follow(client, batch_id, output, terminal)
 
 
 @app.command()
-def show(
-    batch_id: BatchId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def show(client: ApiClient, terminal: Terminal, batch_id: BatchId) -> None:
     """Show how far a batch is."""
-    with tenant_client(url, api_key) as client:
-        batch = client.get(f"{BATCHES}/{batch_id}")
-        Terminal(json_only=json_only).result(batch, lambda: describe(batch))
+    batch = client.get(f"{BATCHES}/{batch_id}")
+    terminal.result(batch, lambda: describe(batch))
 
 
 @app.command(name="download")
+@for_tenant
 def download_command(
+    client: ApiClient,
+    terminal: Terminal,
     batch_id: BatchId,
     output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path(),
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Download a finished batch's output.jsonl and errors.jsonl."""
-    terminal = Terminal(json_only=json_only)
-    with tenant_client(url, api_key) as client:
-        batch = client.get(f"{BATCHES}/{batch_id}")
-        if batch["status"] not in TERMINAL_BATCH:
-            raise CommandError(f"{batch_id} is still {batch['status']}", ExitCode.REFUSED)
-        files = download_results(client, batch, output, terminal)
-        found = {name: str(path) for name, path in files.items()}
-        terminal.result(found, lambda: "\n".join(found.values()) or "the batch left no files")
+    batch = client.get(f"{BATCHES}/{batch_id}")
+    if batch["status"] not in TERMINAL_BATCH:
+        raise CommandError(f"{batch_id} is still {batch['status']}", ExitCode.REFUSED)
+    files = download_results(client, batch, output, terminal)
+    found = {name: str(path) for name, path in files.items()}
+    terminal.result(found, lambda: "\n".join(found.values()) or "the batch left no files")
 
 
 @app.command()
-def cancel(
-    batch_id: BatchId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def cancel(client: ApiClient, terminal: Terminal, batch_id: BatchId) -> None:
     """Stop a batch; rows that are done are kept."""
-    with tenant_client(url, api_key) as client:
-        batch = client.post(f"{BATCHES}/{batch_id}/cancel")
-        Terminal(json_only=json_only).result(batch, lambda: describe(batch))
+    batch = client.post(f"{BATCHES}/{batch_id}/cancel")
+    terminal.result(batch, lambda: describe(batch))
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    client: ApiClient,
+    terminal: Terminal,
+    limit: NewestOption = 20,
 ) -> None:
     """List batches, newest first."""
-    with tenant_client(url, api_key) as client:
-        batches = client.list_all(BATCHES, limit=limit)
-    Terminal(json_only=json_only).result(batches, lambda: _listing(batches))
+    batches = client.list_all(BATCHES, limit=limit)
+    terminal.result(batches, lambda: _listing(batches))
 
 
 def submit_batch(client: ApiClient, file: Path, body: Json, terminal: Terminal) -> Json:
@@ -179,14 +162,6 @@ def first_url(file: Path) -> str:
             f"the first line of {file} is no row with a `url`: give --endpoint", ExitCode.USAGE
         )
     return url
-
-
-def parse_metadata(pairs: list[str]) -> dict[str, str] | None:
-    """``["k=v"]`` as a dict; None when empty. Raises CommandError (USAGE)."""
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise CommandError(f"--metadata takes key=value, not {wrong[0]!r}", ExitCode.USAGE)
-    return dict(pair.split("=", 1) for pair in pairs) or None
 
 
 def check_outcome(batch: Json, terminal: Terminal) -> None:
@@ -243,17 +218,8 @@ def follow(client: ApiClient, batch_id: str, output: Path | None, terminal: Term
             if not terminal.json_only:
                 terminal.note(f"wrote {path}")
     terminal.result(batch, lambda: describe(batch))
-    _show_errors(batch, terminal)
+    terminal.notes(told_problems((batch.get("errors") or {}).get("data")))
     check_outcome(batch, terminal)
-
-
-def _show_errors(batch: Json, terminal: Terminal) -> None:
-    errors = (batch.get("errors") or {}).get("data") or []
-    for error in errors[:SHOWN_ERRORS]:
-        line = f"line {error['line']}: " if error.get("line") else ""
-        terminal.note(f"{line}{error['message']} ({error['code']})")
-    if len(errors) > SHOWN_ERRORS:
-        terminal.note(f"… and {len(errors) - SHOWN_ERRORS} more")
 
 
 def _first_error(batch: Json) -> str:

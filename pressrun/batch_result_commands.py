@@ -16,8 +16,9 @@ import typer
 
 from pressrun.api_client import ApiClient
 from pressrun.batch_commands import BATCHES, BatchId, OutputOption, follow
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import ApiKeyOption, UrlOption, for_tenant, tenant_client
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import WaitOption
 from pressrun.terminal import Terminal
 from pressrun.watching import PATIENCE_SECONDS
 
@@ -75,7 +76,10 @@ def results(
         terminal.note(_go_on(batch_id, place))
 
 
+@for_tenant
 def retry(
+    client: ApiClient,
+    terminal: Terminal,
     batch_id: BatchId,
     *,
     only: Annotated[
@@ -84,23 +88,18 @@ def retry(
     window: Annotated[
         str | None, typer.Option(help="When it must be done; default: as the first batch.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for its end.")] = False,
+    watch: WaitOption = False,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Start a batch of those rows of an ended one that have no answer."""
-    terminal = Terminal(json_only=json_only)
     body = {"only": only} | ({} if window is None else {"completion_window": window})
-    with tenant_client(url, api_key) as client:
-        batch = client.post(f"{BATCHES}/{batch_id}/retry", body)
-        if not watch and output is None:
-            terminal.result(batch, lambda: batch["id"])
-            return
-        if not json_only:
-            terminal.note(f"submitted {batch['id']}")
-        follow(client, batch["id"], output, terminal)
+    batch = client.post(f"{BATCHES}/{batch_id}/retry", body)
+    if not watch and output is None:
+        terminal.result(batch, lambda: batch["id"])
+        return
+    if not terminal.json_only:
+        terminal.note(f"submitted {batch['id']}")
+    follow(client, batch["id"], output, terminal)
 
 
 def _go_on(batch_id: str, place: str | None) -> str:

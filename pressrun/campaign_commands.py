@@ -11,10 +11,13 @@ from typing import Annotated
 
 import typer
 
+from pressrun import verbs
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.job_commands import read_body
+from pressrun.options import NewestOption
 from pressrun.terminal import Terminal, table, when
 from pressrun.transfers import download
 from pressrun.watching import Display, Snapshot, Watched, display_for, poll
@@ -32,51 +35,43 @@ OutputOption = Annotated[
 
 
 @app.command()
+@for_tenant
 def submit(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     brief: Annotated[
         str, typer.Argument(help="The brief as JSON: @FILE reads a file, - reads stdin.")
     ],
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the bundle.")] = False,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Submit a campaign."""
-    terminal = Terminal(json_only=json_only)
-    with tenant_client(url, api_key) as client:
-        campaign = submit_campaign(client, read_body(brief))
-        if watch or output is not None:
-            _follow(client, campaign["id"], output, terminal)
-        else:
-            terminal.result(campaign, lambda: campaign["id"])
+    campaign = submit_campaign(client, read_body(brief))
+    if watch or output is not None:
+        _follow(client, campaign["id"], output, terminal)
+    else:
+        terminal.result(campaign, lambda: campaign["id"])
 
 
 @app.command()
+@for_tenant
 def watch(
+    client: ApiClient,
+    terminal: Terminal,
     campaign_id: CampaignId,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Wait for a campaign's end. Ctrl-C stops the watching, not the campaign."""
-    with tenant_client(url, api_key) as client:
-        _follow(client, campaign_id, output, Terminal(json_only=json_only))
+    _follow(client, campaign_id, output, terminal)
 
 
 @app.command()
-def steps(
-    campaign_id: CampaignId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def steps(client: ApiClient, terminal: Terminal, campaign_id: CampaignId) -> None:
     """List a campaign's steps and how far each is."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(f"{CAMPAIGNS}/{campaign_id}/steps")
-    Terminal(json_only=json_only).result(
+    found = client.list_all(f"{CAMPAIGNS}/{campaign_id}/steps")
+    terminal.result(
         found,
         lambda: table(
             "step",
@@ -89,31 +84,22 @@ def steps(
 
 
 @app.command()
-def cancel(
-    campaign_id: CampaignId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def cancel(client: ApiClient, terminal: Terminal, campaign_id: CampaignId) -> None:
     """Stop a campaign; what is finished stays."""
-    with tenant_client(url, api_key) as client:
-        campaign = client.post(f"{CAMPAIGNS}/{campaign_id}/cancel")
-    Terminal(json_only=json_only).result(
-        campaign, lambda: f"{campaign['id']}: {campaign['status']}"
-    )
+    verbs.ask(client, terminal, f"{CAMPAIGNS}/{campaign_id}/cancel")
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    client: ApiClient,
+    terminal: Terminal,
+    limit: NewestOption = 20,
 ) -> None:
     """List campaigns, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(CAMPAIGNS, limit=limit)
-    Terminal(json_only=json_only).result(
+    found = client.list_all(CAMPAIGNS, limit=limit)
+    terminal.result(
         found,
         lambda: table(
             "id",
@@ -135,9 +121,7 @@ def watch_campaign(client: ApiClient, campaign_id: str, display: Display) -> Jso
     watched = Watched("campaign", campaign_id, ENDED, snapshot_of, CAMPAIGNS)
     campaign = poll(client, watched, display)
     if campaign["status"] != "succeeded":
-        error = campaign.get("error") or {}
-        reason = f": {error['message']} ({error['code']})" if error else ""
-        raise CommandError(f"{campaign_id} ended {campaign['status']}{reason}")
+        raise not_succeeded(campaign_id, campaign["status"], campaign.get("error"))
     return campaign
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Concatenate
 
 import typer
 
 from pressrun.api_client import ApiClient, is_loopback
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.terminal import Terminal
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 LOCAL_DATA = Path(".pressrun")
@@ -44,6 +48,52 @@ AdminKeyOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write the answer to stdout as JSON, and nothing else.")
 ]
+
+Connected = Callable[Concatenate[ApiClient, Terminal, ...], None]
+"""The body of a command: its client, what it writes to, then parameters of its own."""
+
+
+def for_tenant(command: Connected) -> Callable[..., None]:
+    """A command that takes ``--url``, ``--api-key`` and ``--json`` beside its own arguments. Its
+    body gets what those say as its first two: a tenant's client, and the terminal."""
+
+    def connected(
+        url: UrlOption = None,
+        api_key: ApiKeyOption = None,
+        json_only: JsonOption = False,
+        **own: Any,
+    ) -> None:
+        with tenant_client(url, api_key) as client:
+            command(client, Terminal(json_only=json_only), **own)
+
+    return _with_options_of(connected, command)
+
+
+def for_admin(command: Connected) -> Callable[..., None]:
+    """As ``for_tenant``, with ``--admin-key``."""
+
+    def connected(
+        url: UrlOption = None,
+        admin_key: AdminKeyOption = None,
+        json_only: JsonOption = False,
+        **own: Any,
+    ) -> None:
+        with admin_client(url, admin_key) as client:
+            command(client, Terminal(json_only=json_only), **own)
+
+    return _with_options_of(connected, command)
+
+
+def _with_options_of(connected: Callable[..., None], command: Connected) -> Callable[..., None]:
+    """``connected`` under the name of ``command``, whose own parameters come first: Typer reads
+    them off the signature."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
+    shared = list(inspect.signature(connected, eval_str=True).parameters.values())[:-1]
+    options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
+    made = wraps(command)(connected)
+    made.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    made.__annotations__ = {one.name: one.annotation for one in options}
+    return made
 
 
 def tenant_client(url: str | None, api_key: str | None) -> ApiClient:

@@ -15,8 +15,10 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded, told_problems
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import WatchOption
 from pressrun.terminal import Terminal, table, when
 from pressrun.transfers import upload
 from pressrun.watching import Snapshot, Watched, display_for, poll
@@ -27,7 +29,10 @@ SHOWN_FILES = 20
 _NAMES = re.compile(r"[A-Za-z0-9._-]", re.ASCII)
 
 
+@for_tenant
 def import_model(
+    client: ApiClient,
+    terminal: Terminal,
     source: Annotated[Path, typer.Argument(metavar="DIR|ZIP", help="The model's folder.")],
     *,
     suffix: Annotated[
@@ -36,24 +41,19 @@ def import_model(
     base_model: Annotated[
         str | None, typer.Option("--base-model", help="What an adapter is loaded onto.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait for its end.")] = True,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    watch: WatchOption = True,
 ) -> None:
     """Bring a model of your own: safetensors and their settings; no code of it is ever run."""
-    terminal = Terminal(json_only=json_only)
     body = {"suffix": suffix or _name_of(source)}
     if base_model is not None:
         body["base_model"] = base_model
-    with tenant_client(url, api_key) as client:
-        with _archive_of(source, terminal) as archive:
-            body["file"] = str(upload(client, archive, "model", terminal)["id"])
-        found = client.post(IMPORT, body, idempotency_key=str(uuid.uuid4()))
-        if not watch:
-            terminal.result(found, lambda: found["id"])
-            return
-        _follow(client, found["id"], terminal)
+    with _archive_of(source, terminal) as archive:
+        body["file"] = str(upload(client, archive, "model", terminal)["id"])
+    found = client.post(IMPORT, body, idempotency_key=str(uuid.uuid4()))
+    if not watch:
+        terminal.result(found, lambda: found["id"])
+        return
+    _follow(client, found["id"], terminal)
 
 
 def _name_of(source: Path) -> str:
@@ -124,11 +124,5 @@ def _follow(client: ApiClient, import_id: str, terminal: Terminal) -> None:
     terminal.result(found, lambda: describe(found))
     if found["status"] == "succeeded":
         return
-    error = found["error"] or {}
-    files = error.get("files") or []
-    for problem in files[:SHOWN_FILES]:
-        terminal.note(f"{problem['message']} ({problem['code']})")
-    if len(files) > SHOWN_FILES:
-        terminal.note(f"… and {len(files) - SHOWN_FILES} more")
-    reason = f": {error['message']} ({error['code']})" if error else ""
-    raise CommandError(f"{import_id} ended {found['status']}{reason}")
+    terminal.notes(told_problems((found["error"] or {}).get("files"), shown=SHOWN_FILES))
+    raise not_succeeded(import_id, found["status"], found["error"])

@@ -14,10 +14,11 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.batch_commands import parse_metadata
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.job_watching import watch_job
+from pressrun.options import NewestOption, parse_metadata
 from pressrun.terminal import Terminal, table, when
 
 JOBS = "/v1/jobs"
@@ -30,7 +31,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600}
 
 
 @app.command()
+@for_tenant
 def submit(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     endpoint: Annotated[str, typer.Option(help="Such as /v1/chat/completions.")],
     body: Annotated[
@@ -51,12 +55,8 @@ def submit(
         bool, typer.Option("--dry-run", help="Only check it, and say what it would take.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the result.")] = False,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Submit one job."""
-    terminal = Terminal(json_only=json_only)
     request: Json = {"endpoint": endpoint, "body": read_body(body)}
     if metadata:
         request["metadata"] = parse_metadata(metadata)
@@ -64,58 +64,46 @@ def submit(
         request["priority"] = priority
     if expires is not None:
         request["expires_in_seconds"] = seconds_of(expires)
-    with tenant_client(url, api_key) as client:
-        if dry_run:
-            told = client.post(JOBS, request | {"dry_run": True})
-            terminal.result(told, lambda: json.dumps(told, indent=2))
-            return
-        if own_id is None:
-            job = client.post(JOBS, request, idempotency_key=str(uuid.uuid4()))
-        else:
-            job = client.put(f"{JOBS}/{quote(own_id, safe='')}", request)
-        if watch:
-            _follow(client, job["id"], terminal)
-        else:
-            terminal.result(job, lambda: job["id"])
+    if dry_run:
+        told = client.post(JOBS, request | {"dry_run": True})
+        terminal.result(told, lambda: json.dumps(told, indent=2))
+        return
+    if own_id is None:
+        job = client.post(JOBS, request, idempotency_key=str(uuid.uuid4()))
+    else:
+        job = client.put(f"{JOBS}/{quote(own_id, safe='')}", request)
+    if watch:
+        _follow(client, job["id"], terminal)
+    else:
+        terminal.result(job, lambda: job["id"])
 
 
 @app.command()
-def watch(
-    job_id: JobId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def watch(client: ApiClient, terminal: Terminal, job_id: JobId) -> None:
     """Wait for a job's end and show its result. Ctrl-C stops the watching, not the job."""
-    with tenant_client(url, api_key) as client:
-        _follow(client, job_id, Terminal(json_only=json_only))
+    _follow(client, job_id, terminal)
 
 
 @app.command()
-def cancel(
-    job_id: JobId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def cancel(client: ApiClient, terminal: Terminal, job_id: JobId) -> None:
     """Stop a job."""
-    with tenant_client(url, api_key) as client:
-        job = client.post(f"{JOBS}/{job_id}/cancel")
-    Terminal(json_only=json_only).result(job, lambda: f"{job['id']}: {job['state']}")
+    job = client.post(f"{JOBS}/{job_id}/cancel")
+    terminal.result(job, lambda: f"{job['id']}: {job['state']}")
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
+    client: ApiClient,
+    terminal: Terminal,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    limit: NewestOption = 20,
 ) -> None:
     """List jobs, newest first; batches are among them."""
-    with tenant_client(url, api_key) as client:
-        jobs = client.list_all(JOBS, limit=limit, state=state)
-    Terminal(json_only=json_only).result(jobs, lambda: _listing(jobs))
+    jobs = client.list_all(JOBS, limit=limit, state=state)
+    terminal.result(jobs, lambda: _listing(jobs))
 
 
 def read_body(source: str) -> Any:
@@ -157,9 +145,7 @@ def _follow(client: ApiClient, job_id: str, terminal: Terminal) -> None:
     if job["state"] == "succeeded" or terminal.json_only:
         terminal.result(job, lambda: _result(job))
     if job["state"] != "succeeded":
-        error = job.get("error") or {}
-        reason = f": {error['message']} ({error['code']})" if error else ""
-        raise CommandError(f"{job_id} ended {job['state']}{reason}")
+        raise not_succeeded(job_id, job["state"], job.get("error"))
 
 
 def _result(job: Json) -> RenderableType:

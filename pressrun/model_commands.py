@@ -9,9 +9,10 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
 from pressrun.exit_codes import CommandError
 from pressrun.job_watching import watch_job
+from pressrun.options import NewestOption
 from pressrun.server_commands import models_app
 from pressrun.terminal import Terminal, table, when
 from pressrun.transfers import uploaded_id
@@ -24,7 +25,10 @@ AliasName = Annotated[str, typer.Argument(metavar="NAME", help="Such as news-wri
 
 
 @models_app.command()
+@for_tenant
 def alias(
+    client: ApiClient,
+    terminal: Terminal,
     name: AliasName,
     model: Annotated[str, typer.Argument(help="The model that is to hold it.")],
     *,
@@ -38,75 +42,64 @@ def alias(
         str | None, typer.Option(help="Refuse unless this model holds the alias now.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the gate's verdict.")] = False,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Make an alias, or move it to another model."""
-    terminal = Terminal(json_only=json_only)
     body: Json = {"model": model} | ({} if expect is None else {"expected_model": expect})
-    with tenant_client(url, api_key) as client:
-        if gate is not None:
-            terms = {"metric": metric, "min_improvement": min_improvement}
-            body["gate"] = {
-                "evaluation_file": uploaded_id(client, gate, "fine-tune", terminal),
-                **terms,
-            }
-        if expect is None and not _exists(client, name):
-            # With a gate, the model has to be measured before it gets even a new alias.
-            made = client.post(ALIASES, {"name": name, "model": None if gate else model})
-            if gate is None:
-                terminal.result(made, lambda: _told(made))
-                return
-        found = client.post(f"{ALIASES}/{name}", body, idempotency_key=str(uuid.uuid4()))
-        if gate is not None and watch:
-            _follow(client, found, terminal)
+    if gate is not None:
+        terms = {"metric": metric, "min_improvement": min_improvement}
+        body["gate"] = {
+            "evaluation_file": uploaded_id(client, gate, "fine-tune", terminal),
+            **terms,
+        }
+    if expect is None and not _exists(client, name):
+        # With a gate, the model has to be measured before it gets even a new alias.
+        made = client.post(ALIASES, {"name": name, "model": None if gate else model})
+        if gate is None:
+            terminal.result(made, lambda: _told(made))
             return
+    found = client.post(f"{ALIASES}/{name}", body, idempotency_key=str(uuid.uuid4()))
+    if gate is not None and watch:
+        _follow(client, found, terminal)
+        return
     terminal.result(found, lambda: found["gate_job_id"] if gate else _told(found))
 
 
 @models_app.command()
-def aliases(
-    url: UrlOption = None, api_key: ApiKeyOption = None, json_only: JsonOption = False
-) -> None:
+@for_tenant
+def aliases(client: ApiClient, terminal: Terminal) -> None:
     """List aliases and who holds them."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(ALIASES)
+    found = client.list_all(ALIASES)
     rows = ((one["id"], one["model"], one["version"], when(one["moved_at"])) for one in found)
-    Terminal(json_only=json_only).result(
-        found, lambda: table("alias", "model", "version", "moved", rows=rows)
-    )
+    terminal.result(found, lambda: table("alias", "model", "version", "moved", rows=rows))
 
 
 @models_app.command()
+@for_tenant
 def history(
+    client: ApiClient,
+    terminal: Terminal,
     name: AliasName,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    limit: NewestOption = 20,
 ) -> None:
     """Show where an alias has been."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(f"{ALIASES}/{name}/history", limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: _moves(found))
+    found = client.list_all(f"{ALIASES}/{name}/history", limit=limit)
+    terminal.result(found, lambda: _moves(found))
 
 
 @models_app.command()
+@for_tenant
 def rollback(
+    client: ApiClient,
+    terminal: Terminal,
     name: AliasName,
     expect: Annotated[
         str | None, typer.Option(help="Refuse unless this model holds the alias now.")
     ] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Give an alias back to the model that held it before; again: to the one before that."""
     body = {} if expect is None else {"expected_model": expect}
-    with tenant_client(url, api_key) as client:
-        found = client.post(f"{ALIASES}/{name}/rollback", body)
-    Terminal(json_only=json_only).result(found, lambda: _told(found))
+    found = client.post(f"{ALIASES}/{name}/rollback", body)
+    terminal.result(found, lambda: _told(found))
 
 
 def _exists(client: ApiClient, name: str) -> bool:

@@ -9,9 +9,11 @@ import typer
 from rich.console import Group, RenderableType
 
 from pressrun.api_client import ApiClient, Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.job_watching import watch_job
+from pressrun.options import WatchOption
 from pressrun.terminal import Terminal, table
 from pressrun.transfers import uploaded_id
 
@@ -19,13 +21,15 @@ EVALUATIONS = "/v1/evaluations"
 MIB = 2**20
 METHODS = ("merge", "int8", "int4", "prune")
 
-WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait for its end.")]
 FileArgument = Annotated[
     str, typer.Argument(help="Examples: a file, or the id of an uploaded one.")
 ]
 
 
+@for_tenant
 def evaluate(
+    client: ApiClient,
+    terminal: Terminal,
     file: FileArgument,
     models: Annotated[list[str], typer.Argument(help="Up to 8 models or aliases.")],
     *,
@@ -34,29 +38,27 @@ def evaluate(
         int | None, typer.Option("--max-examples", min=1, help="Only the first so many.")
     ] = None,
     watch: WatchOption = True,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Measure models on examples, side by side."""
-    terminal = Terminal(json_only=json_only)
-    with tenant_client(url, api_key) as client:
-        body: Json = {
-            "models": models,
-            "file": uploaded_id(client, file, "evals", terminal),
-            "metric": metric,
-        }
-        if max_examples is not None:
-            body["max_examples"] = max_examples
-        made = client.post(EVALUATIONS, body, idempotency_key=str(uuid.uuid4()))
-        if not watch:
-            terminal.result(made, lambda: made["id"])
-            return
-        job = _ended(client, made["id"], terminal)
+    body: Json = {
+        "models": models,
+        "file": uploaded_id(client, file, "evals", terminal),
+        "metric": metric,
+    }
+    if max_examples is not None:
+        body["max_examples"] = max_examples
+    made = client.post(EVALUATIONS, body, idempotency_key=str(uuid.uuid4()))
+    if not watch:
+        terminal.result(made, lambda: made["id"])
+        return
+    job = _ended(client, made["id"], terminal)
     terminal.result(job, lambda: _measured(job["result"]))
 
 
+@for_tenant
 def optimize(
+    client: ApiClient,
+    terminal: Terminal,
     model: Annotated[str, typer.Argument(help="The model, or an alias.")],
     method: Annotated[str, typer.Argument(help=f"One of {', '.join(METHODS)}.")],
     *,
@@ -74,23 +76,18 @@ def optimize(
     ] = False,
     suffix: Annotated[str | None, typer.Option(help="A part of the new model's name.")] = None,
     watch: WatchOption = True,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Make a smaller model of a model, and compare the two."""
-    terminal = Terminal(json_only=json_only)
     body: Json = {"method": _method(method, amount, structured=structured), "max_drop": max_drop}
     given = {"metric": metric, "suffix": suffix}
     body |= {name: value for name, value in given.items() if value is not None}
-    with tenant_client(url, api_key) as client:
-        if evaluation_file is not None:
-            body["evaluation_file"] = uploaded_id(client, evaluation_file, "evals", terminal)
-        made = client.post(f"/v1/models/{model}/optimize", body, idempotency_key=str(uuid.uuid4()))
-        if not watch:
-            terminal.result(made, lambda: made["id"])
-            return
-        job = _ended(client, made["id"], terminal)
+    if evaluation_file is not None:
+        body["evaluation_file"] = uploaded_id(client, evaluation_file, "evals", terminal)
+    made = client.post(f"/v1/models/{model}/optimize", body, idempotency_key=str(uuid.uuid4()))
+    if not watch:
+        terminal.result(made, lambda: made["id"])
+        return
+    job = _ended(client, made["id"], terminal)
     terminal.result(job, lambda: _compared(job["result"]))
 
 
@@ -114,9 +111,7 @@ def _ended(client: ApiClient, job_id: str, terminal: Terminal) -> Json:
         return job
     if (job["result"] or {}).get("costs"):
         terminal.result(job, lambda: _compared(job["result"]))
-    error = job["error"] or {}
-    reason = f": {error['message']} ({error['code']})" if error else ""
-    raise CommandError(f"{job_id} ended {job['state']}{reason}")
+    raise not_succeeded(job_id, job["state"], job["error"])
 
 
 def _measured(result: Json) -> RenderableType:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pressrun.api_client import Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun import verbs
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import for_tenant
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import NewestOption
 from pressrun.terminal import Terminal, table, when
 
 MONITORS = "/v1/monitors"
@@ -26,7 +28,10 @@ MonitorId = Annotated[str, typer.Argument(metavar="ID", help="The monitor's id, 
 
 
 @app.command()
+@for_tenant
 def create(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     name: Annotated[str, typer.Option(help="For people.")],
     model: Annotated[str, typer.Option(help="A classifier, or an alias.")],
@@ -36,9 +41,6 @@ def create(
     minutes: Annotated[int, typer.Option(min=1, help="Length of a window.")] = 60,
     feed: Annotated[str | None, typer.Option(help="The URL of a feed or table.")] = None,
     folder: Annotated[str | None, typer.Option(help="A folder of the operators'.")] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Watch a feed, a folder, or texts that are posted."""
     body: Json = {
@@ -52,111 +54,91 @@ def create(
     source = {"url": feed, "folder": folder}
     if feed is not None or folder is not None:
         body["source"] = {kind: value for kind, value in source.items() if value is not None}
-    with tenant_client(url, api_key) as client:
-        made = client.post(MONITORS, body, idempotency_key=str(uuid.uuid4()))
-    Terminal(json_only=json_only).result(made, lambda: made["id"])
+    made = client.post(MONITORS, body, idempotency_key=str(uuid.uuid4()))
+    terminal.result(made, lambda: made["id"])
 
 
 @app.command()
+@for_tenant
 def post(
+    client: ApiClient,
+    terminal: Terminal,
     monitor_id: MonitorId,
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="A text on each line, UTF-8.")
     ],
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Post the lines of a file."""
     accepted = 0
-    with tenant_client(url, api_key) as client:
-        lines = _lines(file)
-        while texts := list(islice(lines, TEXTS_A_CALL)):
-            path = f"{MONITORS}/{monitor_id}/texts"
-            made = client.post(path, {"texts": texts}, idempotency_key=str(uuid.uuid4()))
-            accepted += made["accepted"]
-    Terminal(json_only=json_only).result({"accepted": accepted}, lambda: f"{accepted} texts")
+    lines = _lines(file)
+    while texts := list(islice(lines, TEXTS_A_CALL)):
+        path = f"{MONITORS}/{monitor_id}/texts"
+        made = client.post(path, {"texts": texts}, idempotency_key=str(uuid.uuid4()))
+        accepted += made["accepted"]
+    terminal.result({"accepted": accepted}, lambda: f"{accepted} texts")
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    client: ApiClient,
+    terminal: Terminal,
+    limit: NewestOption = 20,
 ) -> None:
     """List monitors, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(MONITORS, limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: _listing(found))
+    found = client.list_all(MONITORS, limit=limit)
+    terminal.result(found, lambda: _listing(found))
 
 
 @app.command()
+@for_tenant
 def show(
+    client: ApiClient,
+    terminal: Terminal,
     monitor_id: MonitorId,
     windows: Annotated[int, typer.Option(min=1, help="How many windows, the latest.")] = 24,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Show the latest windows: counts and a line for each label, and where it alerted."""
-    with tenant_client(url, api_key) as client:
-        monitor = client.get(f"{MONITORS}/{monitor_id}")
-        found = client.list_all(f"{MONITORS}/{monitor_id}/windows", limit=windows)
-    terminal = Terminal(json_only=json_only)
-    if not json_only and monitor["error"] is not None:
+    monitor = client.get(f"{MONITORS}/{monitor_id}")
+    found = client.list_all(f"{MONITORS}/{monitor_id}/windows", limit=windows)
+    if not terminal.json_only and monitor["error"] is not None:
         terminal.note(f"{monitor['error']['message']} ({monitor['error']['code']})")
     shown = {"monitor": monitor, "windows": found}
     terminal.result(shown, lambda: labels_table(monitor, found))
 
 
 @app.command()
+@for_tenant
 def windows(
+    client: ApiClient,
+    terminal: Terminal,
     monitor_id: MonitorId,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    limit: NewestOption = 20,
 ) -> None:
     """List windows, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(f"{MONITORS}/{monitor_id}/windows", limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: _windows(found))
+    found = client.list_all(f"{MONITORS}/{monitor_id}/windows", limit=limit)
+    terminal.result(found, lambda: _windows(found))
 
 
 @app.command()
-def pause(
-    monitor_id: MonitorId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def pause(client: ApiClient, terminal: Terminal, monitor_id: MonitorId) -> None:
     """Take and judge no texts for a while."""
-    _change(monitor_id, "pause", url, api_key, json_only=json_only)
+    verbs.ask(client, terminal, f"{MONITORS}/{monitor_id}/pause")
 
 
 @app.command()
-def resume(
-    monitor_id: MonitorId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def resume(client: ApiClient, terminal: Terminal, monitor_id: MonitorId) -> None:
     """Go on."""
-    _change(monitor_id, "resume", url, api_key, json_only=json_only)
+    verbs.ask(client, terminal, f"{MONITORS}/{monitor_id}/resume")
 
 
 @app.command()
-def delete(
-    monitor_id: MonitorId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def delete(client: ApiClient, terminal: Terminal, monitor_id: MonitorId) -> None:
     """End a monitor and forget its counts."""
-    with tenant_client(url, api_key) as client:
-        gone = client.delete(f"{MONITORS}/{monitor_id}")
-    Terminal(json_only=json_only).result(gone, lambda: f"deleted {monitor_id}")
+    verbs.delete(client, terminal, f"{MONITORS}/{monitor_id}")
 
 
 def sparkline(shares: list[float | None]) -> str:
@@ -184,14 +166,6 @@ def labels_table(monitor: Json, newest_first: list[Json]) -> Any:
     if alerts.strip():
         rows.append(("alerts", alerts.count("!"), "", alerts))
     return table("label", "texts", "share", f"last {len(found)} windows", rows=rows)
-
-
-def _change(
-    monitor_id: str, verb: str, url: str | None, api_key: str | None, *, json_only: bool
-) -> None:
-    with tenant_client(url, api_key) as client:
-        found = client.post(f"{MONITORS}/{monitor_id}/{verb}")
-    Terminal(json_only=json_only).result(found, lambda: f"{found['id']}: {found['status']}")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from pressrun import verbs
 from pressrun.api_client import ApiClient, Json
-from pressrun.batch_commands import parse_metadata
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.connection import for_tenant
+from pressrun.endings import not_succeeded, told_problems
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import MetadataOption, NewestOption, WatchOption, parse_metadata
 from pressrun.production_files import read_template, with_uploads
 from pressrun.production_views import counts, described, listing, previewed
 from pressrun.terminal import Terminal
@@ -22,7 +24,6 @@ from pressrun.watching import Snapshot, Watched, display_for, poll
 PRODUCTIONS = "/v1/productions"
 ENDED = frozenset({"succeeded", "failed", "expired", "cancelled"})
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-SHOWN_ERRORS = 10
 
 app = typer.Typer(no_args_is_help=True, help="Follow productions.")
 
@@ -33,7 +34,10 @@ OutputOption = Annotated[
 ]
 
 
+@for_tenant
 def produce(
+    client: ApiClient,
+    terminal: Terminal,
     template: Annotated[
         Path,
         typer.Argument(exists=True, dir_okay=False, readable=True, help="A YAML head, a prompt."),
@@ -57,106 +61,84 @@ def produce(
         bool, typer.Option("--dry-run", help="Check every row, say what it would take.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed, the same draws.")] = None,
-    metadata: Annotated[
-        list[str] | None, typer.Option(help="key=value; may be repeated, up to 16 times.")
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait for its end.")] = True,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    metadata: MetadataOption = None,
+    watch: WatchOption = True,
 ) -> None:
     """Write copy for every row of a table, check it, and join it to the table."""
-    terminal = Terminal(json_only=json_only)
     body: Json = {"template": read_template(template), "output_format": _format(output)}
     given = {"model": model, "n": candidates}
     body |= {name: value for name, value in given.items() if value is not None}
     if seed is not None:
         body["sampling"] = {"seed": seed}
-    with tenant_client(url, api_key) as client:
-        body["data_file_id"] = uploaded_id(client, data, "user_data", terminal)
-        body["template"] = with_uploads(client, body["template"], template.parent, terminal)
-        if preview:
-            shown = client.post(f"{PRODUCTIONS}/preview", body | {"rows": rows})
-            terminal.result(shown, lambda: previewed(shown))
-            return
-        body |= {"metadata": parse_metadata(metadata or []), "dry_run": dry_run}
-        made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
-        if not watch:
-            terminal.result(made, lambda: made["id"])
-            return
-        if not json_only:
-            terminal.note(f"submitted {made['id']}")
-        follow(client, made["id"], None if dry_run else output, terminal)
+    body["data_file_id"] = uploaded_id(client, data, "user_data", terminal)
+    body["template"] = with_uploads(client, body["template"], template.parent, terminal)
+    if preview:
+        shown = client.post(f"{PRODUCTIONS}/preview", body | {"rows": rows})
+        terminal.result(shown, lambda: previewed(shown))
+        return
+    body |= {"metadata": parse_metadata(metadata), "dry_run": dry_run}
+    made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
+    if not watch:
+        terminal.result(made, lambda: made["id"])
+        return
+    if not terminal.json_only:
+        terminal.note(f"submitted {made['id']}")
+    follow(client, made["id"], None if dry_run else output, terminal)
 
 
 @app.command()
+@for_tenant
 def watch(
+    client: ApiClient,
+    terminal: Terminal,
     production_id: ProductionId,
     output: OutputOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Follow a production to its end. Ctrl-C stops the watching, not the production."""
-    with tenant_client(url, api_key) as client:
-        follow(client, production_id, output, Terminal(json_only=json_only))
+    follow(client, production_id, output, terminal)
 
 
 @app.command()
-def show(
-    production_id: ProductionId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def show(client: ApiClient, terminal: Terminal, production_id: ProductionId) -> None:
     """Show how far a production is, and its counts."""
-    with tenant_client(url, api_key) as client:
-        found = client.get(f"{PRODUCTIONS}/{production_id}")
-    Terminal(json_only=json_only).result(found, lambda: described(found))
+    found = client.get(f"{PRODUCTIONS}/{production_id}")
+    terminal.result(found, lambda: described(found))
 
 
 @app.command(name="download")
+@for_tenant
 def download_command(
+    client: ApiClient,
+    terminal: Terminal,
     production_id: ProductionId,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write to.")],
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Download the output of a production that has ended."""
-    terminal = Terminal(json_only=json_only)
-    with tenant_client(url, api_key) as client:
-        found = client.get(f"{PRODUCTIONS}/{production_id}")
-        if found["output_file_id"] is None:
-            raise CommandError(f"{production_id} has no output", ExitCode.REFUSED)
-        _fetch(client, found, output, terminal)
+    found = client.get(f"{PRODUCTIONS}/{production_id}")
+    if found["output_file_id"] is None:
+        raise CommandError(f"{production_id} has no output", ExitCode.REFUSED)
+    _fetch(client, found, output, terminal)
     terminal.result({"output": str(output)}, lambda: str(output))
 
 
 @app.command()
-def cancel(
-    production_id: ProductionId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def cancel(client: ApiClient, terminal: Terminal, production_id: ProductionId) -> None:
     """Stop a production; what is done by then is judged and kept."""
-    with tenant_client(url, api_key) as client:
-        found = client.post(f"{PRODUCTIONS}/{production_id}/cancel")
-    Terminal(json_only=json_only).result(found, lambda: f"{found['id']}: {found['status']}")
+    verbs.ask(client, terminal, f"{PRODUCTIONS}/{production_id}/cancel")
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    client: ApiClient,
+    terminal: Terminal,
+    limit: NewestOption = 20,
 ) -> None:
     """List productions, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(PRODUCTIONS, limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: listing(found))
+    found = client.list_all(PRODUCTIONS, limit=limit)
+    terminal.result(found, lambda: listing(found))
 
 
 def follow(client: ApiClient, production_id: str, output: Path | None, terminal: Terminal) -> None:
@@ -207,15 +189,9 @@ def _snapshot(production: Json) -> Snapshot:
 def _check_outcome(production: Json, terminal: Terminal) -> None:
     """Raises CommandError (FAILED) unless something was made."""
     error, summary = production["error"] or {}, production["summary"]
-    lines = error.get("lines") or []
-    for line in lines[:SHOWN_ERRORS]:
-        place = f"line {line['line']}: " if line.get("line") else ""
-        terminal.note(f"{place}{line['message']} ({line['code']})")
-    if len(lines) > SHOWN_ERRORS:
-        terminal.note(f"… and {len(lines) - SHOWN_ERRORS} more")
+    terminal.notes(told_problems(error.get("lines")))
     if production["status"] != "succeeded":
-        reason = f": {error['message']} ({error['code']})" if error else ""
-        raise CommandError(f"{production['id']} ended {production['status']}{reason}")
+        raise not_succeeded(production["id"], production["status"], error)
     if summary is not None and not summary["succeeded"]:
         raise CommandError(f"no line of {production['id']} was kept")
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pressrun.api_client import Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun import verbs
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import for_tenant
 from pressrun.exit_codes import CommandError, ExitCode
+from pressrun.options import NewestOption
 from pressrun.production_files import read_template
 from pressrun.terminal import Terminal, table, when
 
@@ -22,7 +24,10 @@ ScheduleId = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id
 
 
 @app.command()
+@for_tenant
 def create(
+    client: ApiClient,
+    terminal: Terminal,
     template: Annotated[
         Path,
         typer.Argument(exists=True, dir_okay=False, readable=True, help="A YAML head, a prompt."),
@@ -40,9 +45,6 @@ def create(
         list[str] | None, typer.Option(help="A column that makes a row known; may be repeated.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Where the template names none.")] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Write copy of what is new in a feed or a folder, every hour or day."""
     source = {"url": feed, "folder": folder}
@@ -55,90 +57,61 @@ def create(
         "timezone": timezone,
     }
     body |= {field: value for field, value in given.items() if value is not None}
-    with tenant_client(url, api_key) as client:
-        made = client.post(SCHEDULES, body, idempotency_key=str(uuid.uuid4()))
-    Terminal(json_only=json_only).result(made, lambda: made["id"])
+    made = client.post(SCHEDULES, body, idempotency_key=str(uuid.uuid4()))
+    terminal.result(made, lambda: made["id"])
 
 
 @app.command(name="list")
+@for_tenant
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    client: ApiClient,
+    terminal: Terminal,
+    limit: NewestOption = 20,
 ) -> None:
     """List schedules, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(SCHEDULES, limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: _listing(found))
+    found = client.list_all(SCHEDULES, limit=limit)
+    terminal.result(found, lambda: _listing(found))
 
 
 @app.command()
+@for_tenant
 def runs(
+    client: ApiClient,
+    terminal: Terminal,
     schedule_id: ScheduleId,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
+    limit: NewestOption = 20,
 ) -> None:
     """List the last runs of a schedule, with what each found and came to."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(f"{SCHEDULES}/{schedule_id}/runs", limit=limit)
-    Terminal(json_only=json_only).result(found, lambda: _runs(found))
+    found = client.list_all(f"{SCHEDULES}/{schedule_id}/runs", limit=limit)
+    terminal.result(found, lambda: _runs(found))
 
 
 @app.command()
-def run(
-    schedule_id: ScheduleId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def run(client: ApiClient, terminal: Terminal, schedule_id: ScheduleId) -> None:
     """Run once now, besides the times that it is due."""
-    _change(schedule_id, "run", url, api_key, json_only=json_only)
+    verbs.ask(client, terminal, f"{SCHEDULES}/{schedule_id}/run")
 
 
 @app.command()
-def pause(
-    schedule_id: ScheduleId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def pause(client: ApiClient, terminal: Terminal, schedule_id: ScheduleId) -> None:
     """Begin no further runs; an open one goes on."""
-    _change(schedule_id, "pause", url, api_key, json_only=json_only)
+    verbs.ask(client, terminal, f"{SCHEDULES}/{schedule_id}/pause")
 
 
 @app.command()
-def resume(
-    schedule_id: ScheduleId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def resume(client: ApiClient, terminal: Terminal, schedule_id: ScheduleId) -> None:
     """Go on with the next time that it is due."""
-    _change(schedule_id, "resume", url, api_key, json_only=json_only)
+    verbs.ask(client, terminal, f"{SCHEDULES}/{schedule_id}/resume")
 
 
 @app.command()
-def delete(
-    schedule_id: ScheduleId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def delete(client: ApiClient, terminal: Terminal, schedule_id: ScheduleId) -> None:
     """End a schedule and forget its runs."""
-    with tenant_client(url, api_key) as client:
-        gone = client.delete(f"{SCHEDULES}/{schedule_id}")
-    Terminal(json_only=json_only).result(gone, lambda: f"deleted {schedule_id}")
-
-
-def _change(
-    schedule_id: str, verb: str, url: str | None, api_key: str | None, *, json_only: bool
-) -> None:
-    with tenant_client(url, api_key) as client:
-        found = client.post(f"{SCHEDULES}/{schedule_id}/{verb}")
-    Terminal(json_only=json_only).result(found, lambda: f"{found['id']}: {found['status']}")
+    verbs.delete(client, terminal, f"{SCHEDULES}/{schedule_id}")
 
 
 def _every(text: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun.api_client import ApiClient
+from pressrun.connection import for_tenant
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.settings_reference import settings_markdown
 from pressrun.terminal import Terminal, table
@@ -40,11 +41,9 @@ def settings() -> None:
 
 
 @models_app.command(name="list")
-def list_models(
-    url: UrlOption = None, api_key: ApiKeyOption = None, json_only: JsonOption = False
-) -> None:
+@for_tenant
+def list_models(client: ApiClient, terminal: Terminal) -> None:
     """List the models that your key may use."""
-    with tenant_client(url, api_key) as client:
-        models = client.list_all("/v1/models")
+    models = client.list_all("/v1/models")
     rows = ((model["id"], model.get("owned_by")) for model in models)
-    Terminal(json_only=json_only).result(models, lambda: table("id", "owned by", rows=rows))
+    terminal.result(models, lambda: table("id", "owned by", rows=rows))

@@ -8,8 +8,8 @@ import typer
 from rich.console import RenderableType
 
 from pressrun.admin_commands import TENANTS, tenant_id
-from pressrun.api_client import Json
-from pressrun.connection import AdminKeyOption, JsonOption, UrlOption, admin_client
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import for_admin
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.terminal import Terminal, table, when
 from pressrun.usage_commands import MICRO, money
@@ -24,19 +24,17 @@ BUDGETS = ("daily_budget", "monthly_budget")
 MOST_WEIGHT = 1000
 
 
-def show(
-    tenant: TenantArgument,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_admin
+def show(client: ApiClient, terminal: Terminal, tenant: TenantArgument) -> None:
     """Show a tenant and its limits."""
-    with admin_client(url, admin_key) as client:
-        found = client.get(f"{TENANTS}/{tenant_id(client, tenant)}")
-    Terminal(json_only=json_only).result(found, lambda: _sheet(found))
+    found = client.get(f"{TENANTS}/{tenant_id(client, tenant)}")
+    terminal.result(found, lambda: _sheet(found))
 
 
+@for_admin
 def change(  # noqa: PLR0917 - an option for each limit
+    client: ApiClient,
+    terminal: Terminal,
     tenant: TenantArgument,
     name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
     weight: Annotated[
@@ -57,9 +55,6 @@ def change(  # noqa: PLR0917 - an option for each limit
     no_limit: Annotated[
         list[str] | None, typer.Option(help="Take a limit away, as in `queued_rows`. Repeatable.")
     ] = None,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Set a tenant's limits, name or weight; what is not named stays."""
     limits = {
@@ -83,35 +78,24 @@ def change(  # noqa: PLR0917 - an option for each limit
     body |= {"weight": weight} if weight is not None else {}
     if not body:
         raise CommandError("say what is to be changed", ExitCode.USAGE)
-    _change(tenant, body, url, admin_key, json_only=json_only)
+    _change(client, terminal, tenant, body)
 
 
-def disable(
-    tenant: TenantArgument,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_admin
+def disable(client: ApiClient, terminal: Terminal, tenant: TenantArgument) -> None:
     """Refuse a tenant's keys within two seconds; its work waits, but for what runs."""
-    _change(tenant, {"disabled": True}, url, admin_key, json_only=json_only)
+    _change(client, terminal, tenant, {"disabled": True})
 
 
-def enable(
-    tenant: TenantArgument,
-    url: UrlOption = None,
-    admin_key: AdminKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_admin
+def enable(client: ApiClient, terminal: Terminal, tenant: TenantArgument) -> None:
     """Let a disabled tenant in again."""
-    _change(tenant, {"disabled": False}, url, admin_key, json_only=json_only)
+    _change(client, terminal, tenant, {"disabled": False})
 
 
-def _change(
-    tenant: str, body: Json, url: str | None, admin_key: str | None, *, json_only: bool
-) -> None:
-    with admin_client(url, admin_key) as client:
-        found = client.patch(f"{TENANTS}/{tenant_id(client, tenant)}", body)
-    Terminal(json_only=json_only).result(found, lambda: _sheet(found))
+def _change(client: ApiClient, terminal: Terminal, tenant: str, body: Json) -> None:
+    found = client.patch(f"{TENANTS}/{tenant_id(client, tenant)}", body)
+    terminal.result(found, lambda: _sheet(found))
 
 
 def _micro(amount: float | None) -> int | None:

@@ -44,6 +44,11 @@ class Terminal:
         """A remark beside the result, on stderr."""
         self.err.print(message, markup=False, soft_wrap=True)
 
+    def notes(self, messages: Iterable[str]) -> None:
+        """Several of them, a line each."""
+        for message in messages:
+            self.note(message)
+
 
 def visible(text: str) -> str:
     """``text`` without anything that a terminal would obey: what is shown comes from strangers'

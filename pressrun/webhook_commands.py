@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from pressrun.api_client import Json
-from pressrun.connection import ApiKeyOption, JsonOption, UrlOption, tenant_client
+from pressrun import verbs
+from pressrun.api_client import ApiClient, Json
+from pressrun.connection import for_tenant
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.terminal import Terminal, table, when
 
@@ -27,41 +28,38 @@ KeepOption = Annotated[
 
 
 @app.command()
+@for_tenant
 def create(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     target: Annotated[str, typer.Argument(metavar="URL", help="https://…, of a public host.")],
     name: Annotated[str, typer.Option(help="What people call it.")] = "webhook",
     event: Annotated[
         list[str] | None, typer.Option(help="Such as batch.completed; repeatable. Default: all.")
     ] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Create a webhook endpoint. Its signing secret is shown this once."""
-    with tenant_client(url, api_key) as client:
-        types = event or client.get("/v1/webhook_event_types")["data"]
-        body = {"name": name, "url": target, "event_types": types}
-        made = client.post(ENDPOINTS, body)
-    terminal = Terminal(json_only=json_only)
+    types = event or client.get("/v1/webhook_event_types")["data"]
+    body = {"name": name, "url": target, "event_types": types}
+    made = client.post(ENDPOINTS, body)
     terminal.note(f"{made['id']} is told {len(types)} types of events; its signing secret:")
     terminal.result(made, lambda: made["signing_secret"])
 
 
 @app.command(name="list")
-def list_endpoints(
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def list_endpoints(client: ApiClient, terminal: Terminal) -> None:
     """List webhook endpoints, newest first."""
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(ENDPOINTS)
-    Terminal(json_only=json_only).result(found, lambda: _endpoint_table(found))
+    found = client.list_all(ENDPOINTS)
+    terminal.result(found, lambda: _endpoint_table(found))
 
 
 @app.command()
+@for_tenant
 def deliveries(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     endpoint_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="Of this endpoint alone.")
@@ -71,19 +69,18 @@ def deliveries(
     ] = None,
     job: Annotated[str | None, typer.Option(help="About this job.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most deliveries.")] = 20,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """List what was sent, newest first: to all endpoints and the webhooks of single jobs."""
     path = DELIVERIES if endpoint_id is None else f"{ENDPOINTS}/{endpoint_id}/deliveries"
-    with tenant_client(url, api_key) as client:
-        found = client.list_all(path, limit=limit, status=status, job_id=job)
-    Terminal(json_only=json_only).result(found, lambda: _delivery_table(found))
+    found = client.list_all(path, limit=limit, status=status, job_id=job)
+    terminal.result(found, lambda: _delivery_table(found))
 
 
 @app.command()
+@for_tenant
 def replay(
+    client: ApiClient,
+    terminal: Terminal,
     *,
     which: Annotated[
         str, typer.Argument(metavar="ID", help="A delivery, whd_…; or an endpoint, with --since.")
@@ -95,78 +92,65 @@ def replay(
     status: Annotated[
         str | None, typer.Option(help="With --since: only those delivered, failed or cancelled.")
     ] = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Send deliveries again, with the same webhook-id."""
-    terminal = Terminal(json_only=json_only)
     if since is None and which.startswith("whe_"):
         raise CommandError("give --since to replay what an endpoint got", ExitCode.USAGE)
-    with tenant_client(url, api_key) as client:
-        if since is None:
-            one = client.post(f"{DELIVERIES}/{which}/replay")
-            terminal.result(one, lambda: f"{one['id']} is sent again")
-            return
-        body = {"since": parse_since(since, time.time())} | ({"status": status} if status else {})
-        count = 0
-        while True:
-            part = client.post(f"{ENDPOINTS}/{which}/replay", body)
-            count += part["replayed"]
-            if not part["has_more"]:
-                break
+    if since is None:
+        one = client.post(f"{DELIVERIES}/{which}/replay")
+        terminal.result(one, lambda: f"{one['id']} is sent again")
+        return
+    body = {"since": parse_since(since, time.time())} | ({"status": status} if status else {})
+    count = 0
+    while True:
+        part = client.post(f"{ENDPOINTS}/{which}/replay", body)
+        count += part["replayed"]
+        if not part["has_more"]:
+            break
     told = part | {"replayed": count}
     terminal.result(told, lambda: f"sent again: {count}")
 
 
 @app.command()
+@for_tenant
 def rotate(
+    client: ApiClient,
+    terminal: Terminal,
     endpoint_id: Annotated[
         str | None,
         typer.Argument(metavar="[ID]", help="Of this endpoint; left out: of the jobs' webhooks."),
     ] = None,
     keep_old: KeepOption = False,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Make a new signing secret, which is shown this once: an endpoint's, or the one that signs the
     webhooks of single jobs."""
     path = "/v1/webhook_signing_secret/rotate"
     if endpoint_id is not None:
         path = f"{ENDPOINTS}/{endpoint_id}/rotate_secret"
-    with tenant_client(url, api_key) as client:
-        made = client.post(path, {"keep_old_secret_active_for_24_hours": keep_old})
-    Terminal(json_only=json_only).result(made, lambda: made["signing_secret"])
+    made = client.post(path, {"keep_old_secret_active_for_24_hours": keep_old})
+    terminal.result(made, lambda: made["signing_secret"])
 
 
 @app.command(name="test")
+@for_tenant
 def send_sample(
+    client: ApiClient,
+    terminal: Terminal,
     endpoint_id: EndpointId,
     event: Annotated[
         str, typer.Option(help="Which event to send a sample of.")
     ] = "batch.completed",
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
 ) -> None:
     """Send a sample and show what the endpoint answers."""
-    with tenant_client(url, api_key) as client:
-        answer = client.post(f"{ENDPOINTS}/{endpoint_id}/test", {"event_type": event})
-    Terminal(json_only=json_only).result(answer, lambda: f"it answered {answer['status_code']}")
+    answer = client.post(f"{ENDPOINTS}/{endpoint_id}/test", {"event_type": event})
+    terminal.result(answer, lambda: f"it answered {answer['status_code']}")
 
 
 @app.command()
-def delete(
-    endpoint_id: EndpointId,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    json_only: JsonOption = False,
-) -> None:
+@for_tenant
+def delete(client: ApiClient, terminal: Terminal, endpoint_id: EndpointId) -> None:
     """Delete a webhook endpoint, and what waits for it."""
-    with tenant_client(url, api_key) as client:
-        gone = client.delete(f"{ENDPOINTS}/{endpoint_id}")
-    Terminal(json_only=json_only).result(gone, lambda: f"deleted {endpoint_id}")
+    verbs.delete(client, terminal, f"{ENDPOINTS}/{endpoint_id}")
 
 
 def parse_since(text: str, now: float) -> float:

@@ -139,6 +139,10 @@ def new_monitor_id() -> str:
     return new_id("monitor_")
 
 
+def new_notice_id() -> str:
+    return new_id("notice_")
+
+
 def new_window_id() -> str:
     return new_id("window_")
 

@@ -22,7 +22,8 @@ OpenAI has any; a kind that is not listed is called by its name, and ends ``comp
 CUT = {"response": "response.incomplete"}
 """By the kind of job: the type of a good end whose answer was cut."""
 
-OTHERS = ("schedule.paused", "monitor.alert")
+THRESHOLD_REACHED = "budget.threshold_reached"
+OTHERS = ("schedule.paused", "monitor.alert", "monitor.paused", THRESHOLD_REACHED)
 """What is told though no job has ended."""
 
 ENDING = r"^[a-z_]+\.(succeeded|completed|failed|cancelled|expired)$"

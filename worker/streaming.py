@@ -48,7 +48,8 @@ class Streams:
         for held, pieces in self._said.items():
             number = self._numbers.get(held, 0)
             self._numbers[held] = number + 1
-            self._untold.append(NewDelta(held, number, msgspec.json.encode(pieces).decode()))
+            told = [_short(piece) for piece in pieces]
+            self._untold.append(NewDelta(held, number, msgspec.json.encode(told).decode()))
         self._said.clear()
         return self._untold
 
@@ -58,3 +59,8 @@ class Streams:
     def postpone(self) -> None:
         """The database did not take it, or did not say so."""
         self._write_after = time.monotonic() + OUTAGE_SECONDS
+
+
+def _short(piece: Piece) -> Piece | tuple[int, int, str]:
+    """Without what most pieces don't have."""
+    return (piece.choice, piece.at, piece.text) if piece.logprobs is None else piece

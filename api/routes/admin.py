@@ -17,9 +17,13 @@ from shared.db import api_keys, tenants
 from shared.db.security import acting_for
 from shared.errors import NotFound
 from shared.ids import new_key_id, new_tenant_id
+from shared.lifecycle.limits import wait_for_writers
 from shared.lifecycle.quotas import hold_open
 
 routes = RouteTable("Admin", "Tenants and their keys")
+
+MOST_WAIT_SECONDS = 5.0
+"""For submissions that were under way when limits were set; upkeep counts those that take longer."""
 
 
 @routes.post("/v1/admin/tenants", access="admin", body=TenantRequest, answers={201: Tenant})
@@ -41,8 +45,7 @@ def create_tenant(services: Services) -> Response:
 )
 def list_all_tenants(services: Services) -> Response:
     """Tenants, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = tenants.list_tenants(connection, after=after, limit=limit + 1)
     return json_reply(rendering.page([rendering.tenant(row) for row in rows], limit))
@@ -72,6 +75,8 @@ def change_tenant(services: Services, tenant_id: str) -> Response:
         tenants.change_tenant(connection, tenant_id, _changes(asked))
         row = _found(tenants.get_tenant(connection, tenant_id))
     if row.limits.bind_work:
+        with services.autocommit.connect() as connection:
+            wait_for_writers(connection, seconds=MOST_WAIT_SECONDS)
         with acting_for(tenant_id), services.transaction() as connection:
             hold_open(connection, tenant_id)
     services.gate.forget()
@@ -131,8 +136,7 @@ def create_key(services: Services, tenant_id: str) -> Response:
 def list_tenant_keys(services: Services, tenant_id: str) -> Response:
     """A tenant's keys, newest first, without the keys themselves."""
     parsing.one_id(tenant_id, "tenant")
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         if tenants.get_tenant(connection, tenant_id) is None:
             raise NotFound("there is no such tenant")

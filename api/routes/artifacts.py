@@ -53,8 +53,7 @@ def retrieve_artifact_content(services: Services, tenant_id: str, artifact_id: s
 def list_job_artifacts(services: Services, tenant_id: str, job_id: str) -> Response:
     """What a job has made so far, by id."""
     job_id = own_job_id(services, tenant_id, job_id)
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     role = request.args.get("role")
     if role is not None:
         parsing.plain_text(role, "role")

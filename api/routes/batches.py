@@ -80,8 +80,7 @@ def create_batch(services: Services, tenant_id: str) -> Response:
 )
 def list_batches(services: Services, tenant_id: str) -> Response:
     """Batches, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     production = request.args.get("production")
     if production is not None and not parsing.is_id(production):
         raise InvalidRequest("'production' must be an id", param="production")

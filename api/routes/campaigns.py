@@ -68,8 +68,7 @@ def create_campaign(services: Services, tenant_id: str) -> Response:
 @routes.get(CAMPAIGNS, parameters=(LIMIT, AFTER), answers={200: CampaignList})
 def list_campaigns(services: Services, tenant_id: str) -> Response:
     """Campaigns, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(connection, tenant_id, kinds=["campaign"], after=after, limit=limit + 1)
         briefs = _briefs(connection, tenant_id, [row.id for row in rows])

@@ -151,8 +151,7 @@ def _accepted(services: Services, begun: Deleted, tenant_id: str | None) -> Resp
 
 
 def _list(services: Services, tenant_id: str | None) -> Response:
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = deletions.list_deletions(
             connection, tenant_id=tenant_id, after=after, limit=limit + 1

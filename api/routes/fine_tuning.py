@@ -82,8 +82,7 @@ def create_fine_tuning_job(services: Services, tenant_id: str) -> Response:
 )
 def list_fine_tuning_jobs(services: Services, tenant_id: str) -> Response:
     """Fine-tuning jobs, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(
             connection,

@@ -50,8 +50,7 @@ def create_model_import(services: Services, tenant_id: str) -> Response:
 @routes.get(IMPORTS, parameters=(LIMIT, AFTER), answers={200: ModelImportList})
 def list_model_imports(services: Services, tenant_id: str) -> Response:
     """Imports, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(connection, tenant_id, kinds=[KIND], after=after, limit=limit + 1)
         found = imports_of(connection, tenant_id, [row.id for row in rows])

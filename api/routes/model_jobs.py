@@ -61,8 +61,7 @@ def create_evaluation(services: Services, tenant_id: str) -> Response:
 @routes.get(EVALUATIONS, parameters=(LIMIT, AFTER), answers={200: EvaluationList})
 def list_evaluations(services: Services, tenant_id: str) -> Response:
     """Evaluations, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(connection, tenant_id, kinds=[EVALUATION], after=after, limit=limit + 1)
         found = model_jobs_of(connection, tenant_id, [row.id for row in rows])

@@ -65,8 +65,7 @@ def create_monitor(services: Services, tenant_id: str) -> Response:
 @routes.get(MONITORS, parameters=(LIMIT, AFTER), answers={200: MonitorList})
 def list_all_monitors(services: Services, tenant_id: str) -> Response:
     """Monitors, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_monitors(connection, tenant_id, after=after, limit=limit + 1)
     return json_reply(rendering.page([monitor_rendering.monitor(row) for row in rows], limit))
@@ -123,8 +122,7 @@ def post_monitor_texts(services: Services, tenant_id: str, monitor_id: str) -> R
 @routes.get(f"{MONITOR}/windows", parameters=(LIMIT, AFTER), answers={200: MonitorWindowList})
 def list_monitor_windows(services: Services, tenant_id: str, monitor_id: str) -> Response:
     """Counts by window, newest first; a window without a text is left out."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     find_monitor(services, tenant_id, monitor_id)
     with services.autocommit.connect() as connection:
         rows = list_windows(connection, tenant_id, monitor_id, after=after, limit=limit + 1)

@@ -95,8 +95,7 @@ def preview_production(services: Services, tenant_id: str) -> Response:
 @routes.get(ENDPOINT, parameters=(LIMIT, AFTER), answers={200: ProductionList})
 def list_productions(services: Services, tenant_id: str) -> Response:
     """Productions, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_jobs(connection, tenant_id, kinds=[KIND], after=after, limit=limit + 1)
         found = productions_of(connection, tenant_id, [row.id for row in rows])

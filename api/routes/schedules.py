@@ -60,8 +60,7 @@ def create_schedule(services: Services, tenant_id: str) -> Response:
 @routes.get(SCHEDULES, parameters=(LIMIT, AFTER), answers={200: ScheduleList})
 def list_all_schedules(services: Services, tenant_id: str) -> Response:
     """Schedules, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = list_schedules(connection, tenant_id, after=after, limit=limit + 1)
     return json_reply(rendering.page([schedule_rendering.schedule(row) for row in rows], limit))
@@ -84,8 +83,7 @@ def delete_schedule(services: Services, tenant_id: str, schedule_id: str) -> Res
 @routes.get(f"{SCHEDULE}/runs", parameters=(LIMIT, AFTER), answers={200: ScheduleRunList})
 def list_schedule_runs(services: Services, tenant_id: str, schedule_id: str) -> Response:
     """The last runs of a schedule, newest first, with what each found and came to."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     find_schedule(services, tenant_id, schedule_id)
     with services.autocommit.connect() as connection:
         rows = list_runs(connection, tenant_id, schedule_id, after=after, limit=limit + 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from api import parsing, usage_rendering
+from api import parsing, rendering, usage_rendering
 from api.routes.replies import json_reply
-from api.routing import RouteTable, Schema, query
+from api.routing import AFTER, LIMIT, RouteTable, Schema, query
 from api.services import Services
-from api.shapes import LimitsInUse, UsagePage
+from api.shapes import LimitNotice, LimitNoticeList, LimitsInUse, UsagePage
 from api.usage_requests import DAYS, LAST_SECOND, MOST_DAYS, read_usage_request
+from shared.db.limit_notices import get_notice, list_notices
 from shared.db.stored_bytes import stored_bytes
 from shared.db.tenants import get_tenant
 from shared.db.usage import GROUPS, usage_days, usage_total
@@ -62,6 +63,26 @@ def show_limits(services: Services, tenant_id: str) -> Response:
     if row is None:
         raise NotFound("there is no such tenant")
     return json_reply(usage_rendering.limits_in_use(row.limits, held, stored))
+
+
+@routes.get("/v1/limit_notices", parameters=(LIMIT, AFTER), answers={200: LimitNoticeList})
+def list_limit_notices(services: Services, tenant_id: str) -> Response:
+    """Which limits of a day or a month were used up to 80 or to 100 percent, newest first."""
+    limit, after = parsing.page(request)
+    with services.autocommit.connect() as connection:
+        rows = list_notices(connection, tenant_id, after=after, limit=limit + 1)
+    return json_reply(rendering.page([usage_rendering.notice(row) for row in rows], limit))
+
+
+@routes.get("/v1/limit_notices/<notice_id>", answers={200: LimitNotice})
+def retrieve_limit_notice(services: Services, tenant_id: str, notice_id: str) -> Response:
+    """One notice, such as a `budget.threshold_reached` is about."""
+    parsing.one_id(notice_id, "notice")
+    with services.autocommit.connect() as connection:
+        row = get_notice(connection, tenant_id, notice_id)
+    if row is None:
+        raise NotFound("there is no such notice")
+    return json_reply(usage_rendering.notice(row))
 
 
 @routes.get(

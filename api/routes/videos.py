@@ -88,8 +88,7 @@ def _create(services: Services, tenant_id: str, endpoint: str) -> Response:
 )
 def list_videos(services: Services, tenant_id: str) -> Response:
     """Videos, newest first unless asked otherwise."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     order = parsing.choice(request, "order", ORDERS) or "desc"
     with services.autocommit.connect() as connection:
         rows = list_jobs(

@@ -79,8 +79,7 @@ def create_webhook_endpoint(services: Services, tenant_id: str) -> Response:
 @routes.get(ENDPOINTS, parameters=(LIMIT, AFTER), answers={200: WebhookEndpointList})
 def list_webhook_endpoints(services: Services, tenant_id: str) -> Response:
     """Webhook endpoints, newest first."""
-    limit = parsing.integer(request, "limit", default=20, least=1, most=100)
-    after = parsing.cursor(request)
+    limit, after = parsing.page(request)
     with services.autocommit.connect() as connection:
         rows = webhooks.list_endpoints(connection, tenant_id, after=after, limit=limit + 1)
     return json_reply(rendering.page([webhook_rendering.endpoint(row) for row in rows], limit))

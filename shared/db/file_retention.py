@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from shared.db.retention import TEXT_ENDPOINTS
+from shared.db.schedules import NAMED_FILES
 from shared.states import OPEN_JOB
 
 LIMIT = 100
@@ -30,12 +31,15 @@ WITH over AS MATERIALIZED (
         text_endpoints=TEXT_ENDPOINTS,
         of_tenant="j.tenant_id IN (SELECT tenant_id FROM over)",
     )
-})
+}), scheduled AS MATERIALIZED (
+    {NAMED_FILES.format(of_tenant="s.tenant_id IN (SELECT tenant_id FROM over)")}
+)
 SELECT f.id, f.storage_key FROM over f
  WHERE NOT EXISTS (SELECT 1 FROM jobs j
                     WHERE (j.input_file_id = f.id OR j.validation_file_id = f.id)
                       AND j.state IN ({OPEN_JOB}))
    AND NOT EXISTS (SELECT 1 FROM named n WHERE n.id = f.id)
+   AND NOT EXISTS (SELECT 1 FROM scheduled n WHERE n.id = f.id)
  ORDER BY f.expires_at LIMIT {LIMIT}
 """
 _NAMED_OF_TENANT = NAMED.format(
@@ -44,7 +48,8 @@ _NAMED_OF_TENANT = NAMED.format(
 
 
 def expired_files(connection: Connection) -> list[tuple[str, str]]:
-    """(file id, storage key) of files past their expiry that no open job reads."""
+    """(file id, storage key) of files past their expiry that no open job reads, and no live
+    schedule names."""
     return [(file_id, key) for file_id, key in connection.execute(text(_EXPIRED))]
 
 

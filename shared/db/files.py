@@ -118,6 +118,14 @@ def hold_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow |
     return None if row is None else FileRow._make(row)
 
 
+def hold_file_in_use(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
+    """``file_of_job`` for what a live schedule names, kept from being deleted until the transaction
+    ends."""
+    held = text(f"{_OF_JOB.text} FOR KEY SHARE")
+    row = connection.execute(held, {"tenant": tenant_id, "id": file_id}).one_or_none()
+    return None if row is None else FileRow._make(row)
+
+
 def lock_file(connection: Connection, tenant_id: str, file_id: str) -> FileRow | None:
     """``get_file``, keeping new jobs from taking the file until the transaction ends."""
     locked = text(_GET + " FOR UPDATE")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from shared.db.policies import MARKED, OLD
+from shared.db.schedules import NAMED_FILES
 from shared.webhook_events import UNANNOUNCED
 
 AT_ONCE = 1_000
@@ -20,12 +21,17 @@ UPDATE files SET expires_at = clock_timestamp()
      WHERE f.tenant_id = :tenant AND f.deleted_at IS NULL AND f.created_at < {old}
        AND f.purpose {of} ({purposes})
        AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())
+       AND NOT EXISTS (SELECT 1 FROM ({named}) n WHERE n.id = f.id)
      ORDER BY f.created_at LIMIT {limit}))
 """
 _END = {
     what: text(
         _END_FILES.format(
-            old=OLD.format(days=":days"), of=of, purposes=OUTPUT_PURPOSES, limit=AT_ONCE
+            old=OLD.format(days=":days"),
+            of=of,
+            purposes=OUTPUT_PURPOSES,
+            named=NAMED_FILES.format(of_tenant="s.tenant_id = :tenant"),
+            limit=AT_ONCE,
         )
     )
     for what, of in (("input_files", "NOT IN"), ("outputs", "IN"))
@@ -101,7 +107,8 @@ class OldArtifact(NamedTuple):
 
 def end_files(connection: Connection, what: str, tenant_id: str, days: int) -> int:
     """Ends the life of the tenant's oldest files of ``what`` (``input_files``: those that it
-    brought, ``outputs``: those that jobs made); the cleaner removes them. Returns how many."""
+    brought, ``outputs``: those that jobs made) that no live schedule names; the cleaner removes
+    them. Returns how many."""
     return connection.execute(_END[what], {"tenant": tenant_id, "days": days}).rowcount
 
 

@@ -40,6 +40,21 @@ SELECT row_hash FROM feed_rows WHERE owner_id = :owner AND row_hash = ANY(:hashe
 """)
 
 
+NAMED_FILES = """
+SELECT unnest(s.file_ids) AS id FROM schedules s
+ WHERE {of_tenant}
+   AND (s.state = 'active' OR s.run_asked
+        OR EXISTS (SELECT 1 FROM schedule_runs r
+                    WHERE r.schedule_id = s.id AND r.ended_at IS NULL AND r.state = 'reading'))
+"""
+"""Files that live schedules name: a run of theirs may come at any time."""
+
+_IS_NAMED = text(f"""
+SELECT EXISTS (SELECT 1 FROM ({NAMED_FILES.format(of_tenant="s.tenant_id = :tenant")}) n
+                WHERE n.id = :file)
+""")
+
+
 class ScheduleRow(NamedTuple):
     """A schedule; times in Unix seconds."""
 
@@ -96,6 +111,12 @@ def count_schedules(connection: Connection, tenant_id: str) -> int:
     """How many the tenant has."""
     found: int = connection.execute(_COUNT, {"tenant": tenant_id}).scalar_one()
     return found
+
+
+def is_named_by_schedule(connection: Connection, tenant_id: str, file_id: str) -> bool:
+    """Whether a live schedule names this file."""
+    values = {"tenant": tenant_id, "file": file_id}
+    return bool(connection.execute(_IS_NAMED, values).scalar_one())
 
 
 def list_runs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -46,6 +46,10 @@ class Piece(NamedTuple):
     at: int
     """How many characters of the choice's text come before it."""
     text: str
+    first: int = 0
+    """How many of the choice's tokens come before those of ``logprobs``."""
+    logprobs: dict[str, Any] | None = None
+    """How likely the tokens were that end in it, as the body has it; only where it is asked for."""
 
 
 class Delta(NamedTuple):

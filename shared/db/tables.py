@@ -41,7 +41,13 @@ from shared.db.tables_retention import (
 )
 from shared.db.tables_schedules import feed_rows, schedule_runs, schedules
 from shared.db.tables_streams import deltas
-from shared.db.tables_tenants import rate_buckets, reservations, tenant_limits, usage_days
+from shared.db.tables_tenants import (
+    limit_notices,
+    rate_buckets,
+    reservations,
+    tenant_limits,
+    usage_days,
+)
 from shared.db.tables_tuning import checkpoints, sweeps, training_metrics, trials
 from shared.db.tables_uploads import upload_parts, uploads
 from shared.db.tables_webhooks import (
@@ -51,6 +57,7 @@ from shared.db.tables_webhooks import (
     webhook_endpoints,
     webhook_secrets,
 )
+from shared.weights import LEAST_WEIGHT, MOST_WEIGHT
 
 __all__ = [
     "api_keys",
@@ -67,6 +74,7 @@ __all__ = [
     "job_models",
     "job_webhooks",
     "jobs",
+    "limit_notices",
     "metadata",
     "model_alias_moves",
     "model_aliases",
@@ -122,7 +130,7 @@ tenants = Table(
         Integer,
         comment="at a time, in all pools; null: as many as there is room for",
     ),
-    CheckConstraint("weight > 0 AND weight <= 1000", name="weight"),
+    CheckConstraint(f"weight >= {LEAST_WEIGHT} AND weight <= {MOST_WEIGHT}", name="weight"),
     CheckConstraint("max_running_shards >= 0", name="max_running_shards"),
 )
 

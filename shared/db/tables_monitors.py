@@ -37,6 +37,13 @@ monitors = Table(
     Column("webhook", JSON, comment="told of alerts beside the tenant's endpoints"),
     Column("state", Text, nullable=False, server_default="active", comment="active or paused"),
     Column("epoch", Integer, nullable=False, server_default=text("0"), comment="of its attempts"),
+    Column(
+        "readers_out",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="who began to work on it since one came back",
+    ),
     Column("lease_until", DateTime(timezone=True), comment="while somebody works on it"),
     Column("next_look_at", DateTime(timezone=True), nullable=False),
     Column("next_read_at", DateTime(timezone=True), comment="of the source"),

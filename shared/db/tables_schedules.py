@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.db.columns import count, metadata, moment, now
 
@@ -28,7 +29,7 @@ schedules = Table(
     Column("spec", JSON, nullable=False),
     Column("webhook", JSON, comment="whom the end of each production is told to"),
     Column("state", Text, nullable=False, server_default="active", comment="active or paused"),
-    Column("paused_reason", Text, comment="by_tenant or failures"),
+    Column("paused_reason", Text, comment="by_tenant, failures or readers_lost"),
     Column("anchor_at", DateTime(timezone=True), nullable=False, comment="it was due then, once"),
     Column("next_run_at", DateTime(timezone=True), nullable=False),
     Column(
@@ -39,6 +40,20 @@ schedules = Table(
         comment="to run once, now",
     ),
     count("failures"),
+    Column(
+        "readers_out",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="who began to work on it since one came back",
+    ),
+    Column(
+        "file_ids",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="that its template names: in use while it is live",
+    ),
     Column("etag", Text, comment="of what was read last"),
     Column("last_modified", Text),
     now(),
@@ -99,3 +114,14 @@ feed_rows = Table(
     Index("ix_feed_rows_tenant_id", "tenant_id"),
 )
 """Rows of sources that were seen before."""
+
+begun_objects = Table(
+    "begun_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    now("begun_at"),
+    Index("ix_begun_objects_begun_at", "begun_at"),
+    Index("ix_begun_objects_tenant_id", "tenant_id"),
+)
+"""Objects that somebody began to store and that no other row names yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Date,
     DateTime,
@@ -11,12 +12,15 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
+    UniqueConstraint,
+    text,
 )
 
-from shared.db.columns import metadata, total
+from shared.db.columns import metadata, now, total
 
 tenant_limits = Table(
     "tenant_limits",
@@ -31,6 +35,14 @@ tenant_limits = Table(
     Column("daily_compute_seconds", Double),
     Column("daily_budget", BigInteger, comment="millionths of the prices' unit"),
     Column("monthly_budget", BigInteger, comment="millionths of the prices' unit"),
+    Column(
+        "settled",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether what was accepted before these limits is counted",
+    ),
+    Index("ix_tenant_limits_unsettled", "tenant_id", postgresql_where=text("NOT settled")),
     comment="a row for tenants with a limit; null columns are no limit",
 )
 
@@ -43,6 +55,21 @@ reservations = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False, comment="millionths of the prices' unit"),
     comment="what accepted work of tenants with limits may consume; counts while its shard is open",
+)
+
+limit_notices = Table(
+    "limit_notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("limit_name", Text, nullable=False, comment="a column of tenant_limits"),
+    Column("period_start", Date, nullable=False, comment="the day, or the month's first, of UTC"),
+    Column("percent", Integer, nullable=False, comment="of the limit that were reached"),
+    Column("allowed", Numeric, nullable=False, comment="the limit, at that moment"),
+    Column("consumed", Numeric, nullable=False, comment="at that moment"),
+    now(),
+    UniqueConstraint("tenant_id", "limit_name", "period_start", "percent"),
+    comment="each threshold of a limit that a tenant has reached: once in a day or month",
 )
 
 rate_buckets = Table(

@@ -67,7 +67,9 @@ _ADD_LIMITS = text("""
 INSERT INTO tenant_limits (tenant_id) VALUES (:tenant) ON CONFLICT (tenant_id) DO NOTHING
 """)
 _LIMIT = {
-    name: text(f"UPDATE tenant_limits SET {name} = :value WHERE tenant_id = :tenant")
+    name: text(
+        f"UPDATE tenant_limits SET {name} = :value, settled = false WHERE tenant_id = :tenant"
+    )
     for name in Limits._fields
 }
 _DROP_LIMITS = text("DELETE FROM tenant_limits WHERE tenant_id = :tenant")

@@ -64,15 +64,26 @@ WITH part AS (
            compute_seconds = d.compute_seconds + excluded.compute_seconds,
            cost = d.cost + excluded.cost
 )
-SELECT count(*) FROM part
+SELECT (SELECT count(*) FROM part), coalesce(array_agg(s.tenant_id), '{}'),
+       coalesce(array_agg(s.day), '{}')
+  FROM (SELECT DISTINCT m.tenant_id, CAST(m.created_at AT TIME ZONE 'UTC' AS date) AS day
+          FROM marked m JOIN tenant_limits l ON l.tenant_id = m.tenant_id) s
 """)
 
 
-def count_usage(connection: Connection, *, limit: int = MOST_ROWS) -> int:
-    """Adds up to ``limit`` rows of usage to their days; returns how many there were. Any number of
-    processes may do it at once."""
-    found: int = connection.execute(_COUNT, {"limit": limit}).scalar_one()
-    return found
+class Counted(NamedTuple):
+    """What was added to its days."""
+
+    rows: int
+    spent: list[tuple[str, date]]
+    """Of tenants with limits: who, and on which days."""
+
+
+def count_usage(connection: Connection, *, limit: int = MOST_ROWS) -> Counted:
+    """Adds up to ``limit`` rows of usage to their days. Any number of processes may do it at
+    once."""
+    rows, tenants, days = connection.execute(_COUNT, {"limit": limit}).one()
+    return Counted(rows, list(zip(tenants, days, strict=True)))
 
 
 class UsageRow(NamedTuple):

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from shared.db import files, models
 from shared.db.briefs import delete_job
 from shared.db.file_retention import named_inputs
+from shared.db.schedules import is_named_by_schedule
 from shared.errors import Conflict, Forbidden, ModelNotFound, NotFound
 from shared.ids import new_deletion_id
 from shared.states import OPEN_JOB
@@ -138,7 +139,8 @@ def request_job_deletion(
 
 
 def request_file_deletion(connection: Connection, *, tenant_id: str, file_id: str) -> Deleted:
-    """Deletes a file. Raises NotFound; Conflict while an open job reads it or names it."""
+    """Deletes a file. Raises NotFound; Conflict while an open job reads it or names it, or a live
+    schedule does."""
     row = files.lock_file(connection, tenant_id, file_id)
     if row is None:
         raise NotFound("there is no such file")
@@ -146,6 +148,8 @@ def request_file_deletion(connection: Connection, *, tenant_id: str, file_id: st
         raise Conflict("a batch that has not ended reads this file")
     if files.is_named_by_open(connection, tenant_id, file_id):
         raise Conflict("a job that has not ended names this file")
+    if is_named_by_schedule(connection, tenant_id, file_id):
+        raise Conflict("a schedule names this file: pause or delete that first")
     files.end_life(connection, tenant_id, file_id)
     begun = _begin(connection, tenant_id, "file", file_id, keys=[row.storage_key])
     record_keys(connection, begun, tenant_id, [row.storage_key])
@@ -243,6 +247,10 @@ def _check_unused(connection: Connection, tenant_id: str, jobs: Sequence[str]) -
     for file_id in own.scalars().all():
         if files.count_open_readers(connection, tenant_id, file_id):
             raise Conflict(f"a job that has not ended reads {file_id}, which this one made")
+        if files.is_named_by_open(connection, tenant_id, file_id):
+            raise Conflict(f"a job that has not ended names {file_id}, which this one made")
+        if is_named_by_schedule(connection, tenant_id, file_id):
+            raise Conflict(f"a schedule names {file_id}, which this job made")
         files.end_life(connection, tenant_id, file_id)
 
 

@@ -21,17 +21,18 @@ SEEN_DAYS = 90
 """A row that was out of a monitor's source so long is new again."""
 
 _CLAIM = text("""
-UPDATE monitors SET epoch = epoch + 1,
+UPDATE monitors SET epoch = epoch + 1, readers_out = readers_out + 1,
        lease_until = clock_timestamp() + make_interval(secs => :lease)
  WHERE id = (
        SELECT m.id FROM monitors m JOIN tenants t ON t.id = m.tenant_id AND t.disabled_at IS NULL
-        WHERE m.next_look_at <= clock_timestamp()
+        WHERE m.next_look_at <= clock_timestamp() AND (m.readers_out > 0) = :alone
           AND (m.lease_until IS NULL OR m.lease_until < clock_timestamp())
           AND (m.state = 'active'
                OR EXISTS (SELECT 1 FROM monitor_batches b WHERE b.monitor_id = m.id))
         ORDER BY m.next_look_at LIMIT 1 FOR UPDATE OF m SKIP LOCKED)
 RETURNING id, tenant_id, epoch, state, model, label, share_limit, minimum, window_seconds, source,
-          text_column, webhook, etag, last_modified, next_read_at <= clock_timestamp() AS reads
+          text_column, webhook, etag, last_modified, next_read_at <= clock_timestamp() AS reads,
+          readers_out - 1 AS readers_lost
 """)
 
 _HOLD = text("""
@@ -40,7 +41,7 @@ SELECT id FROM monitors WHERE id = :monitor AND epoch = :epoch FOR NO KEY UPDATE
 
 _RELEASE = text("""
 UPDATE monitors m
-   SET lease_until = NULL, error_code = coalesce(:code, CASE WHEN :good THEN NULL
+   SET lease_until = NULL, readers_out = 0, error_code = coalesce(:code, CASE WHEN :good THEN NULL
                                                              ELSE m.error_code END),
        error_message = coalesce(:message, CASE WHEN :good THEN NULL ELSE m.error_message END),
        next_look_at = greatest(
@@ -99,11 +100,17 @@ class MonitorClaim:
     webhook: JobWebhook | None
     etag: str | None
     last_modified: str | None
+    readers_lost: int = 0
+    """Those before this one who did not come back, since one did."""
 
 
-def claim_monitor(connection: Connection, *, lease_seconds: float) -> MonitorClaim | None:
-    """The one that has waited longest for a look; None: there is none."""
-    row = connection.execute(_CLAIM, {"lease": lease_seconds}).one_or_none()
+def claim_monitor(
+    connection: Connection, *, lease_seconds: float, alone: bool = False
+) -> MonitorClaim | None:
+    """The one that has waited longest for a look; None: there is none. ``alone``: of those whose
+    last reader did not come back, to be worked on beside no other; otherwise of the rest."""
+    values = {"lease": lease_seconds, "alone": alone}
+    row = connection.execute(_CLAIM, values).one_or_none()
     if row is None:
         return None
     return MonitorClaim(
@@ -121,6 +128,7 @@ def claim_monitor(connection: Connection, *, lease_seconds: float) -> MonitorCla
         webhook=webhook_of(row.webhook),
         etag=row.etag,
         last_modified=row.last_modified,
+        readers_lost=row.readers_lost,
     )
 
 

@@ -34,7 +34,7 @@ SELECT id, state, window_seconds FROM monitors WHERE id = :id AND tenant_id = :t
 _SET_STATE = text("""
 UPDATE monitors
    SET state = :state, updated_at = clock_timestamp(), error_code = NULL, error_message = NULL,
-       next_look_at = clock_timestamp()
+       readers_out = 0, next_look_at = clock_timestamp()
  WHERE id = :id AND state <> :state
 """)
 

@@ -79,12 +79,18 @@ def _close(connection: Connection, row: Row[Any], most_failures: int) -> None:
         connection.execute(SUCCEEDED, {"schedule": row.schedule_id})
 
 
-def count_failure(connection: Connection, schedule_id: str, most_failures: int) -> None:
+def count_failure(
+    connection: Connection,
+    schedule_id: str,
+    most_failures: int,
+    *,
+    reason: str = PAUSED_BY_FAILURES,
+) -> None:
     """One more in a row; the last of so many pauses the schedule, and tells so. The caller holds
     it."""
     row = connection.execute(_COUNT_FAILURE, {"schedule": schedule_id}).one()
     if row.state == "active" and row.failures >= most_failures:
-        values = {"schedule": schedule_id, "reason": PAUSED_BY_FAILURES}
+        values = {"schedule": schedule_id, "reason": reason}
         connection.execute(_PAUSE, values)
         tell(
             connection,

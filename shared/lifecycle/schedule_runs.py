@@ -28,8 +28,6 @@ from shared.specs.schedules import (
     recurrence_of,
 )
 
-MOST_ATTEMPTS = 5
-"""Of reading a source whose readers do not come back."""
 MOST_NAMED = 20
 """Bad rows of a run."""
 
@@ -43,14 +41,14 @@ _PICK = text(f"""
 SELECT s.id
   FROM schedules s JOIN tenants t ON t.id = s.tenant_id AND t.disabled_at IS NULL
   LEFT JOIN schedule_runs r ON r.schedule_id = s.id AND r.ended_at IS NULL
- WHERE {_DUE}
+ WHERE ({_DUE}) AND (s.readers_out > 0) = :alone
  ORDER BY s.next_run_at LIMIT 1 FOR UPDATE OF s SKIP LOCKED
 """)
 
 # Under the lock, since whoever held it before may have begun the run.
 _LOOK = text(f"""
 SELECT s.id, s.tenant_id, s.spec, s.webhook, s.state, s.anchor_at, s.next_run_at, s.run_asked,
-       s.etag, s.last_modified, clock_timestamp() AS now, r.id AS run_id, r.epoch
+       s.etag, s.last_modified, s.readers_out, clock_timestamp() AS now, r.id AS run_id, r.epoch
   FROM schedules s LEFT JOIN schedule_runs r ON r.schedule_id = s.id AND r.ended_at IS NULL
  WHERE s.id = :id AND ({_DUE})
 """)
@@ -64,6 +62,9 @@ VALUES (:run, :schedule, :tenant, 'reading', :manual, 1,
 _MOVE_ON = text("""
 UPDATE schedules SET run_asked = false, next_run_at = :next WHERE id = :schedule
 """)
+
+_SEND = text("UPDATE schedules SET readers_out = readers_out + 1 WHERE id = :schedule")
+CAME_BACK = text("UPDATE schedules SET readers_out = 0 WHERE id = :schedule AND readers_out > 0")
 
 _TAKE_UP = text("""
 UPDATE schedule_runs
@@ -95,7 +96,7 @@ _KEEP_MARKS = text("""
 UPDATE schedules SET etag = :etag, last_modified = :modified WHERE id = :schedule
 """)
 
-_FAIL = text("""
+FAIL = text("""
 UPDATE schedule_runs
    SET state = 'failed', lease_until = NULL, error_code = :code, error_message = :message,
        ended_at = clock_timestamp()
@@ -115,6 +116,8 @@ class RunClaim:
     webhook: JobWebhook | None
     etag: str | None
     last_modified: str | None
+    readers_lost: int = 0
+    """Readers before this one that did not come back, since one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +137,19 @@ class RowsRead:
     last_modified: str | None
 
 
-def begin_run(connection: Connection, *, lease_seconds: float) -> RunClaim | None:
+def begin_run(
+    connection: Connection, *, lease_seconds: float, alone: bool = False
+) -> RunClaim | None:
     """Takes a run that is due, or one that its reader has lost; None: there is none. However many
-    times were missed, it is one run."""
-    picked = connection.execute(_PICK).scalar()
+    times were missed, it is one run. ``alone``: of the schedules whose last reader did not come
+    back, to be read beside no other; otherwise of the rest."""
+    picked = connection.execute(_PICK, {"alone": alone}).scalar()
     if picked is None:
         return None
     row = connection.execute(_LOOK, {"id": picked}).one_or_none()
     if row is None:
         return None
+    connection.execute(_SEND, {"schedule": row.id})
     if row.run_id is not None:
         connection.execute(_TAKE_UP, {"run": row.run_id, "lease": lease_seconds})
         return _claim(row, row.run_id, row.epoch + 1)
@@ -209,7 +216,8 @@ def fail_run(
     """Ends a run that made nothing. The last of so many in a row pauses the schedule."""
     if not hold_run(connection, claim):
         return False
-    connection.execute(_FAIL, {"run": claim.run_id, "code": code, "message": message})
+    connection.execute(CAME_BACK, {"schedule": claim.schedule_id})
+    connection.execute(FAIL, {"run": claim.run_id, "code": code, "message": message})
     count_failure(connection, claim.schedule_id, most_failures)
     return True
 
@@ -224,6 +232,7 @@ def hold_run(connection: Connection, claim: RunClaim) -> bool:
 def _mark_read(
     connection: Connection, claim: RunClaim, rows: RowsRead, production_id: str | None
 ) -> None:
+    connection.execute(CAME_BACK, {"schedule": claim.schedule_id})
     connection.execute(
         _READ,
         {
@@ -256,4 +265,5 @@ def _claim(row: Row[Any], run_id: str, epoch: int) -> RunClaim:
         webhook=webhook_of(row.webhook),
         etag=row.etag,
         last_modified=row.last_modified,
+        readers_lost=row.readers_out,
     )

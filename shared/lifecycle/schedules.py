@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from shared.db.files import hold_file
 from shared.db.schedules import count_schedules
 from shared.errors import Conflict
 from shared.lifecycle.schedules_seen import forget_rows
@@ -27,12 +29,12 @@ _NOW = text("SELECT clock_timestamp()")
 _HOLD_TENANT = text("SELECT id FROM tenants WHERE id = :tenant FOR NO KEY UPDATE")
 
 _CREATE = text("""
-INSERT INTO schedules (id, tenant_id, name, spec, webhook, anchor_at, next_run_at)
-VALUES (:id, :tenant, :name, CAST(:spec AS json), CAST(:webhook AS json), :first, :first)
+INSERT INTO schedules (id, tenant_id, name, spec, webhook, file_ids, anchor_at, next_run_at)
+VALUES (:id, :tenant, :name, CAST(:spec AS json), CAST(:webhook AS json), :files, :first, :first)
 """)
 
 _HOLD = text("""
-SELECT state, spec, anchor_at, next_run_at, clock_timestamp() AS now
+SELECT state, spec, file_ids, run_asked, anchor_at, next_run_at, clock_timestamp() AS now
   FROM schedules WHERE id = :id AND tenant_id = :tenant FOR UPDATE
 """)
 
@@ -44,8 +46,8 @@ UPDATE schedules
 
 _RESUME = text("""
 UPDATE schedules
-   SET state = 'active', paused_reason = NULL, failures = 0, next_run_at = :next,
-       updated_at = clock_timestamp()
+   SET state = 'active', paused_reason = NULL, failures = 0, readers_out = 0,
+       next_run_at = :next, updated_at = clock_timestamp()
  WHERE id = :id
 """)
 
@@ -62,6 +64,8 @@ class NewSchedule:
     tenant_id: str
     name: str
     spec: ScheduleSpec
+    file_ids: Sequence[str]
+    """That the template names: in use while the schedule is live."""
     starts_now: bool
     """Due at once, and from then on by ``spec.at``; else ``spec.at`` is its first time."""
     webhook: JobWebhook | None = None
@@ -93,6 +97,7 @@ def create_schedule(connection: Connection, new: NewSchedule) -> None:
             "name": new.name,
             "spec": spec.model_dump_json(exclude_none=True),
             "webhook": None if webhook is None else json.dumps(webhook),
+            "files": list(new.file_ids),
             "first": first,
         },
     )
@@ -108,9 +113,11 @@ def pause_schedule(connection: Connection, *, tenant_id: str, schedule_id: str) 
 
 def resume_schedule(connection: Connection, *, tenant_id: str, schedule_id: str) -> bool:
     """What was missed meanwhile is left out: it goes on with the next time. False: there is
-    none. Resuming what is active changes nothing."""
+    none. Resuming what is active changes nothing. Raises Conflict where a file that its template
+    names is gone, which may be while it is paused."""
     found = connection.execute(_HOLD, {"id": schedule_id, "tenant": tenant_id}).one_or_none()
     if found is not None and found.state != "active":
+        _hold_files(connection, tenant_id, found.file_ids)
         spec = ScheduleSpec.model_validate(found.spec)
         recurrence = recurrence_of(spec)
         due = max(found.next_run_at, next_after(recurrence, found.anchor_at, found.now))
@@ -119,9 +126,12 @@ def resume_schedule(connection: Connection, *, tenant_id: str, schedule_id: str)
 
 
 def ask_run(connection: Connection, *, tenant_id: str, schedule_id: str) -> bool:
-    """One run, as soon as no other is open, paused or not. False: there is no such schedule."""
+    """One run, as soon as no other is open, paused or not. False: there is no such schedule.
+    Raises Conflict as ``resume_schedule`` does."""
     found = connection.execute(_HOLD, {"id": schedule_id, "tenant": tenant_id}).one_or_none()
     if found is not None:
+        if found.state != "active" and not found.run_asked:
+            _hold_files(connection, tenant_id, found.file_ids)
         connection.execute(_ASK, {"id": schedule_id})
     return found is not None
 
@@ -133,3 +143,10 @@ def delete_schedule(connection: Connection, *, tenant_id: str, schedule_id: str)
     # Whoever was accepting a run held the schedule: now its rows are there to be forgotten, too.
     forget_rows(connection, owner_id=schedule_id, tenant_id=tenant_id)
     return gone
+
+
+def _hold_files(connection: Connection, tenant_id: str, file_ids: Sequence[str]) -> None:
+    """They are in use from here on. Raises Conflict."""
+    for file_id in file_ids:
+        if hold_file(connection, tenant_id, file_id) is None:
+            raise Conflict(f"{file_id}, which the template names, is gone: make a new schedule")

@@ -12,6 +12,8 @@ from shared.lifecycle.dispatch import dispatch
 from shared.lifecycle.fence import Held
 from shared.lifecycle.finish import GenerationEnd, SliceEnd, finish_generations, finish_slice
 from shared.lifecycle.imports import finish_import, reject_import
+from shared.lifecycle.limit_notices import tell_of_limits
+from shared.lifecycle.limits import NewLimits, settle_limits, unsettled_limits, writers
 from shared.lifecycle.model_job_ends import (
     EvaluationEnd,
     ModelMeasured,
@@ -21,6 +23,7 @@ from shared.lifecycle.model_job_ends import (
     finish_optimization,
 )
 from shared.lifecycle.monitor_answers import clean_monitors, count_answers
+from shared.lifecycle.monitor_readers import give_up_monitor, postpone_monitor
 from shared.lifecycle.monitor_work import (
     MonitorClaim,
     claim_monitor,
@@ -47,7 +50,7 @@ from shared.lifecycle.productions import (
 from shared.lifecycle.progress import RowStep, report_steps
 from shared.lifecycle.release import ReleaseReason, release
 from shared.lifecycle.schedule_ends import close_runs
-from shared.lifecycle.schedule_runs import MOST_ATTEMPTS as MOST_RUN_ATTEMPTS
+from shared.lifecycle.schedule_readers import give_up_run, postpone_run
 from shared.lifecycle.schedule_runs import (
     RowsRead,
     RunClaim,
@@ -95,7 +98,6 @@ from shared.lifecycle.uploads import finish_join, refuse_join
 from shared.lifecycle.usage import UsageLine
 
 __all__ = [
-    "MOST_RUN_ATTEMPTS",
     "Claim",
     "EvaluationEnd",
     "GenerationEnd",
@@ -107,6 +109,7 @@ __all__ = [
     "NewCheckpoint",
     "NewDelta",
     "NewFile",
+    "NewLimits",
     "NewModel",
     "NewProductionBatch",
     "NewSweep",
@@ -164,6 +167,8 @@ __all__ = [
     "finish_sweep",
     "finish_training",
     "finish_validation",
+    "give_up_monitor",
+    "give_up_run",
     "heartbeat",
     "hold_monitor",
     "hold_run",
@@ -174,6 +179,8 @@ __all__ = [
     "open_session",
     "open_training",
     "pause_trials",
+    "postpone_monitor",
+    "postpone_run",
     "prune_trial",
     "read_later",
     "recover_lost",
@@ -187,11 +194,15 @@ __all__ = [
     "report_progress",
     "report_steps",
     "report_training",
+    "settle_limits",
     "stop_production_batches",
     "stop_trials",
     "sweep_stopped",
     "take_input",
     "take_rows",
+    "tell_of_limits",
     "unfold_slice",
+    "unsettled_limits",
     "watch",
+    "writers",
 ]

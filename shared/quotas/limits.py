@@ -43,6 +43,9 @@ OF_WORK = (
 )
 """The limits that accepted work counts for."""
 
+TOLD = ("daily_tokens", "daily_compute_seconds", "daily_budget", "monthly_budget")
+"""The limits of what is consumed: the tenant is told when most of one is used up."""
+
 
 class Standing(NamedTuple):
     """What a tenant has accepted, and consumed by now; costs in millionths."""

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.errors import InvalidRequest
 from shared.specs.common import MAX_NEW_TOKENS, GenerationSpec, Text, require_one
 from shared.specs.formats import ResponseFormat
 
 MAX_MESSAGES = 2_048
+MAX_TOP_LOGPROBS = 20
 
 
 class TextPart(BaseModel):
@@ -43,7 +45,10 @@ class ChatCompletionSpec(GenerationSpec):
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
     response_format: ResponseFormat | None = None
     """What the replies are held to while they are generated."""
-    logprobs: Literal[False] = False
+    logprobs: bool = False
+    """Whether the answer tells how likely its tokens were."""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """How many of the likeliest tokens it tells beside each."""
 
     @model_validator(mode="after")
     def _one_token_limit(self) -> ChatCompletionSpec:
@@ -51,8 +56,15 @@ class ChatCompletionSpec(GenerationSpec):
         return self
 
     def check_body(self) -> None:
+        super().check_body()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
         if self.response_format is not None:
             self.response_format.check("response_format")
+
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def grammar(self) -> str | None:

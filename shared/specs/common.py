@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.errors import InvalidRequest
 from shared.specs.media import MediaReference
 
 MAX_STOP_SEQUENCES = 4
 MAX_CHOICES = 16
 MAX_NEW_TOKENS = 131_072
 MAX_TEXT_CHARACTERS = 2_000_000
+MOST_LOGPROBS = 2**18
+"""In one answer, likely tokens beside those that were picked included: each takes some 80 bytes."""
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
@@ -102,8 +105,33 @@ class GenerationSpec(InferenceSpec):
     def result_count(self) -> int:
         return self.n
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens are told beside each one that was picked; None: nobody
+        asks how likely tokens are."""
+        return None
+
+    def check_body(self) -> None:
+        if self.max_new_tokens is not None:
+            self.check_logprobs(self.max_new_tokens * self.result_count)
+
+    def check_logprobs(self, tokens: int) -> None:
+        """Raises InvalidRequest where an answer of so many tokens would tell too much of them."""
+        param = "top_logprobs" if "top_logprobs" in self.model_fields_set else "logprobs"
+        check_logprobs(self.alternatives, tokens, param)
+
     def estimated_output_tokens(self, default: int) -> int:
         return (self.max_new_tokens or default) * self.n
+
+
+def check_logprobs(alternatives: int | None, tokens: int, param: str) -> None:
+    """Raises InvalidRequest when so many tokens, each with likely ones beside it, are too much."""
+    if alternatives is not None and tokens * (1 + alternatives) > MOST_LOGPROBS:
+        raise InvalidRequest(
+            f"{tokens} tokens with {alternatives} likely ones beside each are too many:"
+            f" {MOST_LOGPROBS} logprobs are the most; ask for fewer tokens",
+            param=param,
+        )
 
 
 def require_one(spec: InferenceSpec, *names: str) -> None:

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.errors import UnsupportedParameter
 from shared.specs.common import GenerationSpec, Text
 
 MAX_PROMPTS = 128
+MAX_LOGPROBS = 5
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI's completions endpoint generates when no limit is given."""
 
@@ -18,6 +20,18 @@ class CompletionSpec(GenerationSpec):
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """The answer tells how likely its tokens were, and so many of the likeliest beside each."""
+
+    def check_body(self) -> None:
+        super().check_body()
+        if self.echo and self.logprobs is not None:
+            message = "'logprobs' is not supported with 'echo': those of a prompt are not told"
+            raise UnsupportedParameter(message, param="logprobs")
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str]:

@@ -6,13 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from shared.errors import UnsupportedParameter
-from shared.specs.chat import MAX_MESSAGES
-from shared.specs.common import MAX_NEW_TOKENS, InferenceSpec, Text
+from shared.errors import InvalidRequest, UnsupportedParameter
+from shared.specs.chat import MAX_MESSAGES, MAX_TOP_LOGPROBS
+from shared.specs.common import MAX_NEW_TOKENS, InferenceSpec, Text, check_logprobs
 from shared.specs.formats import ResponseTextFormat
 
 MAX_PARTS = 256
 MAX_LABELS = 16
+LOGPROBS = "message.output_text.logprobs"
+"""What is included with the text; the other names are of things that no answer here has."""
+
+Included = Literal[
+    "message.output_text.logprobs",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+]
 
 Label = Annotated[str, Field(max_length=64)]
 LabelValue = Annotated[str, Field(max_length=512)]
@@ -28,7 +41,9 @@ class ResponsePart(_Known):
     type: Literal["input_text", "output_text"]
     text: Text
     annotations: Annotated[list[Any], Field(max_length=0)] = []
-    """As answers have it, so that their items can be sent back as they are."""
+    """As answers have it, so that their items can be sent back as they are …"""
+    logprobs: Annotated[list[Any], Field(max_length=MAX_NEW_TOKENS)] = []
+    """… and nothing is read of."""
 
 
 def _as_parts(content: Any) -> Any:
@@ -87,6 +102,10 @@ class ResponseSpec(InferenceSpec):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     metadata: Annotated[dict[Label, LabelValue], Field(max_length=MAX_LABELS)] | None = None
     text: ResponseText | None = None
+    include: Annotated[list[Included], Field(max_length=16)] = []
+    """What else the answer has."""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """How many of the likeliest tokens are told beside each."""
     background: bool = False
     """Answer at once: the response is fetched when it is done."""
     store: Literal[True] = True
@@ -103,7 +122,17 @@ class ResponseSpec(InferenceSpec):
             return {name: value for name, value in data.items() if value is not None}
         return data
 
+    @property
+    def alternatives(self) -> int | None:
+        """As that of a chat completion."""
+        return (self.top_logprobs or 0) if LOGPROBS in self.include else None
+
     def check_body(self) -> None:
+        if self.top_logprobs and self.alternatives is None:
+            message = f"'top_logprobs' needs '{LOGPROBS}' in 'include'"
+            raise InvalidRequest(message, param="top_logprobs")
+        if self.alternatives is not None and self.max_output_tokens is not None:
+            check_logprobs(self.alternatives, self.max_output_tokens, "top_logprobs")
         if self.text is not None and self.text.format is not None:
             self.text.format.check("text.format")
 

@@ -26,6 +26,11 @@ MOST_REMEMBERED = 200_000
 """Rows that are no longer in the source and still known, of one source."""
 MOST_DAYS_REMEMBERED = 3_650
 PAUSED_BY_TENANT, PAUSED_BY_FAILURES = "by_tenant", "failures"
+PAUSED_BY_READERS = "readers_lost"
+MOST_LOST_READERS = 3
+"""In a row, of one source. Fewer than a shard may lose workers: what a source costs those beside
+it, in the same process, they survive."""
+SOURCE_UNREADABLE = "source_unreadable"
 
 FeedFormat = Literal["rss", "atom", "json_feed", "csv", "jsonl"]
 Column = Annotated[str, Field(min_length=1, max_length=200)]

@@ -12,12 +12,18 @@ Object = dict[str, Any]
 
 SHOWN = (
     "instructions", "previous_response_id", "max_output_tokens", "temperature", "top_p", "metadata",
-    "background", "user", "text",
+    "background", "user", "text", "top_logprobs",
 )  # fmt: skip
 """Members of the body that a response repeats."""
 
 _PLAIN_TEXT: Object = {"type": "text"}
-_DEFAULTS: Object = {"temperature": 1.0, "top_p": 1.0, "metadata": {}, "background": False}
+_DEFAULTS: Object = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "metadata": {},
+    "background": False,
+    "top_logprobs": 0,
+}
 _PLAIN: Object = {
     "parallel_tool_calls": False,
     "tool_choice": "none",
@@ -38,6 +44,7 @@ ENGINE_PARAMS = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
+    "logprobs": "include",
 }
 """What an engine complains about, by what the caller called it."""
 
@@ -58,6 +65,8 @@ def chat_body(spec: ResponseSpec) -> Object:
     }
     if spec.max_output_tokens is not None:
         body["max_completion_tokens"] = spec.max_output_tokens
+    if spec.alternatives is not None:
+        body |= {"logprobs": True, "top_logprobs": spec.alternatives}
     if spec.stream:
         body["stream"] = True
     if spec.text is not None and spec.text.format is not None:
@@ -151,15 +160,18 @@ def answered(
     return shown | {
         "completed_at": None if cut else max(created_at, int(chat["created"])),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "output": [_message(response_id, status, choice["message"])],
+        "output": [_message(response_id, status, choice)],
         "usage": _usage(chat["usage"]),
     }
 
 
-def _message(response_id: str, status: str, said: Mapping[str, Any]) -> Object:
+def _message(response_id: str, status: str, choice: Mapping[str, Any]) -> Object:
     """What is only said to be unfinished keeps its text; an answer that is finished and still not
     what its schema asks is replaced by the reason."""
+    said, logprobs = choice["message"], choice.get("logprobs")
     part: Object = {"type": "output_text", "text": said["content"], "annotations": []}
+    if logprobs is not None:
+        part["logprobs"] = logprobs["content"]
     if status == "completed" and said.get("refusal"):
         part = {"type": "refusal", "refusal": said["refusal"]}
     return {

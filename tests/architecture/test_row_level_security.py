@@ -20,68 +20,103 @@ from shared.db.columns import metadata
 from shared.db.jobs import _GETS
 from shared.db.polling import _STANDINGS
 from shared.db.security import ADMIN_ROLE, API_ROLE, SETTING, WORKER_ROLE
+from shared.quotas.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = "UPDATE(id)"
+LOCK = "id"
 """To hold a row, Postgres asks for the right to update a column of it; no id is ever updated."""
+HELD_BY = {("artifacts", LOCK), ("tenants", LOCK), ("tenant_limits", "tenant_id")}
+"""Columns that may be updated so that rows can be held."""
 
 API_MAY = {
     "archived_jobs": "DELETE SELECT",
-    "artifacts": f"DELETE SELECT {LOCK}",
+    "artifacts": "DELETE SELECT",
     "checkpoints": "SELECT",
     "deletion_objects": "INSERT SELECT",
-    "deletions": "INSERT SELECT UPDATE",
+    "deletions": "INSERT SELECT",
     "deltas": "SELECT",
     "events": "INSERT SELECT",
     "feed_rows": "DELETE SELECT",
-    "files": "INSERT SELECT UPDATE",
-    "idempotency_keys": "DELETE INSERT SELECT UPDATE",
+    "files": "INSERT SELECT",
+    "idempotency_keys": "DELETE INSERT SELECT",
     "job_models": "INSERT SELECT",
     "job_webhooks": "INSERT",
-    "jobs": "INSERT SELECT UPDATE",
+    "jobs": "INSERT SELECT",
+    "limit_notices": "SELECT",
     "model_alias_moves": "INSERT SELECT",
-    "model_aliases": "DELETE INSERT SELECT UPDATE",
-    "models": "SELECT UPDATE(deleted_at)",
+    "model_aliases": "DELETE INSERT SELECT",
+    "models": "SELECT",
     "monitor_batches": "SELECT",
     "monitor_texts": "INSERT SELECT",
-    "monitor_windows": "INSERT SELECT UPDATE",
-    "monitors": "DELETE INSERT SELECT UPDATE",
+    "monitor_windows": "INSERT SELECT",
+    "monitors": "DELETE INSERT SELECT",
     "production_batches": "SELECT",
     "productions": "INSERT SELECT",
-    "rate_buckets": "INSERT SELECT UPDATE",
-    "reservations": "DELETE INSERT SELECT UPDATE",
+    "rate_buckets": "INSERT SELECT",
+    "reservations": "INSERT SELECT",
     "retention_policies": "SELECT",
     "schedule_runs": "SELECT",
-    "schedules": "DELETE INSERT SELECT UPDATE",
-    "shards": "INSERT SELECT UPDATE",
-    "steps": "DELETE INSERT SELECT UPDATE",
+    "schedules": "DELETE INSERT SELECT",
+    "shards": "INSERT SELECT",
+    "steps": "DELETE INSERT SELECT",
     "sweeps": "SELECT",
-    "tenant_limits": "SELECT UPDATE",
-    "tenants": f"SELECT {LOCK}",
+    "tenant_limits": "SELECT",
+    "tenants": "SELECT",
     "training_metrics": "SELECT",
     "trials": "SELECT",
     "upload_parts": "INSERT SELECT",
-    "uploads": "INSERT SELECT UPDATE",
+    "uploads": "INSERT SELECT",
     "usage": "SELECT",
     "usage_days": "SELECT",
     "webhook_circuits": "SELECT",
-    "webhook_deliveries": "INSERT SELECT UPDATE",
-    "webhook_endpoints": "INSERT SELECT UPDATE",
-    "webhook_secrets": "INSERT SELECT UPDATE",
+    "webhook_deliveries": "INSERT SELECT",
+    "webhook_endpoints": "INSERT SELECT",
+    "webhook_secrets": "INSERT SELECT",
 }
 """What requests of tenants do with which table. Least privilege: add what a route needs."""
+API_CHANGES = {
+    "artifacts": LOCK,
+    "files": "expires_at deleted_at",
+    "idempotency_keys": "claim claimed_at fingerprint job_id object_id created_at",
+    "jobs": "state stage spec result metadata version detail request_hash shards_open"
+    " rows_completed rows_failed input_tokens output_tokens error_code error_message"
+    " stop_reason cancel_requested_at paused_at finalizing_at ended_at cleaned_at deleted_at",
+    "model_aliases": "model version standing moved_at gate_job_id",
+    "models": "deleted_at",
+    "monitor_windows": "texts",
+    "monitors": "state error_code error_message next_look_at readers_out updated_at",
+    "rate_buckets": "full_at",
+    "schedules": "state paused_reason failures run_asked next_run_at readers_out updated_at",
+    "shards": "state blocked_n ready_seq rows_completed rows_failed ended_at",
+    "steps": "ended",
+    "tenant_limits": "tenant_id",
+    "tenants": LOCK,
+    "uploads": "join_id join_sha256 cancelled_at ended_at",
+    "webhook_deliveries": "status attempt_n next_attempt_at lease status_code error_code"
+    " queued_at ended_at",
+    "webhook_endpoints": "name url event_types secret old_secret old_secret_until"
+    " disabled_at disabled_reason updated_at deleted_at",
+    "webhook_secrets": "secret old_secret old_secret_until updated_at",
+}
+"""The columns that they change, and no others."""
 ADMIN_MAY = {
-    "api_keys": "INSERT SELECT UPDATE",
+    "api_keys": "INSERT SELECT",
     "archived_jobs": "SELECT",
     "deletion_objects": "INSERT SELECT",
-    "deletions": "INSERT SELECT UPDATE",
-    "retention_policies": "DELETE INSERT SELECT UPDATE",
-    "tenant_limits": "DELETE INSERT SELECT UPDATE",
-    "tenants": "INSERT SELECT UPDATE",
+    "deletions": "INSERT SELECT",
+    "retention_policies": "DELETE INSERT SELECT",
+    "tenant_limits": "DELETE INSERT SELECT",
+    "tenants": "INSERT SELECT",
     "usage": "SELECT",
     "usage_days": "SELECT",
 }
 """What requests with the admin key do."""
+ADMIN_CHANGES = {
+    "api_keys": "revoked_at",
+    "retention_policies": "days updated_at",
+    "tenant_limits": " ".join((*Limits._fields, "settled")),
+    "tenants": "name weight disabled_at max_running_shards",
+}
 NOT_FOR_TENANTS = {
     "sessions": "workers, of nobody in particular",
     "shares": "what every tenant was served; dispatch alone looks at it",
@@ -149,9 +184,10 @@ def test_each_table_shows_tenants_their_rows_and_workers_all(database: Connectio
             assert all(parent not in NOT_FOR_TENANTS for parent in parents)
 
 
-def granted(database: Connection, role: str) -> dict[str, str]:
-    """Verbs by table, alphabetically; with the column, where it is not for the whole table."""
+def granted(database: Connection, role: str) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Verbs by table, alphabetically; and the columns that may be updated, by table."""
     verbs: dict[str, set[str]] = defaultdict(set)
+    changes: dict[str, set[str]] = defaultdict(set)
     whole = rows(
         database,
         "SELECT table_name, privilege_type FROM information_schema.role_table_grants"
@@ -169,13 +205,22 @@ def granted(database: Connection, role: str) -> dict[str, str]:
     )
     for row in columns:
         if row.privilege_type not in verbs[row.table_name]:
-            verbs[row.table_name].add(f"{row.privilege_type}({row.column_name})")
-    return {table: " ".join(sorted(found)) for table, found in verbs.items() if found}
+            assert row.privilege_type == "UPDATE", tuple(row)
+            changes[row.table_name].add(row.column_name)
+    return {table: " ".join(sorted(found)) for table, found in verbs.items() if found}, changes
+
+
+def listed(columns: dict[str, str]) -> dict[str, set[str]]:
+    return {table: set(names.split()) for table, names in columns.items()}
 
 
 def test_requests_may_do_what_is_listed_and_no_more(database: Connection) -> None:
-    assert granted(database, API_ROLE) == API_MAY | dict.fromkeys(VIEWS, "SELECT")
-    assert granted(database, ADMIN_ROLE) == ADMIN_MAY
+    may, changes = granted(database, API_ROLE)
+    assert may == API_MAY | dict.fromkeys(VIEWS, "SELECT")
+    assert changes == listed(API_CHANGES)
+    may, changes = granted(database, ADMIN_ROLE)
+    assert may == ADMIN_MAY
+    assert changes == listed(ADMIN_CHANGES)
 
 
 def test_the_roles_are_nobody_special(database: Connection) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from shared.ids import artifact_id
+from shared.ids import artifact_id, new_notice_id
 from shared.lifecycle.webhooks import announce_ends
 from tests.integration.media_case import BRIEF, FILMER, PAINTER, WRITER, MediaCase, picture_answer
 from tests.integration.model_job_api_case import tuned
@@ -19,6 +19,10 @@ JUDGE = "judge"
 _A_JUDGE = text("""
 INSERT INTO models (id, pool, engine, source, endpoints)
 VALUES ('judge', 'text', 'fake', 'judge', '{/v1/classifications}') ON CONFLICT DO NOTHING
+""")
+_A_NOTICE = text("""
+INSERT INTO limit_notices (id, tenant_id, limit_name, period_start, percent, allowed, consumed)
+SELECT :id, tenant_id, 'daily_tokens', '2026-03-01', 80, 10, 9 FROM models WHERE id = :model
 """)
 Belongings = dict[str, list[str]]
 
@@ -61,7 +65,16 @@ def _what_calls_make(media: MediaCase, made: Belongings, alias_name: str) -> Bel
         **_files(media),
         "alias_name": [_made(media, "/v1/model_aliases", alias)],
         **_what_comes_again(media),
+        "notice_id": [_notice(media, made["model_id"][0])],
     }
+
+
+def _notice(media: MediaCase, model_id: str) -> str:
+    """Of a limit of the tenant whose model that is."""
+    notice_id = new_notice_id()
+    with media.begin() as connection:
+        connection.execute(_A_NOTICE, {"id": notice_id, "model": model_id})
+    return notice_id
 
 
 def _what_comes_again(media: MediaCase) -> Belongings:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from shared.db.shards import PAGE, slices_of
+from shared.ids import new_file_id
 from shared.lifecycle import BadLine, working
 from shared.lifecycle.settle import MAX_ERRORS
 from shared.lifecycle.working import ReleaseReason
 from shared.states import JobState, ShardState
-from tests.integration.protocol import Plant
+from shared.storage.base import StoredObject
+from tests.integration.protocol import Plant, slice_end
 
 
 @pytest.fixture
@@ -68,6 +71,33 @@ def test_a_batch_from_submission_to_its_files(plant: Plant) -> None:
     file = plant.sql("SELECT * FROM files WHERE id = :id", id=job.output_file_id)[0]
     assert (file.purpose, file.bytes, file.tenant_id) == ("batch_output", 10, job.tenant_id)
     assert file.expires_at is not None
+
+
+def test_only_the_very_same_end_is_accepted_again(plant: Plant) -> None:
+    """Of the same attempt: other bytes in either file are another end, and are refused."""
+    plant.generating(slices=1)
+    plant.session()
+    claim = plant.claim_one()
+    end = replace(slice_end(claim), errors=StoredObject("errors", "c" * 64, 5))
+    other_errors = replace(end, errors=StoredObject("errors", "d" * 64, 5))
+    accepted = []
+    for each in (end, end, other_errors, replace(end, errors=None), end):
+        with plant.engine.begin() as connection:
+            accepted.append(working.finish_slice(connection, "w1", each))
+    assert accepted == [True, True, False, False, True]
+    assert plant.shard(claim.shard_id).fenced_n == 2
+
+    claim = plant.claim_one()
+    assert claim.stage == "assemble"
+    assert plant.finish_assembly("w1", claim.held)
+    with plant.engine.begin() as connection:
+        other = working.NewFile(new_file_id(), "out.jsonl", StoredObject("o", "e" * 64, 10))
+        assert not working.finish_assembly(
+            connection, "w1", claim.held, output=other, errors=None,
+            rows_completed=1, rows_failed=0, keep_seconds=None,
+        )  # fmt: skip
+    assert plant.shard(claim.shard_id).fenced_n == 1
+    assert plant.scalar("SELECT count(*) FROM files WHERE purpose = 'batch_output'") == 1
 
 
 def test_a_rejected_batch_fails_with_its_bad_lines(plant: Plant) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.db.models import sync_catalog
 from shared.lifecycle import working
 from shared.lifecycle.working import Claim, MonitorClaim, SliceEnd, UsageLine
@@ -20,6 +19,7 @@ from tests.integration.feed_case import MONITORS, FeedCase, feeds_fixture, rss
 from worker.engines.fake_responses import fake_result
 from worker.outputs import RowError, error_line, response_line, store_lines
 from worker.rows import read_slice
+from worker.upkeep import monitors
 
 __all__ = ["feeds_fixture"]
 
@@ -69,6 +69,10 @@ def due(watch: FeedCase) -> None:
         "UPDATE monitors SET next_look_at = clock_timestamp() - interval '1 s',"
         " next_read_at = next_read_at - interval '1 day'"
     )
+
+
+def leases_end(watch: FeedCase) -> None:
+    watch.sql("UPDATE monitors SET lease_until = clock_timestamp() - interval '1 s'")
 
 
 def look(watch: FeedCase) -> MonitorClaim:
@@ -224,7 +228,7 @@ def test_a_worker_that_is_killed_judges_nothing_twice(
         lost = watch.monitors.begin()
         assert lost is not None
         with monkeypatch.context() as patched:
-            patched.setattr(lifecycle, name, die)
+            patched.setattr(working, name, die)
             with pytest.raises(Killed):
                 watch.monitors.run(lost)
         assert watch.monitors.begin() is None
@@ -244,6 +248,59 @@ def test_a_worker_that_is_killed_judges_nothing_twice(
     (window,) = windows(watch, monitor_id)
     assert window["labels"] == {"negative": 1, "positive": 1}
     assert len(watch.sql("SELECT 1 FROM jobs WHERE kind = 'batch'")) == 1
+
+
+@pytest.mark.parametrize("when", ["seen_before", "new_batch_id"])
+def test_a_worker_that_is_late_adds_nothing(
+    watch: FeedCase, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one takes the monitor over, and does all of it, between its look and its commit."""
+    watch.server.body = rss("bad news", "good news")
+    monitor_id = monitor(watch, source={"url": watch.server.url})
+    if when == "new_batch_id":
+        look(watch)
+        windows_end(watch)
+    late = watch.monitors.begin()
+    assert late is not None
+    asked = getattr(monitors, when)
+
+    def overtaken(*args: Any, **options: Any) -> Any:
+        found = asked(*args, **options)
+        monkeypatch.setattr(monitors, when, asked)
+        leases_end(watch)
+        due(watch)
+        look(watch)
+        return found
+
+    monkeypatch.setattr(monitors, when, overtaken)
+    watch.monitors.run(late)
+    if when == "seen_before":
+        windows_end(watch)
+        look(watch)
+    (batch,) = watch.sql("SELECT id FROM jobs WHERE kind = 'batch'")
+    assert {row.job_id for row in watch.sql("SELECT job_id FROM monitor_texts")} == {batch.id}
+    key = f"t/{watch.tenant_id}/w/{batch.id}.jsonl"
+    assert watch.services.store.keys(f"t/{watch.tenant_id}/w/", limit=9) == [key]
+    judge(watch)
+    due(watch)
+    look(watch)
+    (window,) = windows(watch, monitor_id)
+    assert (window["texts"], window["labels"]) == (2, {"negative": 1, "positive": 1})
+
+
+def test_one_that_lets_go_late_leaves_the_lease_to_its_heir(watch: FeedCase) -> None:
+    monitor(watch)
+    late = watch.monitors.begin()
+    assert late is not None
+    leases_end(watch)
+    assert watch.monitors.begin() is not None
+    with watch.begin() as connection:
+        working.release_monitor(
+            connection, late, error=("x", "late"), worked=False, pause_seconds=0
+        )
+    due(watch)
+    assert watch.monitors.begin() is None
+    assert watch.sql("SELECT 1 FROM monitors WHERE error_code IS NOT NULL") == []
 
 
 def test_of_many_processes_one_works_for_a_monitor(watch: FeedCase) -> None:

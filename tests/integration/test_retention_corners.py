@@ -112,7 +112,7 @@ def test_usage_is_added_up_before_it_goes(hall: Hall) -> None:
     assert "usage" not in clean(hall, "jobs=20,usage=30")
     with hall.begin() as connection:
         rows = connection.execute(text("SELECT count(*) FROM usage")).scalar_one()
-        assert (rows, count_usage(connection)) == (1, 1)
+        assert (rows, count_usage(connection).rows) == (1, 1)
     assert clean(hall, "jobs=20,usage=30")["usage"] == 2  # and its day
     with hall.begin() as connection:
         assert (
@@ -125,7 +125,7 @@ def test_usage_is_added_up_before_it_goes(hall: Hall) -> None:
 def test_an_erased_tenant_has_consumed_what_was_added_up_too(hall: Hall) -> None:
     hall.ended_batch(row(1) + row(2))
     with hall.begin() as connection:
-        assert count_usage(connection) == 1
+        assert count_usage(connection).rows == 1
         connection.execute(text("DELETE FROM usage"))  # a policy's doing
     hall.ended_batch(row(3))
     tenant_id = tenant_of(hall)

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from werkzeug.test import TestResponse
 
 from api.app import EXTENSION, create_app
 from api.submitting import submit
-from shared.db.idempotency import CLAIM_SECONDS
+from shared.db.idempotency import CLAIM_SECONDS, Claim, claim_key
 from shared.db.models import sync_catalog
 from shared.models_catalog import ModelEntry
 from tests.integration.api_case import COMPLETION, MODEL, ApiCase, api_fixture
@@ -285,6 +285,40 @@ def test_a_claim_left_behind_is_taken_over_and_its_holder_makes_nothing(
     assert (late.status_code, late.json["error"]["code"]) == (409, "request_under_way")
     assert count(api, "jobs") == 1
     assert api.post("/v1/jobs", COMPLETION, headers=KEY).json["id"] == taken.json["id"]
+
+
+def test_a_claim_left_behind_is_taken_over_by_one(api: ApiCase) -> None:
+    """Two that find it at the same time: the second acts when the first has it already."""
+    assert api.post("/v1/jobs", COMPLETION, headers=KEY).status_code == 202
+    with api.begin() as connection:
+        tenant, key, route, body = connection.execute(
+            text(
+                "UPDATE idempotency_keys SET job_id = NULL, claim = 'x', claimed_at ="
+                " clock_timestamp() - make_interval(secs => :seconds)"
+                " RETURNING tenant_id, key, route, fingerprint"
+            ),
+            {"seconds": CLAIM_SECONDS + 1},
+        ).one()
+
+    def take(claim: str) -> Claim:
+        with api.begin() as connection:
+            return claim_key(
+                connection, tenant, route=route, key=key, fingerprint=body, claim=claim
+            )
+
+    first: list[Claim] = []
+
+    def overtake(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith("UPDATE idempotency_keys") and not first:
+            first.append(Claim(b"", False, None))  # its own statement is let through
+            first[0] = take("first")
+
+    event.listen(api.engine, "before_cursor_execute", overtake)
+    try:
+        second = take("second")
+    finally:
+        event.remove(api.engine, "before_cursor_execute", overtake)
+    assert [found.is_mine for found in (*first, second)] == [True, False]
 
 
 def test_a_transaction_that_holds_the_key_keeps_nobody_waiting(api: ApiCase) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
 from shared.lifecycle import working
 from shared.lifecycle.webhooks import announce_ends
 from shared.lifecycle.working import RunClaim
@@ -123,7 +122,7 @@ def test_a_reader_that_is_killed_loses_and_repeats_nothing(
         if when == "reading":
             patched.setattr(feeds.reader, "read", die)
         else:  # the last statement of the transaction
-            patched.setattr(lifecycle, "accept_run", die)
+            patched.setattr(working, "accept_run", die)
         with pytest.raises(Killed):
             feeds.runs.run(lost)
     assert feeds.sql("SELECT 1 FROM jobs") == []
@@ -197,7 +196,7 @@ def test_failing_in_a_row_pauses_and_tells(feeds: FeedCase) -> None:
 
 
 def test_a_rejected_production_gives_its_rows_back(feeds: FeedCase) -> None:
-    feeds.server.body = b"title,body\nx,1\n"
+    feeds.server.body, feeds.server.etag = b"title,body\nx,1\n", '"v1"'
     schedule_id = feeds.schedule(template="Praise {{ missing }}")
     feeds.run_whole()
     (run,) = feeds.history(schedule_id)
@@ -205,8 +204,25 @@ def test_a_rejected_production_gives_its_rows_back(feeds: FeedCase) -> None:
     assert run["error"]["code"]
     assert feeds.sql("SELECT 1 FROM feed_rows") == []
     feeds.due(schedule_id)
-    feeds.run_due()
+    feeds.run_due()  # though the source is what it was, all of it is asked for
+    assert "if-none-match" not in feeds.server.asked[1]
     assert feeds.history(schedule_id)[1]["rows_new"] == 1
+
+
+def test_a_row_is_remembered_for_as_long_as_it_is_in_the_source(feeds: FeedCase) -> None:
+    feeds.server.body = rss("a", "b")
+    schedule_id = feeds.schedule(remember_days=7)
+    feeds.run_whole()
+    feeds.sql("UPDATE feed_rows SET last_seen_at = last_seen_at - interval '8 days'")
+    feeds.server.body = rss("c", "a")
+    feeds.due(schedule_id)
+    feeds.run_whole()
+    feeds.server.body = rss("a", "b", "c")
+    feeds.due(schedule_id)
+    feeds.run_whole()
+    _, second, third = feeds.history(schedule_id)
+    assert feeds.titles(second) == ["c"]
+    assert feeds.titles(third) == ["b"]  # it was gone for so long that it is news
 
 
 def test_lines_that_fail_are_not_asked_again(feeds: FeedCase) -> None:

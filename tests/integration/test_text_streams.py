@@ -28,6 +28,7 @@ from worker.engines import slot_scheduler
 from worker.engines.base import TellsText
 from worker.engines.protocol import Row, RowResult
 from worker.engines.sampling import seed_of
+from worker.engines.spelling import Spellings
 from worker.engines.text import TextEngine
 from worker.engines.text_deltas import Deltas, longest_beginning
 from worker.engines.text_rows import Choice, Room, TextRow, read_row
@@ -196,7 +197,7 @@ def test_an_unseeded_stream_says_the_same_on_every_attempt(engine: TextEngine) -
 def test_deltas_wait_for_their_time_and_come_together(engine: TextEngine) -> None:
     now = 0.0
     vocabulary = Vocabulary(byte_level(), set())
-    deltas = Deltas(vocabulary, clock=lambda: now, pause_seconds=1.0)
+    deltas = Deltas(vocabulary, Spellings(vocabulary), clock=lambda: now, pause_seconds=1.0)
     written = text_row(vocabulary)
     deltas.add(written)
     tokens = vocabulary.encode("one two three")
@@ -246,7 +247,7 @@ def text_row(vocabulary: Vocabulary, stops: Sequence[str] = ()) -> TextRow:
 
 def say_in_bursts(vocabulary: Vocabulary, tokens: Sequence[int], bursts: Sequence[int]) -> str:
     """What is told of ``tokens`` that come in bursts of these sizes, over and over."""
-    deltas = Deltas(vocabulary, pause_seconds=0.0)
+    deltas = Deltas(vocabulary, Spellings(vocabulary), pause_seconds=0.0)
     written = text_row(vocabulary)
     deltas.add(written)
     choice: Choice = written.choices[0]

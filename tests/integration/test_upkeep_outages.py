@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import OperationalError
 
 from shared.db.models import sync_catalog
 from shared.doorbell import Ringer
@@ -135,6 +137,50 @@ def test_a_batch_outlives_an_outage_of_its_store(upkeep: Upkeep, fault: Exceptio
     assert (job.state, job.rows_completed) == (JobState.SUCCEEDED, 1)
     assert all(delays)  # a store that is down is not asked without pause
     assert upkeep.plant.scalar("SELECT max(error_n) FROM shards") == 0
+
+
+class Faltering:
+    """A database that is lost at every other commit: before it, or when it was done already."""
+
+    def __init__(self, engine: Engine, when: str) -> None:
+        self._engine = engine
+        self._when = when
+        self._begun = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        self._begun += 1
+        fails = self._begun % 2 == 1
+        lost = OperationalError("COMMIT", {}, Exception("the connection is lost"))
+        with self._engine.begin() as connection:
+            yield connection
+            if fails and self._when == "before":
+                raise lost
+        if fails and self._when == "after":
+            raise lost
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_without_an_answer_is_asked_for_again(upkeep: Upkeep, when: str) -> None:
+    """Whichever way it went, the batch goes on, once, and no attempt was made in vain."""
+    job_id = upkeep.batch_with_input()
+    upkeep.chores.close()
+    upkeep.chores = upkeep.with_database(Faltering(upkeep.plant.engine, when))
+    assert upkeep.attempt().stage == "validate"
+    upkeep.generate()
+    assert upkeep.attempt().stage == "assemble"
+    job = upkeep.plant.job(job_id)
+    assert (job.state, job.rows_completed) == (JobState.SUCCEEDED, 1)
+    shards = upkeep.plant.shards(job_id)
+    assert [shard.stage for shard in shards] == ["validate", "generate", "assemble"]
+    assert {(shard.epoch, shard.error_n, shard.fenced_n) for shard in shards} == {(1, 0, 0)}
+    told = ["batch.in_progress", "batch.finalizing", "batch.completed"]
+    assert upkeep.plant.events(job_id) == told
+    made = upkeep.plant.sql("SELECT 1 FROM files WHERE purpose = 'batch_output'")
+    assert len(made) == 1
 
 
 def test_a_damaged_result_is_charged_and_told(upkeep: Upkeep) -> None:

@@ -29,7 +29,7 @@ _OTHER_THAN_DEFAULT = 0.5
 
 def lane_of(choice: Choice) -> str:
     """``greedy`` or ``sampled`` for the manager, ``exact`` for what it does not do truthfully."""
-    if choice.sampling.penalised or choice.adapter or choice.constraint is not None:
+    if choice.sampling.penalised or choice.adapter or choice.constraint or choice.marks:
         return "exact"
     if choice.sampling.greedy:
         return "greedy"

@@ -170,6 +170,11 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     at: int
     """How many characters of the choice's text come before it."""
     text: str
+    first: int = 0
+    """How many of the choice's tokens come before those of ``logprobs``."""
+    logprobs: dict[str, Any] | None = None
+    """As the body will have them, of tokens that end in this stretch. Only where they are asked
+    for."""
 
 
 class RowDelta(msgspec.Struct, frozen=True):

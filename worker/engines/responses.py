@@ -25,6 +25,8 @@ class FinishedChoice(msgspec.Struct, frozen=True):
     finish_reason: FinishReason
     refusal: str | None = None
     """Why the text is not what its schema asks, where it isn't."""
+    logprobs: dict[str, Any] | None = None
+    """How likely its tokens are, as the body says it; None where nobody asks."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ def chat_body(
         {
             "index": choice.index,
             "message": {"role": "assistant", "content": choice.text, "refusal": choice.refusal},
-            "logprobs": None,
+            "logprobs": choice.logprobs,
             "finish_reason": choice.finish_reason,
         }
         for choice in choices
@@ -66,7 +68,7 @@ def completion_body(
         {
             "text": choice.text,
             "index": choice.index,
-            "logprobs": None,
+            "logprobs": choice.logprobs,
             "finish_reason": choice.finish_reason,
         }
         for choice in choices

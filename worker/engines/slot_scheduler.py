@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from worker.engines.constraints import hold
 from worker.engines.forward import Forward
 from worker.engines.inflight import Headroom, Limits, departures, joining, prefill_groups
+from worker.engines.likelihoods import mark
 from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.prefixes import PrefixStore
 from worker.engines.sampling import pick
@@ -199,7 +200,9 @@ class SlotScheduler:
         """Gives a token to each active choice from slot ``first`` on; the finished leave."""
         choices = self._active[first:]
         kept = [True] * first
-        for choice, token in zip(choices, pick(hold(logits, choices), choices), strict=True):
+        tokens = pick(hold(logits, choices), choices)
+        mark(logits, choices, tokens)
+        for choice, token in zip(choices, tokens, strict=True):
             kept.append(not choice.accept(token, self.vocabulary))
         finished = [choice for choice, stays in zip(self._active, kept, strict=True) if not stays]
         self._keep(kept)

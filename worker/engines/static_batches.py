@@ -25,6 +25,7 @@ from transformers import (
 from worker.engines.adapters import Adapters
 from worker.engines.constraints import hold
 from worker.engines.inflight import Headroom, Limits
+from worker.engines.likelihoods import mark
 from worker.engines.memory import give_back, is_out_of_memory
 from worker.engines.sampling import pick
 from worker.engines.text_rows import Choice
@@ -91,10 +92,12 @@ class Microbatch:
         choices = [c for c in self.choices if c not in self._gone]
         rows = [row for row, c in enumerate(self.choices) if c not in self._gone]
         tokens = torch.zeros(len(self.choices), dtype=torch.int64, device=scores.device)
-        held = hold(scores[rows], choices)
-        tokens[rows] = torch.tensor(pick(held, choices), device=scores.device)
-        for row, choice in zip(rows, choices, strict=True):
-            if choice.accept(int(tokens[row]), self._vocabulary):
+        own = scores[rows]
+        picked = pick(hold(own, choices), choices)
+        mark(own, choices, picked)
+        tokens[rows] = torch.tensor(picked, device=scores.device)
+        for choice, token in zip(choices, picked, strict=True):
+            if choice.accept(token, self._vocabulary):
                 self._finished.append(choice)
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, tokens[:, None], 0.0)

@@ -21,6 +21,7 @@ from worker.engines.loading import (
 from worker.engines.protocol import Load, Row, RowDelta, RowResult
 from worker.engines.responses import refusal, unusable_adapter, unusable_schema
 from worker.engines.scheduling import choose_scheduler, model_class
+from worker.engines.spelling import Spellings
 from worker.engines.text_deltas import Deltas
 from worker.engines.text_rows import Room, TextRow, read_row
 from worker.engines.text_settings import TextSettings
@@ -53,7 +54,8 @@ class TextEngine:
         self._settings = settings
         self._why = why
         self._rows: set[TextRow] = set()
-        self._deltas = Deltas(vocabulary)
+        self._spellings = Spellings(vocabulary)
+        self._deltas = Deltas(vocabulary, self._spellings)
         self._adapters = adapters
         self._line: AdapterLine[TextRow] = AdapterLine(
             adapters.load,
@@ -146,7 +148,7 @@ class TextEngine:
             row = choice.row
             row.finished_n += 1
             if row.finished_n == len(row.choices):
-                results.append(row.result(self._name, self._fingerprint(row)))
+                results.append(row.result(self._name, self._fingerprint(row), self._spellings))
                 self._forget(row)
         return results
 

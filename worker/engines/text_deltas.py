@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from worker.engines.protocol import Piece, RowDelta
+from worker.engines.spelling import Spellings
 from worker.engines.text_rows import Choice, TextRow
 from worker.engines.vocabulary import Vocabulary
 
@@ -24,9 +25,10 @@ _INCOMPLETE = "\ufffd"
 class ChoiceText:
     """How far the text of one choice was told."""
 
-    def __init__(self, choice: Choice, vocabulary: Vocabulary) -> None:
+    def __init__(self, choice: Choice, vocabulary: Vocabulary, spellings: Spellings) -> None:
         self._choice = choice
         self._vocabulary = vocabulary
+        self._spellings = spellings
         self._begin()
 
     def _begin(self) -> None:
@@ -36,6 +38,7 @@ class ChoiceText:
         self._window_said = 0
         self._held_back = ""
         self._told = 0
+        self._telling = self._choice.telling(self._spellings)
 
     def fresh(self) -> Piece | None:
         """What can be told since the last call."""
@@ -77,7 +80,10 @@ class ChoiceText:
         at = self._told
         self._told += len(text)
         prompt = len(self._choice.prompt.text) if self._choice.row.echo else 0
-        return Piece(self._choice.index, prompt + at, text)
+        if self._telling is None:
+            return Piece(self._choice.index, prompt + at, text)
+        first, logprobs = self._telling.fresh(self._choice.generated, self._told)
+        return Piece(self._choice.index, prompt + at, text, first, logprobs)
 
 
 class Deltas:
@@ -86,18 +92,22 @@ class Deltas:
     def __init__(
         self,
         vocabulary: Vocabulary,
+        spellings: Spellings,
         *,
         clock: Callable[[], float] = time.monotonic,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         self._vocabulary = vocabulary
+        self._spellings = spellings
         self._clock = clock
         self._pause_seconds = pause_seconds
         self._rows: dict[TextRow, list[ChoiceText]] = {}
         self._next_at = 0.0
 
     def add(self, row: TextRow) -> None:
-        self._rows[row] = [ChoiceText(choice, self._vocabulary) for choice in row.choices]
+        self._rows[row] = [
+            ChoiceText(choice, self._vocabulary, self._spellings) for choice in row.choices
+        ]
 
     def forget(self, row: TextRow) -> None:
         self._rows.pop(row, None)

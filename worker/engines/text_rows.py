@@ -9,6 +9,7 @@ from shared.specs import ChatCompletionSpec, CompletionSpec, GenerationSpec, par
 from shared.specs.completions import DEFAULT_COMPLETION_TOKENS
 from shared.specs.formats import UNFINISHED
 from worker.engines.constraints import Constraint, Grammar
+from worker.engines.likelihoods import Marks, Telling
 from worker.engines.protocol import Row, RowResult
 from worker.engines.responses import (
     FinishedChoice,
@@ -20,6 +21,7 @@ from worker.engines.responses import (
     unusable_schema,
 )
 from worker.engines.sampling import Sampling, Stream, random_seed, seed_of
+from worker.engines.spelling import Spellings
 from worker.engines.vocabulary import Vocabulary
 
 
@@ -51,9 +53,13 @@ class Choice:
     text: str = ""
     constraint: Constraint | None = None
     """What holds it to its row's schema."""
+    marks: Marks | None = None
+    """How likely its tokens are, where the row asks for that."""
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.row.seed, self.index)
+        if self.row.alternatives is not None:
+            self.marks = Marks(self.row.alternatives)
 
     @property
     def sampling(self) -> Sampling:
@@ -73,12 +79,20 @@ class Choice:
         """Where its newest token goes in the cache; everything before is cached."""
         return len(self.prompt.tokens) + len(self.generated) - 1
 
+    def telling(self, spellings: Spellings) -> Telling | None:
+        """Says how likely its tokens are, where the row asks for that."""
+        if self.marks is None:
+            return None
+        return Telling(self.marks, spellings, chat=self.row.chat, at=len(self.prompt.text))
+
     def restart(self) -> None:
         """Forgets what was generated; the same stream begins anew."""
         self.generated = []
         self.stream = Stream(self.row.seed, self.index)
         if self.constraint is not None:
             self.constraint.restart()
+        if self.marks is not None:
+            self.marks.restart()
 
     def accept(self, token: int, vocabulary: Vocabulary) -> bool:
         """Adds a token; True when the choice is finished, with text and reason set."""
@@ -120,6 +134,8 @@ class TextRow:
     adapter_name: str = ""
     streamed: bool = False
     """Somebody reads along."""
+    alternatives: int | None = None
+    """How many likely tokens are told beside each; None: nobody asks how likely they are."""
     schema: str | None = None
     """The JSON schema that its answers are held to."""
     grammar: Grammar | None = None
@@ -133,7 +149,7 @@ class TextRow:
         for choice in self.choices:
             choice.constraint = grammar.begin()
 
-    def result(self, model: str, fingerprint: str) -> RowResult:
+    def result(self, model: str, fingerprint: str, spelling: Spellings) -> RowResult:
         """The row's response, once every choice is finished; ``model`` is what it is said to be
         of when no adapter has a name of its own."""
         failed = [choice.failure for choice in self.choices if choice.failure]
@@ -147,17 +163,19 @@ class TextRow:
             prompt=sum(len(prompt.tokens) for prompt in self.prompts),
             completion=sum(len(choice.generated) for choice in self.choices),
         )
-        finished = [self._rendered(choice) for choice in self.choices]
+        finished = [self._rendered(choice, spelling) for choice in self.choices]
         render = chat_body if self.chat else completion_body
         body = render(self.adapter_name or model, fingerprint, finished, usage)
         return RowResult(
             self.shard, self.epoch, self.index, 200, body, usage.prompt, usage.completion
         )
 
-    def _rendered(self, choice: Choice) -> FinishedChoice:
+    def _rendered(self, choice: Choice, spelling: Spellings) -> FinishedChoice:
         text = choice.prompt.text + choice.text if self.echo else choice.text
         reason = choice.finish_reason or "stop"
-        return FinishedChoice(choice.index, text, reason, self._refusal(choice))
+        telling = choice.telling(spelling)
+        marks = None if telling is None else telling.whole(choice.text, choice.generated)
+        return FinishedChoice(choice.index, text, reason, self._refusal(choice), marks)
 
     def _refusal(self, choice: Choice) -> str | None:
         """Why the text is not what the schema asks, where it isn't."""
@@ -201,6 +219,7 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
         adapter=row.adapter,
         adapter_name=row.adapter_name,
         streamed=spec.stream,
+        alternatives=spec.alternatives,
         schema=spec.grammar if isinstance(spec, ChatCompletionSpec) else None,
     )
     for prompt in prompts:
@@ -209,6 +228,7 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
             index = len(text_row.choices)
             choice = Choice(text_row, prompt, index, limit, seeded=spec.seed is not None)
             text_row.choices.append(choice)
+    spec.check_logprobs(sum(choice.max_new_tokens for choice in text_row.choices))
     return text_row
 
 

@@ -31,6 +31,11 @@ class Vocabulary:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._tokenizer
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that add nothing to a text."""
+        return self._special_ids
+
     def encode(self, text: str) -> list[int]:
         """A plain prompt; an empty one becomes the token that begins a text."""
         tokens: list[int] = self._tokenizer(text)["input_ids"]

@@ -12,12 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.db.session import autocommit
 from shared.db.shards import waiting_pools
-from shared.db.usage import MOST_ROWS, count_usage
 from shared.doorbell import Ringer
 from shared.errors import PressrunError
 from shared.lifecycle import working
 from shared.pools import UPKEEP
 from worker.upkeep.cleaner import Cleaner
+from worker.upkeep.limits_pass import LimitsPass
 from worker.upkeep.productions_pass import ProductionPass
 from worker.upkeep.reaper import Reaper
 from worker.upkeep.sweeps_pass import SweepPass
@@ -25,8 +25,6 @@ from worker.upkeep.sweeps_pass import SweepPass
 log = structlog.get_logger()
 
 CLEAN_SECONDS = 60.0
-USAGE_ROUNDS = 4
-"""Of adding up what was consumed, in one pass."""
 
 
 class Passes:
@@ -50,6 +48,7 @@ class Passes:
         self._pause_seconds = pause_seconds
         self._sweeps = SweepPass(database, ringer)
         self._productions = ProductionPass(database, ringer)
+        self._limits = LimitsPass(database)
         self._closing = threading.Event()
         self._next_clean = 0.0
         self._thread = threading.Thread(target=self._loop, name="passes", daemon=True)
@@ -67,7 +66,8 @@ class Passes:
         self._try("stop", self._stop_due)
         self._try("reap", self._reap)
         self._try("sweeps", self._sweeps.run)
-        self._try("usage", self._count_usage)
+        self._try("usage", self._limits.count)
+        self._try("limits", self._limits.settle)
         self._try("productions", self._productions.run)
         if time.monotonic() >= self._next_clean:
             self._next_clean = time.monotonic() + CLEAN_SECONDS
@@ -101,13 +101,6 @@ class Passes:
             stopped = working.expire_overdue(connection) + working.sweep_stopped(connection)
         if stopped:
             self._ringer.ring(UPKEEP)
-
-    def _count_usage(self) -> None:
-        """As much as there is; an open-ended pass would keep the others waiting."""
-        for _ in range(USAGE_ROUNDS):
-            with self._database.begin() as connection:
-                if count_usage(connection) < MOST_ROWS:
-                    return
 
     def _reap(self) -> None:
         for pool in self._reaper.run():

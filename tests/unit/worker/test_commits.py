@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from shared import lifecycle
 from shared.db.session import is_outage
 from shared.doorbell import Ringer
 from shared.errors import StorageUnavailable
+from shared.lifecycle import working
 from shared.lifecycle.working import GenerationEnd, Held, ReleaseReason
 from shared.storage.base import StoredObject
 from tests.unit.worker.claims import answer, make_claim, make_rows
@@ -85,7 +85,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
-    monkeypatch.setattr(lifecycle, "finish_generations", world.finish)
+    monkeypatch.setattr(working, "finish_generations", world.finish)
     yield world
     world.gate.set()
     world.commits.close(timeout=PATIENCE_SECONDS)
@@ -126,7 +126,7 @@ def test_a_slice_is_given_back_when_the_store_has_failed_for_long(
             raise StorageUnavailable("no answer")
 
     released: list[tuple[object, ...]] = []
-    monkeypatch.setattr(lifecycle, "release", lambda *given, **_: released.append(given))
+    monkeypatch.setattr(working, "release", lambda *given, **_: released.append(given))
     impatient = World(NoStore(), storage_patience=0.0)
     claim = make_claim(7, kind="batch")
     run = ShardRun(claim, "me", make_rows(1))
@@ -146,7 +146,7 @@ def test_a_store_that_hangs_stops_the_making_of_results(
         def put_bytes(self, *_: object, **__: object) -> None:
             assert answer_now.wait(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(lifecycle, "finish_slice", lambda *_: True)
+    monkeypatch.setattr(working, "finish_slice", lambda *_: True)
     waiting = World(HangingStore())
     for shard_id in range(MOST_WAITING_SLICES + 1):
         assert not waiting.commits.congested()
@@ -205,7 +205,7 @@ def test_a_single_picture_is_stored_before_its_group_is_committed(
     with_files = World(store)
     with_files.gate.set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "finish_generations", with_files.finish)
+        patch.setattr(working, "finish_generations", with_files.finish)
         with_files.commits.generation(filed())
         with_files.until_closed(1)
     ((end,),) = with_files.groups
@@ -225,7 +225,7 @@ def test_a_picture_that_is_stored_while_the_worker_leaves_is_committed(
 
     leaving = World(LateStore())
     leaving.gate.set()
-    monkeypatch.setattr(lifecycle, "finish_generations", leaving.finish)
+    monkeypatch.setattr(working, "finish_generations", leaving.finish)
     run = filed()
     leaving.commits.generation(run)
     leaving.commits.close(timeout=PATIENCE_SECONDS)
@@ -237,7 +237,7 @@ def test_a_single_picture_is_given_back_when_the_store_has_failed_for_long(
     monkeypatch: pytest.MonkeyPatch, filed: Callable[..., ShardRun]
 ) -> None:
     released: list[tuple[object, ...]] = []
-    monkeypatch.setattr(lifecycle, "release", lambda *given, **_: released.append(given))
+    monkeypatch.setattr(working, "release", lambda *given, **_: released.append(given))
     impatient = World(MemoryStore(failures=9), storage_patience=0.0)
     run = filed()
     impatient.commits.generation(run)
@@ -258,7 +258,7 @@ def test_a_step_is_committed_with_its_files(
         return True
 
     rung: list[str] = []
-    monkeypatch.setattr(lifecycle, "finish_step", finish_step)
+    monkeypatch.setattr(working, "finish_step", finish_step)
     monkeypatch.setattr("worker.commits.pools_after", lambda _connection, _shard: ["image"])
     monkeypatch.setattr(Ringer, "ring", lambda _self, pool: rung.append(pool))
     steps = World(MemoryStore())

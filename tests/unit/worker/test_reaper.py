@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared import lifecycle
+from shared.lifecycle import working
 from worker.upkeep.reaper import Reaper
 
 HEARTBEAT, TTL = 5.0, 30.0
@@ -23,9 +23,9 @@ class World:
         self.expired: list[str] = []
         self.alive = 10
         self.dead: list[str] = []
-        monkeypatch.setattr(lifecycle, "expired_sessions", lambda _: (self.expired, self.alive))
-        monkeypatch.setattr(lifecycle, "declare_dead", self._declare_dead)
-        monkeypatch.setattr(lifecycle, "recover_lost", lambda _: ["text"])
+        monkeypatch.setattr(working, "expired_sessions", lambda _: (self.expired, self.alive))
+        monkeypatch.setattr(working, "declare_dead", self._declare_dead)
+        monkeypatch.setattr(working, "recover_lost", lambda _: ["text"])
         database: Any = self
         self.reaper = Reaper(
             database, heartbeat_seconds=HEARTBEAT, ttl_seconds=TTL, clock=lambda: self.now

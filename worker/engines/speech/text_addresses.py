@@ -41,7 +41,7 @@ def _say(address: str) -> str:
 
 
 def _part(part: str, after_dot: bool) -> str:
-    if part.isdigit():
+    if part.isdecimal():
         leading = len(part) > 1 and part[0] == "0"
         return digits(part) if leading or len(part) > _LONGEST_NUMBER else cardinal(int(part))
     if part in ADDRESS_SIGNS:
