@@ -139,15 +139,15 @@ def _first_rows(table: Table, count: int) -> list[TableRow]:
 
 
 def _audiences(
-    services: Services, read: Read, listed: Sequence[FileRow]
+    services: Services, read: Read, file: FileRow | None
 ) -> Sequence[dict[str, Any] | None]:
     """Those of the template, or the first of the file that it names. Raises InvalidRequest."""
     own = read.template.head.audiences
     if isinstance(own, list):
         return own
-    if not listed:
+    if file is None:
         return [None]
-    rows = _first_rows(_table(services, listed[0].storage_key, format_of(listed[0])), MOST_SHOWN)
+    rows = _first_rows(_table(services, file.storage_key, format_of(file)), MOST_SHOWN)
     for at, row in enumerate(rows):
         read.template.check_audience(row.values, f"audiences[{at}]")
     return [row.values for row in rows]

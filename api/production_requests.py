@@ -4,7 +4,7 @@ accepted, as far as that takes no pass over the data."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from flask import request
 from pydantic import Field

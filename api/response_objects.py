@@ -9,12 +9,28 @@ from pydantic import Field
 from api.objects import Page, Shape, UnixSeconds, Usage
 
 
+class LikelyToken(Shape):
+    """A token, and the natural logarithm of the probability that the model gave it."""
+
+    token: Annotated[str, Field(description="As text; `\\xe2` stands for a byte that is none")]
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(LikelyToken):
+    """A token of a text, and the likeliest at its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
 class ResponseTextPart(Shape):
-    """A text of a turn; `annotations` only on what a model said."""
+    """A text of a turn; `annotations` only on what a model said, `logprobs` where `include` asks
+    for them."""
 
     type: Literal["input_text", "output_text"]
     text: str
     annotations: list[str] = Field(default_factory=list, max_length=0)
+    logprobs: list[TokenLogprob] | None = None
 
 
 class ResponseRefusal(Shape):
@@ -115,6 +131,7 @@ class ResponseObject(Shape):
     store: Literal[True]
     text: ResponseTextShown
     truncation: Literal["disabled"]
+    top_logprobs: int = 0
 
 
 class ResponseItemList(Page):

@@ -18,6 +18,13 @@ class SourceShown(Shape):
     format: FeedFormat | None
 
 
+class RunError(Shape):
+    """Why a run failed."""
+
+    code: str
+    message: str
+
+
 class Schedule(Shape):
     """Productions that come again."""
 
@@ -28,7 +35,8 @@ class Schedule(Shape):
     name: str
     status: Literal["active", "paused"]
     paused_reason: Annotated[
-        Literal["by_tenant", "failures"] | None, Field(description="Why it is paused")
+        Literal["by_tenant", "failures", "readers_lost"] | None,
+        Field(description="Why it is paused"),
     ]
     source: SourceShown
     every: Literal["hour", "day"] | EveryHours
@@ -40,6 +48,9 @@ class Schedule(Shape):
     run_asked: Annotated[bool, Field(description="To run once, as soon as no run is open")]
     open_run_id: Annotated[str | None, Field(description="The run that has not ended")]
     failures: Annotated[int, Field(description="Runs that failed, since one did not")]
+    error: Annotated[
+        RunError | None, Field(description="Of the last run that failed, since one did not")
+    ]
     key: list[str] | None
     max_rows: int
     remember_days: int
@@ -63,13 +74,6 @@ class BadRowShown(Shape):
     message: str
     line: int | None
     param: str | None
-
-
-class RunError(Shape):
-    """Why a run failed."""
-
-    code: str
-    message: str
 
 
 class ScheduleRun(Shape):

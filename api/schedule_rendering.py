@@ -26,6 +26,7 @@ def schedule(row: ScheduleRow) -> Object:
         "run_asked": row.run_asked,
         "open_run_id": row.open_run_id,
         "failures": row.failures,
+        "error": _error(row),
         "key": spec.get("key"),
         "max_rows": spec["max_rows"],
         "remember_days": spec["remember_days"],
@@ -35,6 +36,12 @@ def schedule(row: ScheduleRow) -> Object:
         "metadata": spec.get("metadata"),
         "priority": spec["priority"],
     }
+
+
+def _error(row: ScheduleRow | RunRow) -> Object | None:
+    if row.error_code is None:
+        return None
+    return {"code": row.error_code, "message": row.error_message or ""}
 
 
 def _every(hours: int | None) -> str | Object:
@@ -48,9 +55,6 @@ def source(stored: dict[str, Any]) -> Object:
 
 
 def run(row: RunRow, schedule_id: str) -> Object:
-    error = None
-    if row.error_code is not None:
-        error = {"code": row.error_code, "message": row.error_message or ""}
     return {
         "id": row.id,
         "object": "schedule.run",
@@ -67,5 +71,5 @@ def run(row: RunRow, schedule_id: str) -> Object:
         "lines_kept": row.lines_kept,
         "lines_failed": row.lines_failed,
         "production_id": row.job_id,
-        "error": error,
+        "error": _error(row),
     }

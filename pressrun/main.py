@@ -12,10 +12,12 @@ from pressrun.augment_commands import augment
 from pressrun.batch_commands import app as batch_app
 from pressrun.batch_result_commands import results, retry
 from pressrun.campaign_commands import app as campaign_app
+from pressrun.database_commands import app as db_app
 from pressrun.demo.command import demo
 from pressrun.exit_codes import EXIT_CODES_HELP, CommandError, ExitCode
 from pressrun.import_commands import import_model
 from pressrun.job_commands import app as job_app
+from pressrun.limit_commands import limits
 from pressrun.model_commands import models_app
 from pressrun.model_job_commands import evaluate, optimize
 from pressrun.monitor_commands import app as monitors_app
@@ -41,6 +43,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(demo)
 app.command()(migrate)
+app.add_typer(db_app, name="db")
 app.command()(settings)
 app.command()(produce)
 app.command()(augment)
@@ -67,6 +70,7 @@ app.add_typer(tenants_app, name="tenants")
 admin_app.add_typer(keys_app, name="keys")
 admin_app.add_typer(tenants_app, name="tenants")
 app.command()(usage)
+app.command()(limits)
 app.add_typer(admin_app, name="admin")
 
 

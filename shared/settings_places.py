@@ -17,6 +17,17 @@ class PlaceSettings(BaseModel):
         str,
         Field(description="SQLAlchemy URL of Postgres 15 or newer: `postgresql+psycopg://…`."),
     ]
+    api_database_url: Annotated[
+        str | None,
+        Field(
+            description="For `pressrun db roles`: what `DATABASE_URL` is for API processes. The "
+            "user in it is made."
+        ),
+    ] = None
+    worker_database_url: Annotated[
+        str | None,
+        Field(description="For `pressrun db roles`: likewise, for workers and upkeep."),
+    ] = None
     broker_url: Annotated[
         str,
         Field(

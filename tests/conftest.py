@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from tests.services.swift import S3Bucket, SwiftServer
     from tests.services.tcp_proxy import TcpProxy
 
+# Before anybody imports torch. Tests share the machine with each other: on the small tensors of tests,
+# threads that wait for each other take several times the time of one alone. Engines that are tested
+# with more say so; the processes that tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 TEMPLATE = "migrated_template"
 
 _database_numbers = itertools.count(1)

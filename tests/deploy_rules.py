@@ -25,6 +25,15 @@ DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
 STARTERS = ("TEXT_MODEL", "EMBEDDING_MODEL", "IMAGE_MODEL")
 PUBLISHED = {"api", "s3"}
+_OWNER, _API, _HANDS = "POSTGRES_PASSWORD", "POSTGRES_API_PASSWORD", "POSTGRES_WORKER_PASSWORD"
+PASSWORDS = {
+    "postgres": (_OWNER,),
+    "migrate": (_OWNER,),
+    "roles": (_OWNER, _API, _HANDS),
+    "api": (_API,),
+    **dict.fromkeys(("upkeep", "worker", "trainer", "worker-gpu", "trainer-gpu"), (_HANDS,)),
+}
+"""Of the database, by service."""
 CLOSING_SECONDS = 20
 """What a worker may take after its drain: commits, the lease, the listener."""
 READ_BY_OTHERS = {"GUNICORN_CMD_ARGS"}
@@ -131,6 +140,7 @@ def kubernetes() -> list[str]:
     named = [*base["resources"], *generated]
     problems = [f"there is no {name}" for name in named if not (folder / name).is_file()]
     shared = read_env(folder / "settings.env") | read_env(folder / "secrets.env.example")
+    databases = read_env(folder / "databases.env.example")
     tags = {image["name"] for image in base["images"]}
     servers = {}
     for resource in base["resources"]:
@@ -138,15 +148,38 @@ def kubernetes() -> list[str]:
             for container in _containers(document):
                 if container["image"] not in tags:
                     problems.append(f"{resource}: the image {container['image']} has no tag")
-                own = {item["name"]: item["value"] for item in container.get("env", [])}
+                own = {item["name"]: _value(item, databases) for item in container.get("env", [])}
                 if "envFrom" in container:
                     servers[f"{resource} {container['name']}"] = {**shared, **own}
     return problems + refusals(servers)
 
 
+def compose_passwords() -> list[str]:
+    """Each service in compose.yaml is given the database's passwords of its kind, and no others."""
+    given = read_env(DEPLOY / "env.example", commented=True)
+    passwords = {f"secret of {name}": name for name in given if name.startswith("POSTGRES_")}
+    environment = {**given, **{name: secret for secret, name in passwords.items()}}
+    problems = []
+    for service, described in services().items():
+        own = {
+            key: interpolate(str(value), {name: environment.get(name) or "x" for name in given})
+            for key, value in (described.get("environment") or {}).items()
+        }
+        effective = {**(environment if described.get("env_file") else {}), **own}
+        has = {
+            name
+            for secret, name in passwords.items()
+            if any(secret in value for value in effective.values())
+        }
+        if has != set(PASSWORDS.get(service, ())):
+            problems.append(f"{service} is given {sorted(has)}")
+    return problems
+
+
 RULES = (
     names_of_settings,
     compose_settings,
+    compose_passwords,
     env_example,
     compose_rules,
     catalogs,
@@ -246,6 +279,14 @@ def _stopping_problems(known: Mapping[str, Any]) -> list[str]:
 
 def _generated_from(generator: Mapping[str, Any]) -> list[str]:
     return [*generator.get("envs", []), *generator.get("files", [])]
+
+
+def _value(variable: Mapping[str, Any], databases: Mapping[str, str]) -> str:
+    if "value" in variable:
+        return str(variable["value"])
+    reference = variable["valueFrom"]["secretKeyRef"]
+    assert reference["name"] == "pressrun-databases", reference
+    return databases[reference["key"]]
 
 
 def _containers(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

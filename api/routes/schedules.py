@@ -93,19 +93,21 @@ def list_schedule_runs(services: Services, tenant_id: str, schedule_id: str) -> 
 
 @routes.post(f"{SCHEDULE}/pause", answers={200: Schedule})
 def pause_schedule(services: Services, tenant_id: str, schedule_id: str) -> Response:
-    """No further run is due until it is resumed; one that is open goes on."""
+    """No further run is due until it is resumed; one that is open goes on. Files that its template
+    names are not in use meanwhile."""
     _do(services, tenant_id, schedule_id, lifecycle.pause_schedule)
     return _shown(services, tenant_id, schedule_id)
 
 
-@routes.post(f"{SCHEDULE}/resume", answers={200: Schedule})
+@routes.post(f"{SCHEDULE}/resume", answers={200: Schedule}, errors=(Conflict,))
 def resume_schedule(services: Services, tenant_id: str, schedule_id: str) -> Response:
-    """Goes on with the next time that it is due, and counts failures anew."""
+    """Goes on with the next time that it is due, and counts failures and lost readers anew. Not
+    where a file that its template names is gone."""
     _do(services, tenant_id, schedule_id, lifecycle.resume_schedule)
     return _shown(services, tenant_id, schedule_id)
 
 
-@routes.post(f"{SCHEDULE}/run", answers={202: Schedule})
+@routes.post(f"{SCHEDULE}/run", answers={202: Schedule}, errors=(Conflict,))
 def run_schedule(services: Services, tenant_id: str, schedule_id: str) -> Response:
     """One run as soon as no other is open, paused or not; asking twice before it has begun is one.
     When it is due stays as it is."""

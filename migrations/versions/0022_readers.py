@@ -81,12 +81,8 @@ def _create_begun() -> None:
     op.create_index("ix_begun_objects_tenant_id", "begun_objects", ["tenant_id"])
     op.execute("ALTER TABLE begun_objects ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE begun_objects FORCE ROW LEVEL SECURITY")
-    op.execute(
-        f"CREATE POLICY workers ON begun_objects TO {WORKER} USING (true) WITH CHECK (true)"
-    )
-    op.execute(
-        f"CREATE POLICY tenants ON begun_objects TO {API} USING (tenant_id = ANY ({MINE}))"
-    )
+    op.execute(f"CREATE POLICY workers ON begun_objects TO {WORKER} USING (true) WITH CHECK (true)")
+    op.execute(f"CREATE POLICY tenants ON begun_objects TO {API} USING (tenant_id = ANY ({MINE}))")
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON begun_objects TO {WORKER}")
 
 

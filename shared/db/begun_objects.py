@@ -15,7 +15,11 @@ _BEGIN = text("""
 INSERT INTO begun_objects (key, tenant_id) VALUES (:key, :tenant)
     ON CONFLICT (key) DO UPDATE SET begun_at = excluded.begun_at
 """)
-_END = text("DELETE FROM begun_objects WHERE key = ANY(:keys)")
+_NAME = text("""
+DELETE FROM begun_objects
+ WHERE key = :key AND begun_at > clock_timestamp() - CAST(:grace AS interval) / 2
+""")
+_FORGET = text("DELETE FROM begun_objects WHERE key = ANY(:keys)")
 _LEFT = text(f"""
 SELECT key FROM begun_objects
  WHERE begun_at < clock_timestamp() - CAST(:grace AS interval) ORDER BY begun_at LIMIT {LIMIT}
@@ -27,10 +31,15 @@ def begin_object(connection: Connection, tenant_id: str, key: str) -> None:
     connection.execute(_BEGIN, {"tenant": tenant_id, "key": key})
 
 
-def end_objects(connection: Connection, keys: Sequence[str]) -> int:
-    """These are named by other rows from here on, or are gone. Returns how many were known: one
-    that is not was given up meanwhile, and its object may be removed at any time."""
-    return connection.execute(_END, {"keys": list(keys)}).rowcount
+def name_object(connection: Connection, key: str) -> bool:
+    """A row that the same transaction writes names it from here on. False: it was begun so long ago
+    that somebody may be about to remove it."""
+    return connection.execute(_NAME, {"key": key, "grace": ZOMBIE_GRACE}).rowcount > 0
+
+
+def forget_objects(connection: Connection, keys: Sequence[str]) -> None:
+    """They are gone."""
+    connection.execute(_FORGET, {"keys": list(keys)})
 
 
 def left_objects(connection: Connection) -> list[str]:

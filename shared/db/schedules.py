@@ -15,8 +15,12 @@ def _seconds(column: str) -> str:
 _SCHEDULE = f"""
 SELECT s.id, s.name, s.spec, s.webhook, s.state, s.paused_reason, s.run_asked, s.failures,
        {_seconds("s.next_run_at")}, {_seconds("s.created_at")}, {_seconds("s.updated_at")},
-       r.id AS open_run_id
+       r.id AS open_run_id, e.error_code, e.error_message
   FROM schedules s LEFT JOIN schedule_runs r ON r.schedule_id = s.id AND r.ended_at IS NULL
+  LEFT JOIN LATERAL (
+       SELECT f.error_code, f.error_message FROM schedule_runs f
+        WHERE f.schedule_id = s.id AND f.state = 'failed' AND s.failures > 0
+        ORDER BY f.id DESC LIMIT 1) e ON true
  WHERE s.tenant_id = :tenant
 """
 _GET = text(f"{_SCHEDULE} AND s.id = :id")
@@ -72,6 +76,9 @@ class ScheduleRow(NamedTuple):
     updated_at: float
     open_run_id: str | None
     """The run that has not ended."""
+    error_code: str | None
+    """Of the last run that failed; None: no run has, since one did not."""
+    error_message: str | None
 
 
 class RunRow(NamedTuple):

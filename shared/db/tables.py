@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.db.columns import count, metadata, moment, now, total
 from shared.db.tables_fairness import shares
-from shared.db.tables_jobs import artifacts, events, jobs, ready_seq, sessions, shards, steps
+from shared.db.tables_jobs import artifacts, events, jobs
 from shared.db.tables_model_jobs import job_models
 from shared.db.tables_models import model_alias_moves, model_aliases
 from shared.db.tables_monitors import (
@@ -40,6 +40,7 @@ from shared.db.tables_retention import (
     retention_policies,
 )
 from shared.db.tables_schedules import feed_rows, schedule_runs, schedules
+from shared.db.tables_shards import ready_seq, sessions, shards, steps
 from shared.db.tables_streams import deltas
 from shared.db.tables_tenants import (
     limit_notices,

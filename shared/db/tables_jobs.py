@@ -1,4 +1,4 @@
-"""Tables of work: jobs, the shards that workers run, and what these made and told."""
+"""Tables of jobs, and of what they made and told."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Double,
     ForeignKey,
     Identity,
     Index,
     Integer,
     LargeBinary,
-    Sequence,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.db.columns import count, metadata, moment, now, total
 from shared.states import OPEN_JOB
 from shared.webhook_events import UNANNOUNCED
-
-ready_seq = Sequence("ready_seq", metadata=metadata)
-"""Gives shards their place in line when they enter the ready window."""
 
 jobs = Table(
     "jobs",
@@ -174,144 +167,6 @@ jobs = Table(
         postgresql_where=text(f"state IN ({OPEN_JOB}) AND stop_reason IS NOT NULL"),
     ),
 )
-
-sessions = Table(
-    "sessions",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("pools", ARRAY(Text), nullable=False),
-    Column("detail", JSON, nullable=False, server_default="{}"),
-    now("started_at"),
-    Column("expires_at", DateTime(timezone=True), comment="null once declared dead"),
-    Column("draining", Boolean, nullable=False, server_default=text("false")),
-    moment("ended_at"),
-    Index("ix_sessions_alive", "id", postgresql_where=text("expires_at IS NOT NULL")),
-)
-
-shards = Table(
-    "shards",
-    metadata,
-    Column("id", BigInteger, Identity(), primary_key=True),
-    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("tenant_id", Text, nullable=False),
-    Column("pool", Text, nullable=False),
-    Column("stage", Text, nullable=False),
-    Column("ordinal", BigInteger, nullable=False),
-    Column("state", Text, nullable=False),
-    Column(
-        "blocked_n",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="what it still waits for; not dispatched above zero",
-    ),
-    Column("epoch", Integer, nullable=False, server_default=text("0")),
-    Column("session_id", ForeignKey("sessions.id")),
-    Column("priority", Integer, nullable=False, server_default=text("0")),
-    Column("ready_seq", BigInteger),
-    now("not_before"),
-    Column("byte_start", BigInteger),
-    Column("byte_end", BigInteger),
-    Column("first_line", Integer),
-    Column("row_count", Integer, nullable=False, server_default=text("1")),
-    Column(
-        "lines",
-        ARRAY(Integer),
-        comment="its lines of the input file, where other pools' rows lie between them",
-    ),
-    Column("model", Text, comment="that its first row needs; null: none, or it was not known"),
-    Column(
-        "expected_seconds",
-        Double,
-        comment="of an engine at full load; null: a second a row, for want of a better guess",
-    ),
-    count("rows_completed"),
-    count("rows_failed"),
-    Column("progress", Double, comment="of a step while it runs: 0 to 1"),
-    count("error_n"),
-    count("crash_n"),
-    count("lost_n"),
-    count("preempt_n"),
-    Column(
-        "fenced_n",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="late writes of zombies that the fence refused",
-    ),
-    Column("suspect", Boolean, nullable=False, server_default=text("false")),
-    Column("output_key", Text),
-    Column("output_sha256", Text),
-    Column("output_bytes", BigInteger),
-    Column("errors_key", Text),
-    Column("errors_sha256", Text),
-    Column("errors_bytes", BigInteger),
-    Column("error_code", Text),
-    Column("error_message", Text),
-    now(),
-    moment("started_at"),
-    moment("ended_at"),
-    UniqueConstraint("job_id", "stage", "ordinal"),
-    Index("ix_shards_ready", "pool", "ready_seq", postgresql_where=text("state = 'ready'")),
-    Index(
-        "ix_shards_window",
-        "pool",
-        "tenant_id",
-        "priority",
-        "ready_seq",
-        postgresql_where=text("state = 'ready'"),
-    ),
-    Index(
-        "ix_shards_queued",
-        "pool",
-        "tenant_id",
-        "priority",
-        "id",
-        postgresql_where=text("state = 'queued' AND blocked_n = 0"),
-    ),
-    Index("ix_shards_running", "session_id", postgresql_where=text("state = 'running'")),
-    Index(
-        "ix_shards_pace",
-        "pool",
-        "ended_at",
-        postgresql_where=text("state IN ('succeeded', 'failed')"),
-    ),
-)
-
-steps = Table(
-    "steps",
-    metadata,
-    Column("shard_id", ForeignKey("shards.id", ondelete="CASCADE"), primary_key=True),
-    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column(
-        "line",
-        Integer,
-        nullable=False,
-        server_default=text("0"),
-        comment="of the batch row that it works for; 0: for the job itself",
-    ),
-    Column("name", Text, nullable=False),
-    Column("needs", ARRAY(Text), nullable=False, comment="names of the steps that come before"),
-    Column("endpoint", Text, nullable=False),
-    Column("model", Text),
-    Column("spec", JSON, nullable=False, comment="the body, with references to other steps"),
-    Column("last", Boolean, nullable=False, comment="its result is that of the job or the row"),
-    Column("slice_id", BigInteger, comment="the batch's slice that waits for the row"),
-    Column("result", JSON),
-    Column(
-        "ended",
-        Boolean,
-        nullable=False,
-        server_default=text("false"),
-        comment="on the last step: its graph has its outcome, which is counted once",
-    ),
-    UniqueConstraint("job_id", "line", "name"),
-    Index("ix_steps_job_id_line", "job_id", "line", unique=True, postgresql_where=text("last")),
-    Index("ix_steps_slice_id", "slice_id", postgresql_where=text("slice_id IS NOT NULL")),
-)
-"""What a shard of stage ``step`` does: one node of the graph of a job of many kinds of output."""
 
 artifacts = Table(
     "artifacts",

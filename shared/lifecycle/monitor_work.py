@@ -25,7 +25,7 @@ UPDATE monitors SET epoch = epoch + 1, readers_out = readers_out + 1,
        lease_until = clock_timestamp() + make_interval(secs => :lease)
  WHERE id = (
        SELECT m.id FROM monitors m JOIN tenants t ON t.id = m.tenant_id AND t.disabled_at IS NULL
-        WHERE m.next_look_at <= clock_timestamp() AND (m.readers_out > 0) = :alone
+        WHERE m.next_look_at <= clock_timestamp() AND (m.readers_out > 0) = coalesce(:alone, m.readers_out > 0)
           AND (m.lease_until IS NULL OR m.lease_until < clock_timestamp())
           AND (m.state = 'active'
                OR EXISTS (SELECT 1 FROM monitor_batches b WHERE b.monitor_id = m.id))
@@ -105,10 +105,10 @@ class MonitorClaim:
 
 
 def claim_monitor(
-    connection: Connection, *, lease_seconds: float, alone: bool = False
+    connection: Connection, *, lease_seconds: float, alone: bool | None = None
 ) -> MonitorClaim | None:
     """The one that has waited longest for a look; None: there is none. ``alone``: of those whose
-    last reader did not come back, to be worked on beside no other; otherwise of the rest."""
+    last reader did not come back, to be worked on beside no other; False: of the rest."""
     values = {"lease": lease_seconds, "alone": alone}
     row = connection.execute(_CLAIM, values).one_or_none()
     if row is None:

@@ -48,8 +48,8 @@ class References:
     @property
     def file_ids(self) -> list[str]:
         """Of all of them, each once."""
-        files = [*self.documents, *filter(None, (self.examples, self.audiences))]
-        return sorted({file.id for file in files})
+        found = {file.id for file in (*self.documents, self.examples, self.audiences) if file}
+        return sorted(found)
 
 
 def hold_models(

@@ -41,7 +41,7 @@ _PICK = text(f"""
 SELECT s.id
   FROM schedules s JOIN tenants t ON t.id = s.tenant_id AND t.disabled_at IS NULL
   LEFT JOIN schedule_runs r ON r.schedule_id = s.id AND r.ended_at IS NULL
- WHERE ({_DUE}) AND (s.readers_out > 0) = :alone
+ WHERE ({_DUE}) AND (s.readers_out > 0) = coalesce(:alone, s.readers_out > 0)
  ORDER BY s.next_run_at LIMIT 1 FOR UPDATE OF s SKIP LOCKED
 """)
 
@@ -138,11 +138,11 @@ class RowsRead:
 
 
 def begin_run(
-    connection: Connection, *, lease_seconds: float, alone: bool = False
+    connection: Connection, *, lease_seconds: float, alone: bool | None = None
 ) -> RunClaim | None:
     """Takes a run that is due, or one that its reader has lost; None: there is none. However many
     times were missed, it is one run. ``alone``: of the schedules whose last reader did not come
-    back, to be read beside no other; otherwise of the rest."""
+    back, to be read beside no other; False: of the rest."""
     picked = connection.execute(_PICK, {"alone": alone}).scalar()
     if picked is None:
         return None

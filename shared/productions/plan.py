@@ -56,6 +56,8 @@ class Phase:
     """The one model of this phase; None: each candidate's own."""
     schema: dict[str, Any] | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    logprobs: bool = False
+    """Whether the answers tell how likely their tokens were."""
 
     @property
     def endpoint(self) -> str:
@@ -153,7 +155,13 @@ def _phases(template: Template) -> Iterator[Phase]:
             schema=step.json_schema,
             sampling=_over(step.sampling, head.sampling),
         )
-    yield Phase(PhaseKind.OUTPUT, "output", schema=head.json_schema, sampling=head.sampling)
+    yield Phase(
+        PhaseKind.OUTPUT,
+        "output",
+        schema=head.json_schema,
+        sampling=head.sampling,
+        logprobs=head.best_of is not None and head.best_of.asks_model,
+    )
     if head.best_of is not None and head.best_of.model is not None:
         yield Phase(PhaseKind.SCORE, "score", model=head.best_of.model)
 
@@ -190,4 +198,6 @@ def chat_body(
     if phase.schema is not None:
         named = {"name": "output", "schema": phase.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
+    if phase.logprobs:
+        body["logprobs"] = True
     return body

@@ -56,10 +56,15 @@ class ExamplesFrom(_Part):
 class BestOf(_Part):
     """Which candidate of an item is kept: by a rule, or by a classifier's score for ``label``."""
 
-    rule: Literal["longest", "shortest", "closest_to", "first"] | None = None
+    rule: Literal["longest", "shortest", "closest_to", "first", "likeliest"] | None = None
     words: Annotated[int, Field(ge=1, le=100_000)] | None = None
     model: Name | None = None
     label: Name | None = None
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the model that writes says how likely its texts are."""
+        return self.rule == "likeliest"
 
     @model_validator(mode="after")
     def _one_way(self) -> BestOf:

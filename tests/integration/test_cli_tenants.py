@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from pressrun.exit_codes import ExitCode
 from pressrun.main import main
-from tests.integration.api_case import ADMIN_KEY, MODEL, ApiCase, api_fixture
+from tests.integration.api_case import ADMIN, ADMIN_KEY, MODEL, ApiCase, api_fixture
 from tests.integration.test_cli_webhooks import served
 
 __all__ = ["api_fixture"]
@@ -72,6 +72,19 @@ def test_a_tenant_is_limited_disabled_and_let_in_again(run: Run) -> None:
     assert json.loads(out)["limits"] == shown["limits"] | {"queued_rows": None}
     assert json.loads(run("tenants", "disable", "acme2", "--json"))["disabled"] is True
     assert json.loads(run("tenants", "enable", "acme2", "--json"))["disabled"] is False
+
+
+def test_a_tenant_sees_what_is_left(api: ApiCase, run: Run) -> None:
+    api.submit()
+    path = f"/v1/admin/tenants/{json.loads(run('tenants', 'show', 't', '--json'))['id']}"
+    limits = {"queued_rows": 4, "monthly_budget": 12_500_000, "daily_compute_seconds": 0.5}
+    assert api.client.patch(path, json={"limits": limits}, headers=ADMIN).status_code == 200
+    lines = {line.split()[0]: line.split()[1:] for line in run("limits").splitlines()}
+    assert lines["queued_rows"] == ["4", "1", "-", "3", "25"]
+    assert lines["monthly_budget"] == ["12.5", "0", "0", "12.5", "0"]
+    assert lines["daily_compute_seconds"] == ["0.5", "0", "-", "0.5", "0"]
+    assert lines["daily_tokens"][:2] == ["-", "0"]
+    assert json.loads(run("limits", "--json"))["held"]["queued_rows"] == 1
 
 
 def test_commands_that_make_no_sense_are_refused(run: Run) -> None:

@@ -88,6 +88,7 @@ def test_the_whole_may_not_be_longer_than_the_catalog_allows(
         ({"size": "321x180"}, "size"),
         ({"size": "4096x2160"}, "size"),
         ({"size": "32x32"}, "size"),
+        ({"size": "64x8706"}, "size"),
         ({"lower_fourth": "x"}, "lower_fourth"),
         ({"fps": 61}, "fps"),
         ({"transition": "star"}, "transition"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, BertConfig, BertModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.integration.tiny_models import (
     VOCABULARY,
@@ -181,3 +183,18 @@ def test_out_of_memory_splits_and_a_lone_input_fails_its_row(
     assert results[0].status == 200
     assert results[1].status == 500
     assert body_of(results[1])["error"]["code"] == "out_of_memory"
+
+
+def test_a_text_that_a_tokenizer_makes_nothing_of_has_a_vector_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    bare = Tokenizer(models.WordLevel({"[UNK]": 0, "fox": 1}, unk_token="[UNK]"))
+    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]", pad_token="[UNK]")
+    wrapped.save_pretrained(tmp_path / "model")
+    engine = load(tmp_path / "model")
+
+    alone, again = embed(engine, " "), embed(engine, ["fox", " "])
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(again[1], alone[0], atol=1e-5)

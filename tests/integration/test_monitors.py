@@ -455,11 +455,11 @@ def test_what_is_wrong_is_named(
 
 def test_what_the_fake_classifier_says_is_read(watch: FeedCase) -> None:
     """As engines write it, and not only as this module does."""
-    from worker.upkeep.monitors import _label
+    from worker.upkeep.monitors_answers import labels_of
 
     body = fake_result(CLASSIFY, json.dumps({"model": "m", "input": "x"}).encode(), "m").body
     line = {"custom_id": "17", "response": {"status_code": 200, "body": json.loads(body)}}
-    found = _label(json.dumps(line).encode())
-    assert found == (17, json.loads(body)["data"][0]["label"])
-    for none in (b"", b"[]", b'{"custom_id":"1","response":null}', b'{"custom_id":"x"}'):
-        assert _label(none) is None
+    others = (b"", b"[]", b'{"custom_id":"1","response":null}', b'{"custom_id":"x"}')
+    output = b"\n".join([*others, json.dumps(line).encode()])
+    label = json.loads(body)["data"][0]["label"]
+    assert list(labels_of([output[:50], output[50:]])) == [(17, label)]

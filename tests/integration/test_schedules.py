@@ -11,6 +11,7 @@ import pytest
 from shared.lifecycle import working
 from shared.lifecycle.webhooks import announce_ends
 from shared.lifecycle.working import RunClaim
+from shared.specs.schedules import MOST_LOST_READERS
 from tests.integration.feed_case import (
     MOST_FAILURES,
     SCHEDULES,
@@ -159,10 +160,13 @@ def test_a_late_reader_loses_to_the_one_that_took_over(feeds: FeedCase) -> None:
 
 def test_a_source_that_ends_its_readers_is_given_up(feeds: FeedCase) -> None:
     schedule_id = feeds.schedule()
-    for _ in range(working.MOST_RUN_ATTEMPTS):
-        assert feeds.runs.begin() is not None
+    for lost in range(MOST_LOST_READERS):
+        claim = feeds.runs.begin(alone=lost > 0)
+        assert claim is not None
+        assert claim.readers_lost == lost
         feeds.lease_ends()
     feeds.run_due()
+    assert feeds.server.asked == []
     (run,) = feeds.history(schedule_id)
     assert run["error"]["code"] == "source_unreadable"
 

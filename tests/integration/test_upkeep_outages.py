@@ -183,12 +183,15 @@ def test_a_commit_without_an_answer_is_asked_for_again(upkeep: Upkeep, when: str
     assert len(made) == 1
 
 
-def test_a_damaged_result_is_charged_and_told(upkeep: Upkeep) -> None:
+@pytest.mark.parametrize(
+    "damaged", [b"other bytes\n", b'{"custom_id":"b"}\n'], ids=["shorter", "of_its_length"]
+)
+def test_a_damaged_result_is_charged_and_told(upkeep: Upkeep, damaged: bytes) -> None:
     job_id = upkeep.batch_with_input()
     upkeep.attempt()
     upkeep.generate()
     key = upkeep.plant.scalar("SELECT output_key FROM shards WHERE stage = 'generate'")
-    upkeep.store.put_bytes(key, b"other bytes\n", media_type="x")
+    upkeep.store.put_bytes(key, damaged, media_type="x")
     for _ in range(MAX_ERRORS):
         upkeep.attempt()
     job = upkeep.plant.job(job_id)

@@ -162,6 +162,8 @@ def test_cancelling_takes_one_step_and_leaves_nothing(
         ),
         ({"size": "40x32"}, "size"),
         ({"size": "2048x2048"}, "size"),
+        ({"size": "4096x16"}, "size"),
+        ({"size": "32x9984"}, "size"),
         ({"seconds": "21"}, "seconds"),
         ({"seconds": "20", "fps": 60}, "seconds"),
         ({"steps": 101}, "steps"),

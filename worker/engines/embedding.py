@@ -19,6 +19,7 @@ from transformers import AutoModel
 from shared.errors import ContextLengthExceeded, InvalidRequest, PressrunError
 from shared.specs import EmbeddingSpec, parse_body_json
 from worker.engines.base import Engine, OnProgress
+from worker.engines.classifying import padding_token
 from worker.engines.inflight import Headroom, Limits, prefill_groups
 from worker.engines.loading import (
     EngineSettings,
@@ -77,6 +78,7 @@ class EmbeddingEngine:
         self._name = name
         self._loaded = loaded
         self._shape = shape
+        self._padding = padding_token(loaded.config.get_text_config(), loaded.tokenizer)
         self._headroom = Headroom(
             Limits(settings.microbatch_rows, 2**62, settings.microbatch_tokens, 1)
         )
@@ -179,7 +181,8 @@ class EmbeddingEngine:
                     f"{self._shape.max_tokens}",
                     param="input",
                 )
-        return spec, tokenised
+        # A tokenizer without special tokens may make nothing of a space or a control character.
+        return spec, [tokens or [self._padding] for tokens in tokenised]
 
     def _next(self) -> list[Input]:
         """Of the inputs at hand, the group of like lengths with the longest texts."""

@@ -21,11 +21,15 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from shared.errors import InvalidRequest
 from worker.engines.base import EngineFailed
 
 SAMPLE_RATE = 48_000
 """Of every sound in a video, in Hz: what Opus and AAC both take."""
 CHANNELS = 2
+LEAST_SIDE, MOST_HEIGHT = 32, 8_704
+"""Pixels of a frame. SVT-AV1 opens no higher one, and never comes back from one that is narrower
+where its other side is over 64."""
 
 VideoFormat = Literal["mp4", "webm"]
 MEDIA_TYPES: dict[str, str] = {"mp4": "video/mp4", "webm": "video/webm"}
@@ -50,6 +54,14 @@ _CONTAINER_OPTIONS = {
     "webm": {"fflags": "+bitexact"},
 }
 """``bitexact`` leaves random ids and versions out; ``faststart`` lets a player begin at once."""
+
+
+def check_sides(size: tuple[int, int]) -> None:
+    """Raises InvalidRequest for a frame, (width, height), that not every encoder here takes."""
+    if min(size) < LEAST_SIDE:
+        raise InvalidRequest(f"size: {LEAST_SIDE} pixels a side are the least", param="size")
+    if size[1] > MOST_HEIGHT:
+        raise InvalidRequest(f"size: a frame is at most {MOST_HEIGHT} pixels high", param="size")
 
 
 def video_codec(container: str) -> str:

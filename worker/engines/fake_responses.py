@@ -7,10 +7,7 @@ and the model, so equal requests get equal bytes however their JSON is spelled.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import math
-import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +15,9 @@ import msgspec
 
 from shared.errors import UnsupportedEndpoint
 from worker.engines.fake_labels import ClassificationRequest, classifications
+from worker.engines.fake_logprobs import fake_logprobs
 from worker.engines.fake_objects import held_words, refusal_of, schema_of
+from worker.engines.fake_vectors import vectors_body
 
 _HEADS = ["b", "br", "ch", "d", "f", "g", "gl", "h", "k", "l", "m", "n", "p", "r", "st", "t"]
 _TAILS = ["a", "ade", "al", "an", "ane", "el", "en", "er", "i", "ine", "o", "ond", "or", "ost"]
@@ -113,11 +112,14 @@ class _ChatRequest(_Sampling, kw_only=True):
     messages: list[_Message]
     max_completion_tokens: int | None = None
     response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
 
 
 class _CompletionRequest(_Sampling, kw_only=True):
     prompt: str | list[str]
     echo: bool | None = None
+    logprobs: int | None = None
 
 
 class _EmbeddingRequest(msgspec.Struct):
@@ -158,14 +160,14 @@ class _ChatChoice(msgspec.Struct):
     index: int
     message: _Reply
     finish_reason: str
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None
 
 
 class _TextChoice(msgspec.Struct):
     index: int
     text: str
     finish_reason: str
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None
 
 
 class _Generated(msgspec.Struct):
@@ -175,24 +177,6 @@ class _Generated(msgspec.Struct):
     choices: list[_ChatChoice] | list[_TextChoice]
     usage: _Usage
     created: int = CREATED
-
-
-class _Vector(msgspec.Struct):
-    index: int
-    embedding: list[float] | str
-    object: str = "embedding"
-
-
-class _EmbeddingUsage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class _Vectors(msgspec.Struct):
-    model: str
-    data: list[_Vector]
-    usage: _EmbeddingUsage
-    object: str = "list"
 
 
 class _Words(NamedTuple):
@@ -235,6 +219,10 @@ def _chat_completion(body: bytes, model: str, default_max_tokens: int | None) ->
         _ChatChoice(i, _Reply(w.text, refusal=refusal_of(schema, w.finish_reason)), w.finish_reason)
         for i, w in enumerate(said)
     ]
+    if spec.logprobs:
+        for choice in choices:
+            lucky, top = digest + choice.index.to_bytes(4), spec.top_logprobs or 0
+            choice.logprobs = fake_logprobs(choice.message.content, lucky, top, WORDS)
     read, written = sum([len(t.split()) for t in texts]), sum([w.words_n for w in said])
     usage = _Usage(read, written, read + written)
     made = _Generated(f"chatcmpl-{digest.hex()}", "chat.completion", model, choices, usage)
@@ -253,35 +241,31 @@ def _text_completion(body: bytes, model: str, default_max_tokens: int | None) ->
         for choice in range(spec.n or 1):
             said = _say(digest, choice, limit, stops)
             text = f"{prompt} {said.text}" if spec.echo else said.text
-            choices.append(_TextChoice(len(choices), text, said.finish_reason))
+            made = _TextChoice(len(choices), text, said.finish_reason)
+            if spec.logprobs is not None:
+                lucky, top = digest + choice.to_bytes(4), max(1, spec.logprobs)
+                made.logprobs = fake_logprobs(text, lucky, top, WORDS, at=len(prompt))
+            choices.append(made)
             written += said.words_n
     read = sum([len(prompt.split()) for prompt in prompts])
     usage = _Usage(read, written, read + written)
     name = _digest(model, spec.seed, "\0".join(prompts)).hex()
-    made = _Generated(f"cmpl-{name}", "text_completion", model, choices, usage)
-    return FakeResult(_encode(made), read, written)
+    whole = _Generated(f"cmpl-{name}", "text_completion", model, choices, usage)
+    return FakeResult(_encode(whole), read, written)
 
 
 def _embeddings(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:
     spec = _embedding.decode(body)
-    dimensions = spec.dimensions or EMBEDDING_DIMENSIONS
-    vectors: list[_Vector] = []
-    for index, text in enumerate(_listed(spec.input)):
-        unit = _unit_vector(_digest(model, None, text), dimensions)
-        if spec.encoding_format == "base64":
-            packed = base64.b64encode(struct.pack(f"<{dimensions}f", *unit)).decode()
-            vectors.append(_Vector(index, packed))
-        else:
-            vectors.append(_Vector(index, unit))
-    read = sum([len(text.split()) for text in _listed(spec.input)])
-    return FakeResult(_encode(_Vectors(model, vectors, _EmbeddingUsage(read, read))), read, 0)
-
-
-def _unit_vector(digest: bytes, dimensions: int) -> list[float]:
-    # Odd numbers from -255 to 255: never zero, so even one dimension has a direction.
-    values = [2 * byte - 255 for byte in hashlib.shake_128(digest).digest(dimensions)]
-    norm = math.hypot(*values)
-    return [value / norm for value in values]
+    texts = _listed(spec.input)
+    read = sum([len(text.split()) for text in texts])
+    answer = vectors_body(
+        model,
+        [_digest(model, None, text) for text in texts],
+        dimensions=spec.dimensions or EMBEDDING_DIMENSIONS,
+        packed=spec.encoding_format == "base64",
+        read=read,
+    )
+    return FakeResult(answer, read, 0)
 
 
 def _labels(body: bytes, model: str, default_max_tokens: int | None) -> FakeResult:

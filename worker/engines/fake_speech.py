@@ -4,9 +4,11 @@ time that the row was given, and of a row that is held, the first half is said a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
+from worker.engines.fake_logprobs import part_of, tokens_of
 from worker.engines.fake_responses import prompts_of
 from worker.engines.protocol import Piece, Row, RowDelta
 
@@ -25,6 +27,7 @@ class _Message(msgspec.Struct):
 class _Choice(msgspec.Struct):
     text: str = ""
     message: _Message | None = None
+    logprobs: dict[str, Any] | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -40,6 +43,7 @@ class _Speech:
     """One row; ``told`` is how much of each choice's text was told, its echo included."""
 
     texts: list[str]
+    logprobs: list[dict[str, Any] | None]
     told: list[int]
     began: float
     seconds: float
@@ -63,12 +67,15 @@ class Speeches:
 
     def start(self, key: Key, row: Row, answer: bytes, began: float, seconds: float) -> None:
         """The row will say ``answer`` within ``seconds``; 0: it is held for as long as it takes."""
-        texts = [c.message.content if c.message else c.text for c in _answer.decode(answer).choices]
+        choices = _answer.decode(answer).choices
+        texts = [c.message.content if c.message else c.text for c in choices]
         echoed = [len(prompt) for prompt in prompts_of(row.endpoint, row.body)]
         told = [echoed[place * len(echoed) // len(texts)] if echoed else 0
                 for place in range(len(texts))]  # fmt: skip
         held = not seconds
-        self._speeches[key] = _Speech(texts, told, began, seconds, held)
+        self._speeches[key] = _Speech(
+            texts, [c.logprobs for c in choices], told, began, seconds, held
+        )
 
     def stop(self, shard: int, epoch: int, index: int | None = None) -> None:
         """The row has ended, or with no ``index`` all rows of the shard have."""
@@ -93,6 +100,13 @@ def _pieces(speech: _Speech, now: float) -> list[Piece]:
         said = " ".join(words[: min(len(words) - 1, int(speech.share(now) * len(words)))])
         at = speech.told[choice]
         if len(said) > at:
-            pieces.append(Piece(choice, at, said[at:]))
+            pieces.append(_piece(choice, at, said, speech.logprobs[choice]))
             speech.told[choice] = len(said)
     return pieces
+
+
+def _piece(choice: int, at: int, said: str, logprobs: dict[str, Any] | None) -> Piece:
+    if logprobs is None:
+        return Piece(choice, at, said[at:])
+    first = len(tokens_of(said[:at]))
+    return Piece(choice, at, said[at:], first, part_of(logprobs, first, len(tokens_of(said))))

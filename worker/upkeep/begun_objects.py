@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from shared.db.begun_objects import begin_object, end_objects
+from shared.db.begun_objects import begin_object, forget_objects
 from shared.db.session import autocommit
 from shared.storage.base import ObjectWriter, Store
 
@@ -20,7 +20,7 @@ class BegunObjects:
         self._store = store
 
     def writer(self, tenant_id: str, key: str, *, media_type: str) -> ObjectWriter:
-        """As the store's. The transaction that names the object says ``end_objects``."""
+        """As the store's. The transaction that names the object says ``name_object``."""
         with autocommit(self._database) as connection:
             begin_object(connection, tenant_id, key)
         return self._store.writer(key, media_type=media_type)
@@ -31,4 +31,4 @@ class BegunObjects:
             return
         self._store.delete_keys(keys)
         with autocommit(self._database) as connection:
-            end_objects(connection, keys)
+            forget_objects(connection, keys)

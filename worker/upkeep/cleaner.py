@@ -1,5 +1,5 @@
 """Removing what nobody needs: intermediate objects, states of trainings, expired files, deleted
-models, reservations of ended work, old keys and sessions."""
+models, objects that nobody came back for, reservations of ended work, old keys and sessions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from shared.db import file_retention, retention
+from shared.db.begun_objects import left_objects
 from shared.db.productions import batches_of_production, kept_output
 from shared.db.session import autocommit
 from shared.db.streams import forget_deltas
@@ -27,6 +28,7 @@ from worker.outputs import (
     own_inputs_prefix,
     slices_prefix,
 )
+from worker.upkeep.begun_objects import BegunObjects
 
 log = structlog.get_logger()
 
@@ -56,6 +58,7 @@ class Cleaner:
         self._delete_expired_files()
         self._each(self._list(retention.deleted_models), self._delete_model)
         self._each(self._list(spent_uploads), self._clean_upload)
+        self._each(self._list(left_objects), self._drop_left)
         with autocommit(self._database) as connection:
             let_go(connection)
             retention.forget_old_keys(connection)
@@ -166,6 +169,10 @@ class Cleaner:
         with autocommit(self._database) as connection:
             forget_parts(connection, upload.id)
         log.info("upload_cleaned", upload=upload.id, objects=removed)
+
+    def _drop_left(self, key: str) -> None:
+        BegunObjects(self._database, self._store).drop([key])
+        log.info("object_dropped")
 
     def _delete_expired_file(self, file: tuple[str, str]) -> None:
         file_id, storage_key = file

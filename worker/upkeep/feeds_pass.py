@@ -1,32 +1,42 @@
 """Schedules and monitors, on threads of their own in upkeep: a source that is slow to answer keeps
-no other pass waiting. Any number of processes."""
+no other pass waiting, and one that has cost a reader is read beside no other. Any number of
+processes."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import PressrunError
+from worker.upkeep.feeds_readers import Readers
 from worker.upkeep.monitors import Monitors
-from worker.upkeep.schedules import ScheduleRuns
+from worker.upkeep.schedules import LEASE_SECONDS, ScheduleRuns
 
 log = structlog.get_logger()
 
-AT_ONCE = 4
-"""Sources that one process reads at a time."""
 MOST_TURNS = 64
 """Of beginning something, in one pass."""
 CLEAN_SECONDS = 60.0
 STOP_SECONDS = 5.0
+ROOM_SECONDS = LEASE_SECONDS / 3
+"""That a source waits to be read alone; the others that are under way then hang."""
 
 T = TypeVar("T")
+Claimed = TypeVar("Claimed")
+
+
+class _Work(Protocol[Claimed]):
+    """Schedules, or monitors."""
+
+    def begin(self, *, alone: bool | None) -> Claimed | None: ...
+
+    def run(self, claim: Claimed) -> None: ...
 
 
 class FeedPass:
@@ -38,8 +48,7 @@ class FeedPass:
         self._pause_seconds = pause_seconds
         self._closing = threading.Event()
         self._next_clean = 0.0
-        self._room = threading.BoundedSemaphore(AT_ONCE)
-        self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="feed")
+        self._readers = Readers(patience_seconds=LEASE_SECONDS)
         self._thread = threading.Thread(target=self._loop, name="feeds", daemon=True)
 
     def start(self) -> None:
@@ -48,47 +57,43 @@ class FeedPass:
     def stop(self) -> None:
         """Begins nothing more; what is read has a moment to end, and is taken up elsewhere."""
         self._closing.set()
+        self._readers.close(within_seconds=STOP_SECONDS)
         self._thread.join(timeout=STOP_SECONDS)
-        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def run_once(self) -> None:
         """Everything that is due, to its end, each failing for itself."""
-        wait(self._begin_all())
+        self._begin_all()
+        self._readers.wait()
 
     def _loop(self) -> None:
         while not self._closing.is_set():
             self._begin_all()
             self._closing.wait(self._pause_seconds)
 
-    def _begin_all(self) -> list[Future[None]]:
+    def _begin_all(self) -> None:
         self._try("runs", self._runs.close)
-        begun = self._begin(self._runs.begin, self._runs.run, "run")
-        begun += self._begin(self._monitors.begin, self._monitors.run, "monitor")
+        for alone in (True, False):
+            self._begin(self._runs, "run", alone=alone)
+            self._begin(self._monitors, "monitor", alone=alone)
         if time.monotonic() >= self._next_clean:
             self._next_clean = time.monotonic() + CLEAN_SECONDS
             self._try("clean", self._monitors.clean)
-        return begun
 
-    def _begin(
-        self, claim: Callable[[], T | None], work: Callable[[T], None], name: str
-    ) -> list[Future[None]]:
+    def _begin(self, work: _Work[Claimed], name: str, *, alone: bool) -> None:
         """Claims no more than there are threads to work on it: what is claimed must not wait."""
-        begun: list[Future[None]] = []
         for _ in range(MOST_TURNS):
-            if self._closing.is_set() or not self._room.acquire(timeout=self._pause_seconds):
+            if self._closing.is_set():
                 break
-            found = self._try(name, claim)
+            if not self._readers.wait_for_room(within_seconds=self._pause_seconds):
+                break
+            found = self._try(name, partial(work.begin, alone=alone))
             if found is None:
-                self._room.release()
                 break
-            begun.append(self._readers.submit(self._work, name, partial(work, found)))
-        return begun
-
-    def _work(self, name: str, call: Callable[[], None]) -> None:
-        try:
-            self._try(name, call)
-        finally:
-            self._room.release()
+            if alone:
+                self._readers.wait_for_room(within_seconds=ROOM_SECONDS, alone=True)
+            self._readers.begin(partial(self._try, name, partial(work.run, found)))
+            if alone:
+                self._readers.wait_for_room(within_seconds=LEASE_SECONDS, alone=True)
 
     @staticmethod
     def _try(name: str, call: Callable[[], T]) -> T | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
+from shared.db.begun_objects import name_object
 from shared.db.files import insert_file
 from shared.db.monitors import MonitorBatch, WaitingText, batch_of, waiting_texts
 from shared.db.schedules import seen_before
@@ -23,11 +25,13 @@ from shared.lifecycle.quotas import hold_bytes
 from shared.lifecycle.working import MonitorClaim
 from shared.pools import UPKEEP
 from shared.specs.monitors import ENDPOINT, FILE_SECONDS, MOST_CHARACTERS, TEXTS_A_BATCH
-from shared.specs.schedules import FeedSource
+from shared.specs.schedules import MOST_LOST_READERS, FeedSource
 from shared.storage.base import Store, StoredObject
+from worker.upkeep.begun_objects import BegunObjects
 from worker.upkeep.feeds import SourceRow
 from worker.upkeep.feeds_reading import Marks, SourceReader
 from worker.upkeep.feeds_xml import FeedRefused
+from worker.upkeep.monitors_answers import labels_of
 
 log = structlog.get_logger()
 
@@ -39,7 +43,6 @@ PRIORITY = 5
 TEXT_COLUMNS = ("title", "summary", "content", "text")
 """Of a source, put together, unless one is named."""
 MEDIA_TYPE = "application/jsonl"
-MOST_LINE_BYTES = 4 * 2**20
 
 _Error = tuple[str, str]
 
@@ -63,15 +66,17 @@ class Monitors:
     ) -> None:
         self._database = database
         self._store = store
+        self._begun = BegunObjects(database, store)
         self._ringer = ringer
         self._reader = reader
         self._window = window
         self._lease_seconds = lease_seconds
 
-    def begin(self) -> MonitorClaim | None:
-        """One whose turn it is, now this caller's."""
+    def begin(self, *, alone: bool | None = None) -> MonitorClaim | None:
+        """One whose turn it is, now this caller's; ``alone``: one whose reader did not come back,
+        to be worked on beside no other source."""
         with self._database.begin() as connection:
-            return working.claim_monitor(connection, lease_seconds=self._lease_seconds)
+            return working.claim_monitor(connection, lease_seconds=self._lease_seconds, alone=alone)
 
     def clean(self) -> None:
         """What is too old."""
@@ -81,6 +86,23 @@ class Monitors:
     def run(self, claim: MonitorClaim) -> None:
         """All that is to be done for it. Raises SQLAlchemyError and StorageUnavailable: somebody
         looks again when its lease has ended."""
+        try:
+            if claim.readers_lost >= MOST_LOST_READERS:
+                self._give_up(claim)
+            else:
+                self._work_on(claim)
+        except (SQLAlchemyError, StorageUnavailable):
+            with self._database.begin() as connection:
+                working.postpone_monitor(connection, claim)
+            raise
+
+    def _give_up(self, claim: MonitorClaim) -> None:
+        with self._database.begin() as connection:
+            given_up = working.give_up_monitor(connection, claim)
+        if given_up:
+            log.warning("source_given_up", monitor=claim.monitor_id)
+
+    def _work_on(self, claim: MonitorClaim) -> None:
         worked, error = False, None
         try:
             if claim.source is not None and claim.is_active:
@@ -174,12 +196,9 @@ class Monitors:
         return code, batch.error_message or f"the batch ended {batch.state}, without a label"
 
     def _labels(self, key: str) -> Iterator[tuple[int, str]]:
-        """By text, what a batch's output says; lines that say nothing of the sort are left out."""
+        """By text, what a batch's output says."""
         try:
-            for line in _lines(self._store.read(key)):
-                found = _label(line)
-                if found is not None:
-                    yield found
+            yield from labels_of(self._store.read(key))
         except NotFound:  # its tenant has deleted it
             return
 
@@ -189,11 +208,13 @@ class Monitors:
         try:
             with self._database.begin() as connection:
                 self._hold(connection, claim)
+                if not name_object(connection, stored.key):
+                    raise _Lost
                 self._queue(connection, claim, job_id, stored)
                 ids = [each.id for each in texts]
                 working.open_monitor_batch(connection, claim, job_id, ids)
         except (_Lost, PressrunError) as refused:
-            self._store.delete(stored.key)
+            self._begun.drop([stored.key])
             if isinstance(refused, _Lost | StorageUnavailable):
                 raise
             return refused.code, str(refused)
@@ -238,7 +259,7 @@ class Monitors:
         self, claim: MonitorClaim, job_id: str, texts: Sequence[WaitingText]
     ) -> StoredObject:
         key = f"t/{claim.tenant_id}/w/{job_id}.jsonl"
-        with self._store.writer(key, media_type=MEDIA_TYPE) as writer:
+        with self._begun.writer(claim.tenant_id, key, media_type=MEDIA_TYPE) as writer:
             for each in texts:
                 body = {"model": claim.model, "input": json.loads(each.body), "top_k": 1}
                 line = {"custom_id": str(each.id), "method": "POST", "url": ENDPOINT, "body": body}
@@ -256,24 +277,3 @@ def text_of(values: dict[str, Any], column: str | None) -> str:
     names = TEXT_COLUMNS if column is None else (column,)
     parts = [str(values[name]).strip() for name in names if values.get(name) not in {None, ""}]
     return "\n".join(dict.fromkeys(parts))[:MOST_CHARACTERS].replace("\0", "").strip()
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-        if len(rest) > MOST_LINE_BYTES:
-            rest = b""
-    if rest:
-        yield rest
-
-
-def _label(line: bytes) -> tuple[int, str] | None:
-    """The text, and what it was judged to be."""
-    try:
-        row = json.loads(line)
-        label = row["response"]["body"]["data"][0]["label"]
-        return int(row["custom_id"]), str(label).replace("\0", "")[:200]
-    except (ValueError, KeyError, IndexError, TypeError):
-        return None

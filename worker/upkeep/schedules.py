@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lifecycle
+from shared.db.begun_objects import name_object
 from shared.db.files import insert_file
 from shared.db.schedules import seen_before
 from shared.db.session import autocommit
@@ -24,7 +26,9 @@ from shared.lifecycle import working
 from shared.lifecycle.quotas import hold_bytes
 from shared.lifecycle.working import RowsRead, RunClaim
 from shared.pools import UPKEEP
+from shared.specs.schedules import MOST_LOST_READERS
 from shared.storage.base import Store, StoredObject
+from worker.upkeep.begun_objects import BegunObjects
 from worker.upkeep.feeds import SourceRow, SourceRows
 from worker.upkeep.feeds_reading import Marks, SourceReader
 from worker.upkeep.feeds_xml import FeedRefused
@@ -66,6 +70,7 @@ class ScheduleRuns:
     ) -> None:
         self._database = database
         self._store = store
+        self._begun = BegunObjects(database, store)
         self._ringer = ringer
         self._reader = reader
         self._window = window
@@ -77,25 +82,29 @@ class ScheduleRuns:
         with self._database.begin() as connection:
             return working.close_runs(connection, most_failures=self._most_failures)
 
-    def begin(self) -> RunClaim | None:
-        """A run that is due, and now this caller's."""
+    def begin(self, *, alone: bool | None = None) -> RunClaim | None:
+        """A run that is due, and now this caller's; ``alone``: one whose reader did not come back,
+        to be read beside no other source."""
         with self._database.begin() as connection:
-            return working.begin_run(connection, lease_seconds=self._lease_seconds)
+            return working.begin_run(connection, lease_seconds=self._lease_seconds, alone=alone)
 
     def run(self, claim: RunClaim) -> None:
         """One run, as far as to its production. Raises SQLAlchemyError and StorageUnavailable:
         the run is taken up again when its lease has ended."""
         try:
-            if claim.epoch > working.MOST_RUN_ATTEMPTS:
-                raise FeedRefused("source_unreadable", "reading the source ended its readers")
-            self._read_and_submit(claim)
+            if claim.readers_lost >= MOST_LOST_READERS:
+                self._give_up(claim)
+            else:
+                self._read_and_submit(claim)
         except _Lost:
             log.info("run_lost", run=claim.run_id, schedule=claim.schedule_id)
             self._remove(claim)
         except FeedRefused as refused:
             self._remove(claim)
             self._fail(claim, refused.code, refused.message)
-        except StorageUnavailable:
+        except (SQLAlchemyError, StorageUnavailable):
+            with self._database.begin() as connection:
+                working.postpone_run(connection, claim)
             raise
         except PressrunError as error:
             self._remove(claim)
@@ -115,11 +124,12 @@ class ScheduleRuns:
             if not working.hold_run(connection, claim):
                 raise _Lost
             if taken.data is not None:
+                self._name(connection, taken.data)
                 production_id = self._submit(connection, claim, taken.data)
             working.accept_run(connection, claim, taken.rows, production_id)
         if production_id is not None:
             self._ringer.ring(UPKEEP)
-            self._remove(claim, before=claim.epoch)
+        self._remove_earlier(claim)
         log.info(
             "run_accepted",
             run=claim.run_id,
@@ -147,10 +157,17 @@ class ScheduleRuns:
         return _Taken(rows, self._store_rows(claim, taken) if taken else None)
 
     def _store_rows(self, claim: RunClaim, rows: Sequence[SourceRow]) -> StoredObject:
-        with self._store.writer(_key(claim, claim.epoch), media_type=MEDIA_TYPE) as writer:
+        key = _key(claim, claim.epoch)
+        with self._begun.writer(claim.tenant_id, key, media_type=MEDIA_TYPE) as writer:
             for row in rows:
                 writer.write(json.dumps(row.values, separators=(",", ":")).encode() + b"\n")
             return writer.finish()
+
+    @staticmethod
+    def _name(connection: Connection, data: StoredObject) -> None:
+        """The file's row, which the same transaction makes, names the object from here on."""
+        if not name_object(connection, data.key):
+            raise _Lost
 
     def _submit(self, connection: Connection, claim: RunClaim, data: StoredObject) -> str:
         """A production like one that the tenant submits. Raises InvalidRequest or a subclass, or
@@ -180,10 +197,21 @@ class ScheduleRuns:
         if failed:
             log.info("run_failed", run=claim.run_id, schedule=claim.schedule_id, code=code)
 
-    def _remove(self, claim: RunClaim, *, before: int | None = None) -> None:
+    def _give_up(self, claim: RunClaim) -> None:
+        self._remove_earlier(claim)
+        with self._database.begin() as connection:
+            given_up = working.give_up_run(connection, claim)
+        if given_up:
+            log.warning("source_given_up", run=claim.run_id, schedule=claim.schedule_id)
+
+    def _remove(self, claim: RunClaim) -> None:
         """What this attempt, and those before it, stored in vain."""
-        epochs = range(1, claim.epoch + 1 if before is None else before)
-        self._store.delete_keys([_key(claim, epoch) for epoch in epochs])
+        self._begun.drop([_key(claim, claim.epoch)])
+        self._remove_earlier(claim)
+
+    def _remove_earlier(self, claim: RunClaim) -> None:
+        """Readers that were given up may yet write: their rows stay, for the cleaner."""
+        self._store.delete_keys([_key(claim, epoch) for epoch in range(1, claim.epoch)])
 
 
 def _key(claim: RunClaim, epoch: int) -> str:

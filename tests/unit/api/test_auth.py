@@ -7,6 +7,8 @@ from sqlalchemy import create_engine
 
 from api import auth
 from api.auth import Authenticator
+from api.caching import RecentCache
+from shared.db.api_keys import KeyOwner
 from shared.errors import Forbidden, Unauthenticated
 
 UNREACHABLE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
@@ -73,3 +75,27 @@ def test_without_an_admin_key_there_is_no_administration() -> None:
         closed.require_admin("Bearer anything")
     with pytest.raises(Forbidden):
         closed.require_admin(None)
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "asked"), [(None, 1), (3_600.0, 1), (30.0, 3), (0.5, 3), (0.0, 3)]
+)
+def test_a_key_is_never_trusted_for_longer_than_it_lives(
+    monkeypatch: pytest.MonkeyPatch, seconds_left: float | None, asked: int
+) -> None:
+    """What was once found is not asked for again for a minute, unless it ends before that."""
+    looks: list[bytes] = []
+
+    def find(_: object, key_hash: bytes) -> KeyOwner:
+        looks.append(key_hash)
+        return KeyOwner("ten_a", seconds_left)
+
+    clock = {"now": 0.0}
+    monkeypatch.setattr(auth, "find_owner", find)
+    asking = Authenticator(create_engine("sqlite://"), admin_key=None, cache_seconds=60)
+    asking._tenants = RecentCache(8, clock=lambda: clock["now"])
+    key = auth.new_key()
+    for now in (0.0, 31.0, 62.0 if asked > 1 else 59.0):
+        clock["now"] = now
+        assert asking.tenant(f"Bearer {key}") == "ten_a"
+    assert looks == [auth.hash_key(key)] * asked

@@ -255,6 +255,10 @@ def test_any_text_is_spelled_without_digits_or_errors(text: str) -> None:
     assert said == said.strip()
 
 
+def test_signs_that_count_as_digits_and_are_no_numbers_do_not_stop_an_address() -> None:
+    assert spell_out("write to info@m².de") == "write to info at m ² dot D E"
+
+
 @given(st.text(alphabet="0123456789.,-/:$%'°kgKm xXIVa+()", max_size=60))
 def test_any_heap_of_numbers_is_spelled_without_digits(text: str) -> None:
     assert re.search(r"\d", spell_out(text)) is None

@@ -20,7 +20,7 @@ from worker.engines.composing.production import Production
 from worker.engines.composing.settings import ComposerSettings
 from worker.engines.composing.soundtrack import levelled
 from worker.engines.composing.timeline import BREATH_SECONDS, Timeline
-from worker.engines.encoding import SAMPLE_RATE
+from worker.engines.encoding import SAMPLE_RATE, check_sides
 from worker.engines.footage import video_body
 from worker.engines.one_by_one import Advance, Made, Work
 from worker.engines.protocol import Load, Row
@@ -36,6 +36,7 @@ def frame_size(spec: CompositionSpec, settings: ComposerSettings) -> tuple[int, 
         raise InvalidRequest("size: both sides must be even", param="size")
     if min(size) < LEAST_SIDE:
         raise InvalidRequest(f"size: {LEAST_SIDE} pixels a side are the least", param="size")
+    check_sides(size)
     if size[0] * size[1] > settings.max_pixels:
         most = f"{settings.max_pixels} pixels a frame are the most"
         raise InvalidRequest(f"size: {most}", param="size")

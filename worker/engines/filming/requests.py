@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import InvalidRequest, UnsupportedParameter
 from shared.specs import VideoSpec, parse_body_json
 from shared.specs.images import sides
+from worker.engines.encoding import check_sides
 from worker.engines.filming.families import whole_frames
 from worker.engines.filming.loading import LoadedVideoModel, parameters
 from worker.engines.filming.settings import VideoSettings
@@ -115,6 +116,7 @@ class Offer:
         if size[0] * size[1] > self._settings.max_pixels:
             message = f"a frame has {self._settings.max_pixels} pixels at most for this model"
             raise InvalidRequest(message, param="size")
+        check_sides(size)
         return size
 
     def _frames(self, spec: VideoSpec, fps: int) -> int:

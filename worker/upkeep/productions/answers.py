@@ -8,6 +8,7 @@ many there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 from typing import Any
 
 import msgspec
@@ -40,9 +41,25 @@ class _Message(msgspec.Struct):
     content: str | None = None
 
 
+class _Token(msgspec.Struct):
+    logprob: float
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
 class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
+
+
+class _Weighed(msgspec.Struct):
+    logprobs: _Logprobs | None = None
+
+
+class _WeighedChat(msgspec.Struct):
+    choices: list[_Weighed]
 
 
 class _Chat(msgspec.Struct):
@@ -52,6 +69,7 @@ class _Chat(msgspec.Struct):
 _line = msgspec.json.Decoder(_Line).decode
 _body = msgspec.json.Decoder(_Body).decode
 _chat = msgspec.json.Decoder(_Chat).decode
+_weighed = msgspec.json.Decoder(_WeighedChat).decode
 
 HTTP_ERROR = 400
 
@@ -70,6 +88,14 @@ class Answer(msgspec.Struct, frozen=True):
         """The text of a chat completion, and why it ended where it does."""
         choice = _chat(self.body or b"{}").choices[0]
         return choice.message.content or "", choice.finish_reason
+
+    def mean_logprob(self) -> float | None:
+        """How likely its model found the text of a chat completion, by token; None where the answer
+        does not tell."""
+        found = _weighed(self.body or b"{}").choices[0].logprobs
+        if found is None or not found.content:
+            return None
+        return fsum(token.logprob for token in found.content) / len(found.content)
 
 
 class Answers:

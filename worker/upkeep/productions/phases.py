@@ -17,7 +17,7 @@ from shared.productions.schemas import Schema
 from shared.productions.template import Template
 from worker.upkeep.productions.answers import Answer, Answers
 from worker.upkeep.productions.joining import Item
-from worker.upkeep.productions.records import FAILED, REJECTED, STOPPED, Record
+from worker.upkeep.productions.records import FAILED, LIKELIHOOD, REJECTED, STOPPED, Record
 from worker.upkeep.productions.references import References
 
 NEVER_RUN = frozenset({"batch_cancelled", "batch_expired"})
@@ -128,6 +128,8 @@ class Writing:
         text, reason = answer.chat()
         if self._phase.kind is PhaseKind.OUTPUT:
             record.text = text
+            if self._phase.logprobs and (likely := answer.mean_logprob()) is not None:
+                record.extras = {**record.extras, LIKELIHOOD: likely}
         elif self._phase.step is not None:
             record.texts = {**record.texts, self._phase.step: text}
         if self._phase.schema is not None and reason == CUT:

@@ -23,6 +23,9 @@ SPARE = "spare"
 NOT_FOUND = "not_found"
 """Nothing was there to answer from."""
 
+LIKELIHOOD = "mean_logprob"
+"""The extra of a record that says how likely its model found its text, by token."""
+
 LONGEST_RECORD_BYTES = 64 * 2**20
 MEDIA_TYPE = "application/jsonl"
 

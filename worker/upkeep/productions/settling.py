@@ -4,13 +4,14 @@ gates is to be tried again."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Protocol
 
 from shared.productions.choosing import best
 from shared.productions.gates import NEAR_DUPLICATES, Gates
 from shared.productions.specs import BestOf
 from worker.upkeep.productions.joining import Item
-from worker.upkeep.productions.records import KEPT, REJECTED, SPARE, Record
+from worker.upkeep.productions.records import KEPT, LIKELIHOOD, REJECTED, SPARE, Record
 
 SCORE = "score"
 """The extra of a record that a classifier's score is."""
@@ -68,6 +69,8 @@ class Settler:
         scores = None
         if rule.model is not None:
             scores = [float(record.extras.get(SCORE, UNSCORED)) for record in passed]
+        elif rule.asks_model:
+            scores = [float(record.extras.get(LIKELIHOOD, -inf)) for record in passed]
         return best([record.text or "" for record in passed], rule, scores)
 
     def _keep(self, records: Sequence[Record]) -> list[bool]:
@@ -88,7 +91,8 @@ class Settler:
             return []
         tried = [one.again() for one in item.records if one.verdict == REJECTED]
         for record in tried:
-            record.extras.pop(SCORE, None)  # it is of the text that was refused
+            record.extras.pop(SCORE, None)  # they are of the text that was refused
+            record.extras.pop(LIKELIHOOD, None)
         return tried
 
 
