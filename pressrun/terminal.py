@@ -31,6 +31,11 @@ class Terminal:
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether somebody looks at the result, on a terminal that has colours and blocks."""
+        return self.out.is_terminal and not self.out.options.ascii_only
+
     def result(self, data: Any, render: Callable[[], RenderableType]) -> None:
         """``data`` as JSON for scripts; for people, what ``render`` makes of it."""
         if self.json_only:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tests.services.swift import S3Bucket, SwiftServer
     from tests.services.tcp_proxy import TcpProxy
 
-# Before anybody imports torch. Tests share the machine with each other: on the small tensors of tests,
+# Before anybody imports torch. Tests share the machine with each other, and on their small tensors
 # threads that wait for each other take several times the time of one alone. Engines that are tested
-# with more say so; the processes that tests start inherit this.
+# with more threads say so; the processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -50,10 +50,9 @@ def runbook_references() -> list[str]:
     problems += [f"there is no {route}" for route in sorted(_routes_named(text) - _routes())]
     for words in re.findall(r"python -m pressrun ([a-z]+(?: [a-z]+)?)", text):
         problems += _command_problems(words.split())
-    for line in re.findall(r"docker compose (?:stop|run --rm|exec -T|exec) ([a-z -]+)", text):
-        for name in line.split()[:1]:
-            if name not in services():
-                problems.append(f"there is no service {name!r}")
+    problems += [
+        f"there is no service {name!r}" for name in _services_named(text) if name not in services()
+    ]
     return problems
 
 
@@ -68,6 +67,15 @@ def _events(path: Path) -> Iterator[tuple[str, str]]:
         on_log = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
         if on_log and node.func.attr in LOG_METHODS and isinstance(first, ast.Constant):
             yield node.func.attr, str(first.value)
+
+
+def _services_named(text: str) -> Iterator[str]:
+    """Each that is stopped, or the one in which something is run."""
+    stopped = r"docker compose (?:stop|up -d --no-deps) ([a-z -]+)"
+    for line in re.findall(stopped, text):
+        yield from line.split()
+    ran = r"docker compose (?:run --rm(?: --no-deps)?|exec -T|exec) ([a-z]+)"
+    yield from re.findall(ran, text)
 
 
 def _routes_named(text: str) -> set[str]:

@@ -49,7 +49,7 @@ from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
 
-DATABASE_CONNECTIONS = 26
+DATABASE_CONNECTIONS = 28
 """One for each thread that may use one: loop, heartbeat, commits, uploads, readers, chores,
 passes, webhooks, retention, feeds."""
 TRAINING_CONNECTIONS = 2

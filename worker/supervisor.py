@@ -20,8 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared.lifecycle import working
 from shared.lifecycle.working import Claim, Held
 from worker.admission import Admission
+from worker.books import Books
 from worker.generation import Generation
 from worker.session import Session
+from worker.telling import Telling
 from worker.wakeup import Mailbox
 
 log = structlog.get_logger()
@@ -37,6 +39,9 @@ class Chores(Protocol):
     """The desk of a pool without engines: its shards run on threads of this process."""
 
     def room(self) -> int: ...
+
+    def apart(self) -> Collection[str]:
+        """Tenants that have as many here as they may while others could need the rest."""
 
     @property
     def idle(self) -> bool: ...
@@ -84,6 +89,8 @@ class Supervisor:
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
         self._admission = admission
+        self._books = Books()
+        self._telling = Telling(autocommit, session, generation)
         self._rung = True
         self._session_lost = False
         self._drain_by: float | None = None
@@ -122,7 +129,7 @@ class Supervisor:
             wait([self._mailbox, *self._generation.pipes()], self._patience())  # type: ignore[list-item]
             self._mailbox.run_errands()
             self._generation.receive()
-            self._tell_text_if_due()
+            self._telling.tell_text_if_due()
             if self._session_lost:
                 self._start_over()
             if self._drain_by is None:
@@ -215,10 +222,12 @@ class Supervisor:
             if (room := desk.room()) == 0:
                 continue
             self._dispatch([pool])
-            claims = self._claim(pool, room, room)
-            for claim in claims:
-                desk.begin(claim, self._session.id)
-            claimed += len(claims)
+            for _ in range(room):  # one at a time: each may set its tenant apart
+                claims = self._claim(pool, 1, 1, apart=desk.apart())
+                if not claims:
+                    break
+                desk.begin(claims[0], self._session.id)
+                claimed += 1
         return claimed
 
     def _dispatch(self, pools: Sequence[str]) -> int:
@@ -228,16 +237,24 @@ class Supervisor:
             )
 
     def _claim(
-        self, pool: str, max_shards: int, max_rows: int, loaded: Collection[str] = ()
+        self,
+        pool: str,
+        max_shards: int,
+        max_rows: int,
+        loaded: Collection[str] = (),
+        apart: Collection[str] = (),
     ) -> list[Claim]:
         with self._autocommit.connect() as connection:
-            return working.claim(
-                connection,
-                session_id=self._session.id,
-                pools=[pool],
-                max_shards=max_shards,
-                max_rows=max_rows,
-                loaded=loaded,
+            return self._books.note(
+                lambda: working.claim(
+                    connection,
+                    session_id=self._session.id,
+                    pools=[pool],
+                    max_shards=max_shards,
+                    max_rows=max_rows,
+                    loaded=loaded,
+                    apart=apart,
+                )
             )
 
     # --- watching -------------------------------------------------------------------------
@@ -247,11 +264,11 @@ class Supervisor:
         due = self._generation.reports.due_at()
         if now < self._next_watch:
             if due is not None and now >= due:
-                self._write_steps()
+                self._telling.write_steps()
             return
         self._next_watch = now + WATCH_SECONDS
         self._generation.tend()
-        if not self._busy():
+        if not (self._busy() or self._books.in_doubt):
             return
         try:
             with self._autocommit.connect() as connection:
@@ -266,28 +283,7 @@ class Supervisor:
         self._generation.obey(watched)
         for desk in self._desks.values():
             desk.obey(watched)
-
-    def _write_steps(self) -> None:
-        """Rows have begun to move: their watchers need not wait for the next pass."""
-        steps = self._generation.reports.take()
-        try:
-            with self._autocommit.connect() as connection:
-                working.report_steps(connection, self._session.id, steps)
-        except SQLAlchemyError as error:
-            log.warning("progress_not_written", error=type(error).__name__)
-
-    def _tell_text_if_due(self) -> None:
-        streams = self._generation.streams
-        if (due := streams.due_at()) is None or time.monotonic() < due:
-            return
-        try:
-            with self._autocommit.connect() as connection:
-                working.add_deltas(connection, self._session.id, streams.take())
-        except SQLAlchemyError as error:
-            log.warning("text_not_told", error=type(error).__name__)
-            streams.postpone()
-        else:
-            streams.told()
+        self._books.give_back_strays(self._database, self._session.id, watched)
 
     def closed(self, held: Held) -> None:
         """A shard is off the books; callable from any thread."""
@@ -295,4 +291,5 @@ class Supervisor:
 
     def _after_close(self, held: Held) -> None:
         self._generation.closed(held)
+        self._books.closed(held)
         self._rung = True

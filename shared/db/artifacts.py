@@ -48,10 +48,6 @@ _LIST = text(f"""{_SELECT}
  ORDER BY a.id LIMIT :limit
 """)
 
-_DELETE = text("""
-DELETE FROM artifacts WHERE tenant_id = :tenant AND job_id = :job RETURNING storage_key
-""")
-
 
 def get_artifact(connection: Connection, tenant_id: str, artifact_id: str) -> ArtifactRow | None:
     return find_artifacts(connection, tenant_id, [artifact_id]).get(artifact_id)
@@ -86,10 +82,3 @@ def list_artifacts(
         "line": line,
     }
     return [ArtifactRow._make(json.loads(row.facts)) for row in connection.execute(_LIST, values)]
-
-
-def delete_artifacts(connection: Connection, tenant_id: str, job_id: str) -> list[str]:
-    """Makes a job's artifacts invisible. Returns the keys of their objects, which are to be deleted
-    once this is committed."""
-    rows = connection.execute(_DELETE, {"tenant": tenant_id, "job": job_id})
-    return list(rows.scalars())

@@ -40,10 +40,6 @@ SELECT j.id, j.spec, j.result, j.errors, j.detail, p.rows, p.lines, p.round, p.p
  WHERE j.tenant_id = :tenant AND j.id = ANY(:ids) AND j.deleted_at IS NULL
 """)
 
-_PARENT = text("""
-SELECT parent_id FROM production_batches WHERE job_id = :job AND tenant_id = :tenant
-""")
-
 _KEPT = text("""
 SELECT f.storage_key FROM jobs j JOIN files f ON f.id = j.output_file_id
  WHERE j.id = :job AND f.deleted_at IS NULL
@@ -137,13 +133,6 @@ def _look(row: Row[Any]) -> ProductionLook:
         batch_rows=row.batch_rows or 0,
         batch_done=int(row.batch_done or 0),
     )
-
-
-def production_of_batch(connection: Connection, tenant_id: str, batch_id: str) -> str | None:
-    """The production that the batch is a part of."""
-    values = {"job": batch_id, "tenant": tenant_id}
-    found: str | None = connection.execute(_PARENT, values).scalar()
-    return found
 
 
 def batches_of_production(connection: Connection, job_id: str) -> list[str]:

@@ -182,9 +182,11 @@ def claim(
     max_shards: int,
     max_rows: int,
     loaded: Collection[str] = (),
+    apart: Collection[str] = (),
 ) -> list[Claim]:
     """Takes up to ``max_shards`` ready shards, stopping once ``max_rows`` rows are taken: those of
-    the tenants whose turn it is, models that are ``loaded`` first where that is fair.
+    the tenants whose turn it is, models that are ``loaded`` first where that is fair. Nothing of
+    tenants that are ``apart``: the caller has enough of theirs.
 
     Several pools are served in the order given. A dead or draining session gets nothing. For a
     connection in autocommit: each look at the line has to see what others took.
@@ -204,15 +206,21 @@ def claim(
                 "upkeep": UPKEEP,
             },
             loaded,
+            apart,
         )
         rows = sum(claim.row_count for claim in taken)
     return taken
 
 
 def _claim_of(
-    connection: Connection, values: dict[str, Any], loaded: Collection[str]
+    connection: Connection,
+    values: dict[str, Any],
+    loaded: Collection[str],
+    apart: Collection[str],
 ) -> list[Claim]:
     """Of one pool; ``values`` are those of ``_CLAIM_ALL``."""
+    if apart:
+        return _claim_in_turn(connection, values, loaded, apart)
     found = connection.execute(_CLAIM_ALL, values).all()
     competed, alone, *_ = found[0]
     if not competed:
@@ -237,7 +245,10 @@ def _in_places(found: Sequence[Sequence[Any]]) -> list[Claim]:
 
 
 def _claim_in_turn(
-    connection: Connection, values: dict[str, Any], loaded: Collection[str]
+    connection: Connection,
+    values: dict[str, Any],
+    loaded: Collection[str],
+    apart: Collection[str] = (),
 ) -> list[Claim]:
     """While tenants compete, or one has a cap: what is fair is decided by ``shared.fairness``."""
     taken: list[Claim] = []
@@ -246,7 +257,7 @@ def _claim_in_turn(
         shards, rows = values["max_shards"], values["max_rows"]
         line = read_line(connection, values["pool"])
         picks = choose(
-            line.tenants,
+            [tenant for tenant in line.tenants if tenant.tenant_id not in apart],
             pool_time=line.pool_time,
             max_shards=shards + SPARE,
             max_rows=rows + SPARE,

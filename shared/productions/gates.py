@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.productions.filters import text_of
 from shared.productions.languages import LANGUAGES
 from shared.productions.rendering import Renderer
 from shared.productions.schemas import Schema
@@ -22,6 +22,8 @@ UNFINISHED = "unfinished"
 LEAST_LETTERS = 12
 """A language is not guessed of less."""
 _CITED = re.compile(r"\[([0-9]{1,4})\]")
+_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
+_GROUPING = re.compile(r"[.,](?=[0-9]{3}(?![0-9]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Gates:
         self._language_of = language_of
         self._rules = template.head.gates
         self._renderer = Renderer(template)
+        self._cites = template.head.documents is not None
         schema = template.head.json_schema
         self._schema = None if schema is None else Schema(schema)
 
@@ -52,16 +55,21 @@ class Gates:
         """The similarity from which on a text is a near-duplicate, when that is asked about."""
         return self._rules.near_duplicates
 
+    @property
+    def wants_an_end(self) -> bool:
+        """Whether an answer that was cut is refused, also where no schema asks for all of it."""
+        return self._rules.finished
+
     def judge(
         self,
         text: str,
         columns: Mapping[str, Any],
         *,
         audience: Mapping[str, Any] | None = None,
-        sources: int = 0,
+        sources: Sequence[str] = (),
     ) -> Refusal | None:
-        """None for a text that is kept. ``columns`` is the row; ``sources`` counts the passages
-        that the item was given. With a schema, the other gates look at the words in the answer's
+        """None for a text that is kept. ``columns`` is the row; ``sources`` are the passages that
+        the item was given. With a schema, the other gates look at the words in the answer's
         values. Raises RowRefused when a phrase can't be rendered for this row."""
         if not text.strip():
             return Refusal("empty", "the text is empty")
@@ -73,7 +81,8 @@ class Gates:
         return (
             self._lengths(said)
             or self._phrases(said, columns, audience)
-            or self._citations(said, sources)
+            or self._citations(said, len(sources))
+            or self._numbers(said, [columns, audience, *sources])
             or self._language(said)
         )
 
@@ -121,6 +130,16 @@ class Gates:
             return Refusal("cites_sources", f"there is no source [{wrong}]")
         return None
 
+    def _numbers(self, said: str, given: Sequence[Any]) -> Refusal | None:
+        if not self._rules.known_numbers:
+            return None
+        known = set(_numbers_of(text_of(given)))
+        own = _CITED.sub(" ", said) if self._cites else said
+        for number in _NUMBER.findall(own):
+            if not known.issuperset(_numbers_of(number)):
+                return Refusal("known_numbers", f"{number} is not in what was given")
+        return None
+
     def _language(self, said: str) -> Refusal | None:
         wanted = self._rules.language
         if wanted is None or sum(map(str.isalpha, said)) < LEAST_LETTERS:
@@ -137,9 +156,10 @@ def cited_sources(text: str) -> list[int]:
     return sorted({int(number) for number in _CITED.findall(text)})
 
 
-def count_refusals(refusals: Sequence[Refusal]) -> dict[str, int]:
-    """How often each gate refused."""
-    return dict(Counter(refusal.gate for refusal in refusals))
+def _numbers_of(text: str) -> list[str]:
+    """Each as it is compared: ``80,000`` and ``80.000`` are ``80000``, ``563.00`` is ``563``."""
+    found = (_GROUPING.sub("", each).replace(",", ".") for each in _NUMBER.findall(text))
+    return [each.rstrip("0").rstrip(".") if "." in each else each for each in found]
 
 
 _NORWEGIAN = frozenset({"no", "nb", "nn"})

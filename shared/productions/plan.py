@@ -7,7 +7,6 @@ their item.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,11 +62,6 @@ class Phase:
     def endpoint(self) -> str:
         return ENDPOINTS[self.kind]
 
-    @property
-    def per_candidate(self) -> bool:
-        """Whether there is a row for each candidate, and not one for each row or item."""
-        return self.kind not in (PhaseKind.EXAMPLES, PhaseKind.DOCUMENTS)
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -85,17 +79,6 @@ class Place:
     @property
     def item(self) -> tuple[int, int]:
         return self.row, self.audience
-
-
-_PLACE = re.compile(r"([1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)")
-
-
-def parse_place(custom_id: str) -> Place:
-    """The place that a ``custom_id`` names. Raises ValueError."""
-    found = _PLACE.fullmatch(custom_id)
-    if found is None:
-        raise ValueError(f"'{custom_id[:80]}' names no candidate")
-    return Place(*map(int, found.groups()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def _gates(gates: GateRules, task: Task, words: int | None) -> GateRules:
         update["min_chars"] = 1
     if task.language in LANGUAGES and gates.language is None:
         update["language"] = task.language
+    if "finished" not in gates.model_fields_set:
+        update["finished"] = True
     return gates.model_copy(update=update)
 
 

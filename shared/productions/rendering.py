@@ -116,7 +116,8 @@ class Renderer:
         """Questions and answers of few-shot examples."""
         body, messages = self._template.texts[BODY], list[dict[str, str]]()
         for example in examples:
-            values = self._values(example.input, audience, sources)
+            own = [Source(number, text) for number, text in enumerate(example.sources, 1)]
+            values = self._values(example.input, example.audience or audience, own or sources)
             messages.append(_message("user", body.render(values)))
             messages.append(_message("assistant", example.output))
         return messages

@@ -43,6 +43,10 @@ class Example(_Part):
 
     input: Cells
     output: Annotated[str, Field(min_length=1, max_length=100_000)]
+    sources: Annotated[list[Prompt], Field(max_length=16)] = []
+    """Passages that the output rests on, instead of those of the row that it is shown to."""
+    audience: Cells | None = None
+    """Whom the output is for, instead of that row's."""
 
 
 class ExamplesFrom(_Part):
@@ -89,6 +93,8 @@ class GateRules(_Part):
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = None
     near_duplicates: Annotated[float, Field(ge=LEAST_SIMILARITY, le=1)] | None = None
     cites_sources: bool = False
+    known_numbers: bool = False
+    finished: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> GateRules:

@@ -198,6 +198,7 @@ def _check_uses(template: Template, found: Head) -> None:
 def _check_examples(template: Template, found: Head) -> None:
     needed = template.texts[BODY].columns
     for at, example in enumerate(template.head.examples):
+        _check_company(template, found, at)
         missing = sorted(needed - set(example.input))
         if missing:
             line = found.line_of(("examples", at, "input"))
@@ -217,6 +218,21 @@ def _check_examples(template: Template, found: Head) -> None:
             line = found.line_of(("examples", at, "input"))
             message = f"examples[{at}].input: {error.message}"
             raise refused(line, message, f"template.examples[{at}].input") from None
+
+
+def _check_company(template: Template, found: Head, at: int) -> None:
+    """What an example brings instead of the row's own."""
+    head, example = template.head, template.head.examples[at]
+    for key, is_there, needs in (
+        ("sources", bool(example.sources), "documents"),
+        ("audience", example.audience is not None, "audiences"),
+    ):
+        if is_there and getattr(head, needs) is None:
+            line = found.line_of(("examples", at, key))
+            message = f"examples[{at}].{key}: it needs '{needs}'"
+            raise refused(line, message, f"template.examples[{at}].{key}")
+    if example.audience is not None:
+        template.check_audience(example.audience, f"examples[{at}].audience")
 
 
 def _check_audiences(template: Template, audiences: list[dict[str, Any]]) -> None:

@@ -17,6 +17,8 @@ MAX_JOINS = 8
 MAX_MULTIPLE = 10_000
 """What ``multipleOf`` may be, without its decimal point; of all that may meet, their least common
 multiple."""
+MOST_MULTIPLES = 100_000
+"""The sum of them all: each has an automaton with as many states."""
 MOST_DECIMALS = 9
 
 _COSTLY = ("pattern", "format")
@@ -34,6 +36,7 @@ class Joins:
         self._joins = 0
         self._patterns = 0
         self._multiples: set[Decimal] = set()
+        self._states = 0
 
     def add(self, schema: dict[str, Any]) -> None:
         parts = len(schema.get("allOf", ())) + sum(name in schema for name in _APPLIED[1:])
@@ -41,7 +44,9 @@ class Joins:
         self._joins += max(0, parts + own - 1)
         self._patterns += sum(name in schema for name in _COSTLY)
         if "multipleOf" in schema:
-            self._multiples.add(Decimal(repr(schema["multipleOf"])).normalize())
+            multiple = Decimal(repr(schema["multipleOf"])).normalize()
+            self._multiples.add(multiple)
+            self._states += _common([multiple])
 
     def problem(self) -> str | None:
         """What is too much of them, if anything is."""
@@ -52,6 +57,8 @@ class Joins:
             return (
                 f"'multipleOf' is over {MAX_MULTIPLE}, alone or several as one, without the point"
             )
+        if self._states > MOST_MULTIPLES:
+            return f"all 'multipleOf' together are over {MOST_MULTIPLES}, without their points"
         return None
 
 

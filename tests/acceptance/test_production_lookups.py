@@ -3,8 +3,6 @@ shipped examples run."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +12,10 @@ import pytest
 
 from pressrun.main import main
 from shared.models_catalog import ModelEntry
+from tests.acceptance.production_case import ENDED, look, output_of, wait
 from tests.plant import FAST, Plant, plant, wait_until
 
 ROWS = 24
-ENDED = {"succeeded", "failed", "cancelled", "expired"}
 SLOW = ModelEntry(id="fake-slow", engine="fake", settings={"seconds_per_row": 0.3, "capacity": 32})
 EMBEDDER = ModelEntry(id="all-minilm-l6-v2", engine="fake", endpoints=["/v1/embeddings"])
 TEMPLATE = """\
@@ -74,26 +72,6 @@ def submit(running: Plant) -> str:
         made = http.post("/v1/productions", json=body)
     assert made.status_code == 202, made.text
     return str(made.json()["id"])
-
-
-def look(running: Plant, production_id: str) -> dict[str, Any]:
-    with running.http() as http:
-        return dict(http.get(f"/v1/productions/{production_id}").json())
-
-
-def wait(running: Plant, production_id: str) -> dict[str, Any]:
-    def ended() -> bool:
-        return look(running, production_id)["status"] in ENDED
-
-    wait_until(ended, 240, lambda: json.dumps(look(running, production_id)))
-    return look(running, production_id)
-
-
-def output_of(running: Plant, production_id: str) -> list[dict[str, str]]:
-    with running.http() as http:
-        found = http.get(f"/v1/productions/{production_id}/output")
-        text = http.get(running.url_for(found.headers["Location"])).text
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def lines_of(running: Plant, production_id: str) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from pyarrow import parquet
 
 from pressrun.main import main
 from shared.models_catalog import ModelEntry
+from tests.acceptance.production_case import look, output_of, wait
 from tests.plant import FAST, Plant, plant, wait_until
 
 ROWS = 60
-ENDED = {"succeeded", "failed", "cancelled", "expired"}
 SLOW = ModelEntry(id="fake-slow", engine="fake", settings={"seconds_per_row": 0.4, "capacity": 32})
 TEMPLATE = """\
 ---
@@ -56,26 +55,6 @@ def submit(running: Plant, template: str = TEMPLATE, **changed: Any) -> str:
         made = http.post("/v1/productions", json=body)
     assert made.status_code == 202, made.text
     return str(made.json()["id"])
-
-
-def look(running: Plant, production_id: str) -> dict[str, Any]:
-    with running.http() as http:
-        return dict(http.get(f"/v1/productions/{production_id}").json())
-
-
-def wait(running: Plant, production_id: str) -> dict[str, Any]:
-    def ended() -> bool:
-        return look(running, production_id)["status"] in ENDED
-
-    wait_until(ended, 240, lambda: json.dumps(look(running, production_id)))
-    return look(running, production_id)
-
-
-def output_of(running: Plant, production_id: str) -> list[dict[str, str]]:
-    with running.http() as http:
-        found = http.get(f"/v1/productions/{production_id}/output")
-        text = http.get(running.url_for(found.headers["Location"])).text
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_killing_upkeep_and_the_worker_changes_nothing(running: Plant) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 import openai
 import pytest
 
-from shared.webhook_events import STEMS, types_of
+from shared.webhook_events import OTHERS, STEMS, types_of
 from shared.webhook_retries import FAILURES_TO_OPEN, PAUSES_SECONDS
 from shared.webhook_signing import new_secret, signed_headers
 
@@ -66,6 +66,10 @@ def test_the_snippet_without_any_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", sorted(STEMS))
 def test_every_type_of_a_listed_kind_is_on_the_page(kind: str) -> None:
     assert [name for name in types_of(kind) if f"`{name}`" not in PAGE] == []
+
+
+def test_every_type_that_is_no_jobs_end_is_on_the_page() -> None:
+    assert [name for name in OTHERS if f"`{name}`" not in PAGE] == []
 
 
 def test_the_schedule_on_the_page_is_the_codes() -> None:

@@ -18,16 +18,10 @@ from shared.ids import new_file_id, new_import_id
 from shared.lifecycle.working import Claim
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT, WINDOW, Plant
+from tests.live_session import LiveSession
 from worker.model_files import ModelFiles
 from worker.upkeep.chore import Chore, ChoreEnds
 from worker.upkeep.imports.chore import ModelImports
-
-
-class LiveSession:
-    """A session that is never lost."""
-
-    def is_lost(self, session_id: str) -> bool:
-        return False
 
 
 def zip_folder(folder: Path, changed: Mapping[str, bytes | None] | None = None) -> bytes:

@@ -25,6 +25,11 @@ class PickyStore(LocalStore):
             raise StorageUnavailable("not this one")
         return super().delete_prefix(prefix, keep=keep)
 
+    def delete(self, key: str) -> None:
+        if key.startswith(self.refused):
+            raise StorageUnavailable("not this one")
+        super().delete(key)
+
 
 @pytest.fixture
 def plant(database_url: str) -> Iterator[Plant]:
@@ -89,3 +94,25 @@ def test_an_object_that_cannot_be_deleted_holds_nothing_else_up(
     store.refused = ("none",)
     cleaner.run()
     assert plant.job(first).cleaned_at is not None
+
+
+def test_an_expired_file_is_known_for_as_long_as_the_store_has_it(
+    plant: Plant, store: PickyStore
+) -> None:
+    key = f"t/{TENANT}/f/file-1"
+    store.put_bytes(key, b"{}", media_type="x")
+    plant.sql(
+        "INSERT INTO files (id, tenant_id, filename, purpose, bytes, sha256, storage_key,"
+        " expires_at) VALUES ('file-1', :tenant, 'a', 'batch', 2, 'sha', :key,"
+        " clock_timestamp() - interval '1 s')",
+        tenant=TENANT,
+        key=key,
+    )
+    store.refused = (key,)
+    cleaner = Cleaner(plant.engine, store)
+    cleaner.run()
+    assert plant.scalar("SELECT deleted_at IS NULL FROM files")
+    store.refused = ("none",)
+    cleaner.run()
+    assert not there(store, key)
+    assert not plant.scalar("SELECT deleted_at IS NULL FROM files")

@@ -173,6 +173,21 @@ def test_the_composer_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("size", ["320x180", "64x64"])
+def test_words_without_a_letter_that_a_font_has_are_none(
+    material: Material, tmp_path: Path, size: str
+) -> None:
+    scenes = [
+        {"picture": material.picture("a", checks((64, 64))), "title": "\U0010fffd", "seconds": 0.2},
+        {"title": " ", "subtitle": "\U0010fffd", "seconds": 0.2},
+        {"title": "Boats", "subtitle": "\n", "seconds": 0.2},
+    ]
+    more = {"size": size, "lower_third": " ", "lower_third_detail": "\U0010fffd"}
+    for style in ("slides", "presenter"):
+        made = run(composer(tmp_path / "spool"), composition(material, scenes, style=style, **more))
+        assert made.result.status == 200, made.body
+
+
 def test_letters_that_no_font_has_are_left_out_and_told(material: Material, tmp_path: Path) -> None:
     scenes = [{"title": "Grüße, Łódź \U0010fffd", "seconds": 0.2}]
     made = run(composer(tmp_path / "spool"), composition(material, scenes))

@@ -115,9 +115,9 @@ def test_the_first_statement_of_a_transaction_is_enough(walled: Engine) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE files SET filename = 'x' WHERE id = 'file-a'",
+        "UPDATE files SET expires_at = now() WHERE id = 'file-a'",
         "UPDATE models SET deleted_at = NULL WHERE id = 'own'",
-        "UPDATE model_aliases SET name = name",
+        "UPDATE model_aliases SET model = model",
     ],
 )
 def test_rows_of_others_are_not_there_to_be_changed(walled: Engine, statement: str) -> None:
@@ -134,7 +134,6 @@ def test_rows_of_others_are_not_there_to_be_changed(walled: Engine, statement: s
         " VALUES ('x', 'b', 'f', 'batch', 0, '', '')",
         "INSERT INTO upload_parts (id, upload_id, bytes, sha256, storage_key)"
         " VALUES ('x', 'upload-b', 1, '', '')",
-        "UPDATE files SET tenant_id = 'b'",
         "UPDATE models SET deleted_at = now() WHERE id = 'all'",
     ],
 )
@@ -151,7 +150,12 @@ def test_nothing_is_written_for_others(owner: Engine, walled: Engine, statement:
         "SELECT hash FROM api_keys",
         "SELECT id FROM sessions",
         "UPDATE models SET tenant_id = 'a'",
+        "UPDATE files SET tenant_id = 'b'",
+        "UPDATE files SET filename = 'x'",
         "UPDATE tenants SET name = 'x'",
+        "UPDATE tenant_limits SET queued_rows = 9",
+        "UPDATE webhook_deliveries SET event_type = 'x'",
+        "DELETE FROM reservations",
         "DELETE FROM jobs",
         "CREATE TABLE mine ()",
         "ALTER TABLE files DISABLE ROW LEVEL SECURITY",

@@ -214,7 +214,7 @@ def test_a_supervisor_that_writes_before_it_reads_meets_no_deadlock(spawn: Spawn
     body = json.dumps({"prompt": "y" * 200_000, "echo": True}).encode()
     for shard in range(200):  # 40 MB each way; nothing is received meanwhile
         child.submit(shard, 1, [Row(0, "/v1/completions", body)])
-        child.pump()
+        child.pipe.flush()
     assert len(await_results(child, 200)) == 200
 
 

@@ -22,6 +22,7 @@ from shared.states import ShardState
 from shared.storage.local import LocalStore
 from tests.integration.graphs import submit
 from tests.integration.protocol import CHAT, Plant, generation_end, slice_end
+from tests.live_session import LiveSession
 from worker.outputs import response_line, store_lines
 from worker.rows import RowInput, read_slice
 from worker.steps import read_step
@@ -58,13 +59,6 @@ def chat(name: str) -> dict[str, Any]:
 def video(name: str, prompt: str = "A fox runs.") -> dict[str, Any]:
     body = {"model": "c", "prompt": prompt}
     return {"custom_id": name, "method": "POST", "url": VIDEOS, "body": body}
-
-
-class LiveSession:
-    """A lease that nobody has declared dead."""
-
-    def is_lost(self, _session_id: str) -> bool:
-        return False
 
 
 class Work:

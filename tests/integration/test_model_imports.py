@@ -26,10 +26,11 @@ from shared.lifecycle import working
 from shared.lifecycle.working import ReleaseReason
 from tests.integration import tiny_models
 from tests.integration.adapter_case import adapted, make_adapter, merged, merged_says
-from tests.integration.import_case import ImportPlant, LiveSession, zip_folder
+from tests.integration.import_case import ImportPlant, zip_folder
 from tests.integration.protocol import OTHER, TENANT
 from tests.integration.tiny_diffusers import save, stable_diffusion
 from tests.integration.tiny_models import chat, completion, make, row, run, small, texts
+from tests.live_session import LiveSession
 from tests.unit.worker.imports.packages import look, text_model, zipped
 from worker.engines.protocol import Load
 from worker.engines.registry import create_engine

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from api.production_objects import ProductionPreview
 from tests.integration.production_case import PLAIN, PRODUCTIONS, Press, press_fixture
 from tests.integration.test_productions import CHAIN, headed
+from worker.upkeep.productions import checking
 
 __all__ = ["press_fixture"]
 
@@ -139,3 +143,24 @@ def test_odd_texts_are_no_server_error(press: Press, changed: dict[str, Any]) ->
     press.run()
     ended = [one["status"] for one in press.get(PRODUCTIONS).json["data"]]
     assert set(ended) <= {"succeeded"}
+
+
+def test_a_table_of_bad_rows_is_not_read_to_its_end(
+    press: Press, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few thousand bytes of Parquet have millions of rows."""
+    monkeypatch.setattr(checking, "MOST_BAD_ROWS", 1_000)
+    bad = pa.array(["a\0b"], pa.string()).dictionary_encode()
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 2**20, pa.int32()), bad.dictionary)
+    with parquet.ParquetWriter(tmp_path / "bad.parquet", pa.schema([("name", column.type)])) as out:
+        for _ in range(4):
+            out.write_table(pa.table({"name": column}), row_group_size=2**20)
+    content = (tmp_path / "bad.parquet").read_bytes()
+    assert len(content) < 2**16
+    made = press.submit_production("Praise {{ name }}", content, name="bad.parquet")
+    press.run()
+    error = press.see(made)["error"]
+    assert error["code"] == "invalid_input_file"
+    assert "1000 bad rows" in error["message"]
+    assert error["lines"][0]["code"] == "too_many_bad_rows"
+    assert error["lines"][1]["code"] == "invalid_row"

@@ -6,12 +6,10 @@ one batch at a time, waits only for what will come, and ends once.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,7 +17,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared import lifecycle
@@ -34,8 +31,8 @@ from shared.lifecycle.working import (
 )
 from shared.storage.base import StoredObject
 from tests.integration.protocol import TENANT, WINDOW, Plant
+from tests.integration.stories import tell_stories
 
-PROFILES = {"ci": (15, 30), "soak": (400, 80)}
 PHASES = 4
 OPEN = {"queued", "running"}
 PICK = st.integers(0, 1_000)
@@ -245,24 +242,4 @@ class ProductionStory(RuleBasedStateMachine):
 
 @pytest.mark.timeout(7_200)
 def test_any_story_of_a_production_ends_well(database_url: str) -> None:
-    examples, steps = PROFILES[os.environ.get("PRESSRUN_TEST_PROTOCOL", "ci")]
-    plant = Plant(database_url)
-
-    class Machine(ProductionStory):
-        pass
-
-    Machine.plant = plant
-    try:
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        plant.close()
+    tell_stories(ProductionStory, Plant(database_url), usual=(15, 30))

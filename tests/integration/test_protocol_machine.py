@@ -6,11 +6,9 @@ model says, epochs only grow, nothing leaves a terminal state, usage is counted 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,7 +16,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared.lifecycle import working
@@ -27,8 +24,8 @@ from shared.states import ShardState
 from tests.integration import graphs
 from tests.integration.protocol import OTHER, TENANT, Plant
 from tests.integration.protocol_model import TERMINAL, WINDOW, Model, ModelJob, facts
+from tests.integration.stories import tell_stories
 
-PROFILES = {"ci": (60, 40), "soak": (1_000, 80)}
 POOLS = ["text", "upkeep"]
 MAX_SESSIONS = 4
 MAX_JOBS = 8
@@ -308,24 +305,4 @@ def choose(items: list[Any], pick: int) -> Any:
 
 @pytest.mark.timeout(7_200)
 def test_the_database_follows_the_model(database_url: str) -> None:
-    examples, steps = PROFILES[os.environ.get("PRESSRUN_TEST_PROTOCOL", "ci")]
-    plant = Plant(database_url)
-
-    class Machine(Protocol):
-        pass
-
-    Machine.plant = plant
-    try:
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        plant.close()
+    tell_stories(Protocol, Plant(database_url), usual=(60, 40), soak=(1_000, 80))

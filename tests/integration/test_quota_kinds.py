@@ -42,7 +42,8 @@ def submissions(media: MediaCase) -> dict[str, tuple[str, dict[str, Any]]]:
         "tuning": ("/v1/fine_tuning/jobs", {"model": WRITER, "training_file": examples}),
         "evaluation": ("/v1/evaluations", {"models": [WRITER], "file": examples,
                                            "metric": "loss"}),
-        "optimization": (f"/v1/models/{WRITER}/optimize", {"method": INT8, "evaluation_file": examples}),
+        "optimization": (f"/v1/models/{WRITER}/optimize", {"method": INT8,
+                                                           "evaluation_file": examples}),
         "production": ("/v1/productions", {"template": "Praise {{ name }}", "model": WRITER,
                                            "data_file_id": table}),
         "import": ("/v1/models/import", {"suffix": "mine"}),
@@ -74,6 +75,7 @@ def test_no_kind_of_work_is_accepted_beyond_a_limit(media: MediaCase, key: str |
     every = submissions(media)
     with media.begin() as connection:
         files = connection.execute(text("SELECT count(*) FROM files")).scalar()
+    objects = media.services.store.keys("t/", limit=99)
     limited(media)
     for kind, (path, body) in every.items():
         refused = send(media, kind, path, body, key)
@@ -85,6 +87,7 @@ def test_no_kind_of_work_is_accepted_beyond_a_limit(media: MediaCase, key: str |
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 0, table
         assert connection.execute(text("SELECT count(*) FROM files")).scalar() == files
         connection.execute(text("DELETE FROM tenant_limits"))
+    assert media.services.store.keys("t/", limit=99) == objects
     for kind, (path, body) in every.items():
         if kind != "direct":  # which would wait for its answer
             accepted = send(media, kind, path, body, key)

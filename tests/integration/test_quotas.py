@@ -230,7 +230,7 @@ def test_counting_at_once_counts_each_row_once(api: ApiCase) -> None:
 
     def count(_: int) -> int:
         with api.engine.begin() as connection:
-            return count_usage(connection, limit=3)
+            return count_usage(connection, limit=3).rows
 
     with ThreadPoolExecutor(4) as pool:
         found = sum(pool.map(count, range(8)))

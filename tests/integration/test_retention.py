@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from api import retention_objects
 from shared.db.usage import count_usage
+from shared.errors import StorageUnavailable
 from shared.retention import BadRetention, parse_retention
+from shared.storage.base import Store
 from tests.integration.api_case import ADMIN
 from tests.integration.media_case import PAINTER, WRITER, MediaCase, picture_answer
 from tests.integration.model_job_api_case import tuned
@@ -217,6 +219,41 @@ def test_outputs_go_and_their_job_stays(media: MediaCase) -> None:
     assert media.get(f"/v1/jobs/{job_id}").status_code == 200
     assert media.get(f"/v1/artifacts/{picture}").status_code == 404
     assert upkeep(media, "outputs=30") == {}  # the mark is beyond it
+
+
+class FullOfRefusals:
+    """A store that removes nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise StorageUnavailable("no answer")
+
+    delete = delete_keys = delete_prefix = _refuse
+
+
+@pytest.mark.parametrize("days", ["outputs=30", "jobs=30"])
+def test_what_the_store_keeps_keeps_its_row(media: MediaCase, days: str) -> None:
+    """Else nobody would know of the object any more."""
+    job_id = answered(media, PICTURE)
+    pass_days(media, 31)
+    store: Any = FullOfRefusals(media.services.store)
+    Retention(media.engine, store, parse_retention(days)).run()
+    Cleaner(media.engine, store).run()
+    pass_days(media, 1)  # what was hidden would go for good
+    Retention(media.engine, store, parse_retention(days)).run()
+    assert kept_files(media) == 2
+    with media.begin() as connection:
+        found = rows_that_mention(connection, job_id)
+    assert (found["jobs"], found["artifacts"]) == (1, 2)
+    upkeep(media, days)
+    pass_days(media, 1)
+    upkeep(media, days)
+    assert kept_files(media) == 0
 
 
 def test_input_files_go_unless_a_call_that_waits_names_them(media: MediaCase) -> None:

@@ -6,12 +6,10 @@ trials than it may, never a trial twice, waits only for what will come, and ends
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,15 +17,14 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from shared.lifecycle.working import Claim, NewTrial, ReleaseReason
 from tests.integration.protocol import TENANT
+from tests.integration.stories import tell_stories
 from tests.integration.sweep_case import SweepPlant
 from tests.integration.tuning_case import training_end
 
-PROFILES = {"ci": (12, 30), "soak": (400, 80)}
 TRIALS, PARALLEL = 4, 2
 OPEN = {"queued", "running"}
 PICK = st.integers(0, 1_000)
@@ -230,24 +227,4 @@ class SweepStory(RuleBasedStateMachine):
 
 @pytest.mark.timeout(7_200)
 def test_any_story_of_a_sweep_ends_well(database_url: str) -> None:
-    examples, steps = PROFILES[os.environ.get("PRESSRUN_TEST_PROTOCOL", "ci")]
-    plant = SweepPlant(database_url)
-
-    class Machine(SweepStory):
-        pass
-
-    Machine.plant = plant
-    try:
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        plant.close()
+    tell_stories(SweepStory, SweepPlant(database_url), usual=(12, 30))

@@ -20,6 +20,7 @@ from shared.models_catalog import ModelEntry
 from shared.states import JobState
 from shared.storage.local import LocalStore
 from tests.integration.protocol import TENANT, WINDOW, Plant
+from tests.live_session import LiveSession
 from tests.unit.worker.tuning.data_case import chats, jsonl, labelled, pictures, zipped
 from worker.upkeep.chores import UpkeepChores
 
@@ -31,13 +32,6 @@ MODELS = [
         settings={"parameters": 1_000_000, "train_cost_per_million_tokens": 3.0},
     )
 ]
-
-
-class LiveSession:
-    """A lease that nobody has declared dead."""
-
-    def is_lost(self, _session_id: str) -> bool:
-        return False
 
 
 class WatchedStore(LocalStore):

@@ -24,6 +24,7 @@ from shared.models_catalog import ModelEntry
 from shared.states import JobState
 from shared.storage.local import LocalStore
 from tests.integration.protocol import CHAT, Plant, slice_end
+from tests.live_session import LiveSession
 from worker.outputs import store_lines
 from worker.upkeep.chores import UpkeepChores
 
@@ -45,13 +46,6 @@ class FlakyStore(LocalStore):
         if self.fault is not None:
             raise self.fault
         return super().read(*arguments, **options)
-
-
-class LiveSession:
-    """A lease that nobody has declared dead."""
-
-    def is_lost(self, _session_id: str) -> bool:
-        return False
 
 
 class Upkeep:

@@ -19,18 +19,12 @@ from shared.lifecycle import working
 from shared.lifecycle.working import Claim, SliceEnd, UsageLine
 from shared.states import ShardState
 from tests.integration.api_case import MODEL, PATIENCE_SECONDS, ApiCase, make_settings
+from tests.live_session import LiveSession
 from worker.outputs import response_line, store_lines
 from worker.rows import read_slice
 from worker.upkeep.chores import UpkeepChores
 
 ENDPOINT = "/v1/completions"
-
-
-class LiveSession:
-    """A session that is never lost."""
-
-    def is_lost(self, session_id: str) -> bool:
-        return False
 
 
 def row(number: int, prompt: str = "hello", **body: Any) -> bytes:

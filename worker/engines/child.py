@@ -164,11 +164,6 @@ class EngineChild:
         code 0. Rows in flight are dropped. Raises ChildDied."""
         self._send(Unload())
 
-    def pump(self) -> None:
-        """Writes queued frames as far as there is room; ``receive`` does it too."""
-        if self._died is None:
-            self.pipe.flush()
-
     def receive(self) -> list[FromEngine]:
         """Every message that is there by now, possibly none.
 

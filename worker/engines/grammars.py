@@ -1,4 +1,5 @@
-"""Schemas on their way to grammars: each compiled once, on a thread of its own, within limits."""
+"""Schemas on their way to grammars: each is tried in a process that may be ended, and compiled once
+on a thread of its own, one after the other."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ from llguidance import LLTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from worker.engines.constraints import Grammar
-from worker.engines.matchers import UnusableSchema, matcher_of
+from worker.engines.matchers import UnusableSchema, matcher_of, tokenizer_of
 from worker.engines.schema_checks import AnswerCheck
+from worker.engines.schema_trials import SchemaTrials
 from worker.engines.vocabulary import Vocabulary
 
 MOST_KEPT = 64
+IDLE_SECONDS = 60.0
+"""Without a new schema, until the process that tries them ends."""
 
 
 Compiled = Grammar | UnusableSchema
@@ -78,7 +82,11 @@ def _compile_all(
     made: queue.SimpleQueue[tuple[str, Compiled]],
 ) -> None:
     while True:
-        schema = orders.get()
+        try:
+            schema = orders.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            compiler.rest()
+            continue
         made.put((schema, compiler.compile(schema)))
 
 
@@ -92,11 +100,13 @@ class Compiler:
         fast = isinstance(tokenizer, PreTrainedTokenizerFast)
         self._written = tokenizer.backend_tokenizer.to_str() if fast else None
         self._tokenizer: LLTokenizer | None = None
+        self._trials: SchemaTrials | None = None
 
     def compile(self, schema: str) -> Compiled:
         """Never raises: whatever is wrong with a schema is its row's affair."""
         try:
             tokenizer = self._tokens()
+            self._try(schema)
             matcher = matcher_of(tokenizer, schema)
             return Grammar(matcher, AnswerCheck(json.loads(schema)), tokenizer.vocab_size)
         except UnusableSchema as error:
@@ -108,10 +118,19 @@ class Compiler:
         if self._tokenizer is None:
             if self._written is None or not self._ends:
                 raise TypeError("this model's tokenizer can't be held to a schema")
-            self._tokenizer = LLTokenizer(
-                self._written, eos_token=self._ends, slices=LLTokenizer.json_slices()
-            )
+            self._tokenizer = tokenizer_of(self._written, self._ends)
         return self._tokenizer
+
+    def _try(self, schema: str) -> None:
+        """Raises UnusableSchema for one that takes too much."""
+        if self._trials is None:
+            self._trials = SchemaTrials(self._written or "", self._ends)
+        self._trials.run(schema)
+
+    def rest(self) -> None:
+        """Nothing more is to be compiled for a while."""
+        if self._trials is not None:
+            self._trials.rest()
 
 
 class Wanting(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -19,7 +20,8 @@ LIMITS = LLParserLimits(
     max_grammar_size=200_000,
     verbose_errors=False,
 )
-"""At the worst half a second to compile, 20 ms a token and ten megabytes a choice."""
+"""20 ms a token at the worst, and ten megabytes a choice. What compiling takes they do not bound:
+``schema_trials`` does."""
 WRITING: JsonCompileOptions = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -36,6 +38,11 @@ class UnusableSchema(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+
+def tokenizer_of(written: str, ends: Sequence[int]) -> LLTokenizer:
+    """Of a fast tokenizer's JSON; ``ends`` are the tokens that end a text."""
+    return LLTokenizer(written, eos_token=list(ends), slices=LLTokenizer.json_slices())
 
 
 def matcher_of(tokenizer: LLTokenizer, schema: str) -> LLMatcher:

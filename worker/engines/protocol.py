@@ -229,20 +229,8 @@ ToEngine = Load | Submit | Cancel | Unload
 FromEngine = Loading | Ready | RowsDone | Progressing | Speaking | Cancelled | Beat | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
-_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
-_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
 def send(pipe: Connection, message: ToEngine | FromEngine) -> None:
     """Writes one frame. Raises OSError or BrokenPipeError when the other side is gone."""
     pipe.send_bytes(_encoder.encode(message))
-
-
-def receive_in_engine(pipe: Connection) -> ToEngine:
-    """Reads one frame in the child. Raises EOFError when the supervisor is gone."""
-    return _to_engine.decode(pipe.recv_bytes())
-
-
-def receive_in_supervisor(pipe: Connection) -> FromEngine:
-    """Reads one frame in the supervisor. Raises EOFError when the child is gone."""
-    return _from_engine.decode(pipe.recv_bytes())

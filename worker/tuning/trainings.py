@@ -85,6 +85,10 @@ class Trainings:
     def room(self) -> int:
         return max(0, self._slots - len(self._orders))
 
+    def apart(self) -> Sequence[str]:
+        """Nobody: trainings give way by pausing, and last for hours either way."""
+        return ()
+
     @property
     def idle(self) -> bool:
         return not self._orders

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,7 +44,9 @@ from worker.upkeep.unfolding import collect, unfold
 
 log = structlog.get_logger()
 
-THREADS = 2
+THREADS = 4
+OF_A_TENANT = 2
+"""Chores of one tenant at a time, in one process: the other threads are for others."""
 FINE_TUNE = "fine_tune"
 """The kind of jobs whose first stage is ``tuning_data``."""
 
@@ -110,6 +113,11 @@ class UpkeepChores:
 
     def room(self) -> int:
         return max(0, THREADS - len(self._chores))
+
+    def apart(self) -> frozenset[str]:
+        """Tenants with as many chores under way as one may have."""
+        running = Counter(chore.claim.tenant_id for chore in list(self._chores.values()))
+        return frozenset(tenant for tenant, chores in running.items() if chores >= OF_A_TENANT)
 
     @property
     def idle(self) -> bool:

@@ -136,3 +136,71 @@ def test_an_error_is_what_clients_look_for() -> None:
     assert narrator().broken({"code": "stream_interrupted"}) == (
         'data: {"error":{"code":"stream_interrupted"}}\n\n'
     )
+
+
+# --- how likely tokens were ----------------------------------------------------------------------
+
+TOKENS = ["the", " c", "at", "\\xf0\\x9f", "\\x8e", " sat"]
+
+
+def content(*tokens: str) -> dict[str, Any]:
+    return {
+        "content": [
+            {"token": t, "bytes": None, "logprob": -1.0, "top_logprobs": []} for t in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def with_tokens(text: str, logprobs: dict[str, Any], *, chat: bool = True) -> dict[str, Any]:
+    whole = result(text, chat=chat)
+    whole["choices"][0]["logprobs"] = logprobs
+    return whole
+
+
+def tokens_of(said: str) -> list[list[str] | None]:
+    """Of each chunk."""
+    told = [part["logprobs"] for chunk in chunks(said) for part in chunk["choices"]]
+    return [
+        one and (one["tokens"] if "tokens" in one else [entry["token"] for entry in one["content"]])
+        for one in told
+    ]
+
+
+def test_each_token_is_told_once_with_its_text() -> None:
+    """However pieces overlap; one without a character of its own comes with those around it."""
+    one = narrator()
+    said = one.say([Piece(0, 0, "the ca", 0, content(*TOKENS[:2]))])
+    said += one.say([Piece(0, 0, "the ca", 0, content(*TOKENS[:2]))])
+    said += one.say([Piece(0, 3, " cat🎉", 1, content(*TOKENS[1:5]))])
+    said += one.close(with_tokens("the cat🎉 sat", content(*TOKENS)))
+    assert tokens_of(said) == [TOKENS[:2], TOKENS[2:5], TOKENS[5:], None]
+    assert text_of(said) == "the cat🎉 sat"
+
+
+def test_tokens_that_were_left_out_are_told_at_the_end() -> None:
+    one = narrator()
+    said = one.say([Piece(0, 0, "the", 1, content(*TOKENS[1:2]))])
+    said += one.close(with_tokens("the", content(*TOKENS[:2])))
+    assert tokens_of(said) == [None, TOKENS[:2], None]
+
+
+def test_a_completion_is_told_in_its_own_shape() -> None:
+    whole = {
+        "tokens": ["a", "b"],
+        "token_logprobs": [-1.0, -2.0],
+        "top_logprobs": [{"a": -1.0}, {"b": -2.0}],
+        "text_offset": [4, 5],
+    }
+    one = narrator(chat=False)
+    first = {name: part[:1] for name, part in whole.items()}
+    said = one.say([Piece(0, 0, "a", 0, first)]) + one.close(with_tokens("ab", whole, chat=False))
+    told = [part["logprobs"] for chunk in chunks(said) for part in chunk["choices"]]
+    assert told == [first, {name: part[1:] for name, part in whole.items()}, None]
+
+
+def test_other_tokens_for_the_same_text_are_not_told() -> None:
+    one = narrator()
+    one.say([Piece(0, 0, "the", 0, content("the"))])
+    with pytest.raises(Diverged):
+        one.close(with_tokens("the", content("th", "e")))

@@ -192,3 +192,60 @@ def test_an_end_without_an_answer(after: int) -> None:
         "type": "error", "sequence_number": number, "code": "stream_interrupted",
         "message": "why", "param": None,
     }  # fmt: skip
+
+
+# --- how likely tokens were ----------------------------------------------------------------------
+
+TOKENS = ["na", "ïve", " ", b"\xf0\x9f", b"\x8e\x89", " cats", " sat"]
+PLACES = [2, 5, 6, 7, 7, 12, 16]
+"""Where each ends in ``TEXT``."""
+
+
+def entries(*tokens: str | bytes) -> list[dict[str, Any]]:
+    raw = [token if isinstance(token, bytes) else token.encode() for token in tokens]
+    return [
+        {
+            "token": one.decode(errors="backslashreplace"),
+            "bytes": list(one),
+            "logprob": -0.5,
+            "top_logprobs": [{"token": "x", "bytes": [120], "logprob": -1.0}],
+        }
+        for one in raw
+    ]
+
+
+def tokens_told(after: int, upto: int) -> list[dict[str, Any]]:
+    """Of a stream that was told in two pieces."""
+    told = sum(place <= upto for place in PLACES)
+    one = narrator(after)
+    said = one.opening()
+    said += one.say([Piece(0, 0, TEXT[:upto], 0, {"content": entries(*TOKENS[:told])})])
+    said += one.close(result(logprobs={"content": entries(*TOKENS), "refusal": None}))
+    return events(said)
+
+
+@given(after=st.integers(-1, 24), upto=st.integers(1, len(TEXT)))
+def test_tokens_come_with_the_delta_that_they_end_in(after: int, upto: int) -> None:
+    """Also for whoever comes back: those that end in what is known are not told again."""
+    told = tokens_told(after, upto)
+    known = max(0, after - 3)
+    found: list[str] = []
+    for event in told:
+        if event["type"] == "response.output_text.delta":
+            assert all(set(entry) == {"token", "logprob", "top_logprobs"}
+                       for entry in event["logprobs"])  # fmt: skip
+            found += [entry["token"] for entry in event["logprobs"]]
+        elif event["type"] == "response.output_text.done":
+            assert [e["token"] for e in event["logprobs"]] == [e["token"] for e in entries(*TOKENS)]
+    wanted = [
+        entry["token"]
+        for entry, place in zip(entries(*TOKENS), PLACES, strict=True)
+        if place > known
+    ]
+    assert found == wanted
+
+
+def test_the_whole_answer_has_their_bytes() -> None:
+    *_, last = tokens_told(-1, 5)
+    [part] = last["response"]["output"][0]["content"]
+    assert part["logprobs"] == entries(*TOKENS)

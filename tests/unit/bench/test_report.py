@@ -118,13 +118,15 @@ def test_rounding_keeps_everything_but_digits() -> None:
 
 
 def test_the_page_gets_the_table_between_its_marks() -> None:
-    missed = result("slow", 0.2, ">= 0.5", unit="jobs/s", sides={"plant": 10.0, "celery": 50.0})
+    sides = {"plant": 10.0, "celery": 50.0}
+    run = {"commit": "abc1234", "measured_at": "2026-11-22T18:00Z"}
+    missed = result("slow", 0.2, ">= 0.5", unit="jobs/s", sides=sides, machine=run)
     page = f"before\n\n{BEGIN_MARK}\nold\n{END_MARK}\n\nafter\n"
     made = put_in_page(page, [missed], machine="Measured somewhere.")
     assert made.startswith(f"before\n\n{BEGIN_MARK}\n")
     assert made.endswith(f"{END_MARK}\n\nafter\n")
-    row = "| `slow` | 0.2 | >= 0.5 | **no** | plant 10 jobs/s, celery 50 jobs/s |"
-    assert row in made.splitlines()
+    row = "| `slow` | 0.2 | >= 0.5 | **no** | plant 10 jobs/s, celery 50 jobs/s"
+    assert f"{row} | abc1234, 2026-11-22 |" in made.splitlines()
     assert "Measured somewhere." in made
     assert "old" not in made
     assert put_in_page(made, [missed], machine="Measured somewhere.") == made

@@ -88,7 +88,13 @@ def test_content_may_be_text_parts() -> None:
          "messages[1].role"),
         ({"model": ""}, "model"),
         ({"user": "x" * 257}, "user"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 0}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": True}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 20, "max_tokens": 20_000}, "top_logprobs"),
+        ({"logprobs": True, "n": 3, "max_tokens": 131_072}, "logprobs"),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
@@ -192,3 +198,37 @@ def test_captions_end_at_a_moment(end: float) -> None:
     scene = {"seconds": 1.0, "captions": [{"text": "Hello", "start": 0.0, "end": end}]}
     error = refused("/v1/videos/compositions", {"model": "composer", "scenes": [scene]})
     assert error.param == "scenes[0].captions[0].end"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [({}, None), ({"logprobs": None}, None), ({"logprobs": 0}, 0), ({"logprobs": 5}, 5)],
+)
+def test_a_completion_says_how_many_likely_tokens_it_wants(
+    fields: dict[str, Any], wanted: int | None
+) -> None:
+    spec = parse_body(COMPLETIONS, {"model": "m", "prompt": "a"} | fields)
+    assert isinstance(spec, CompletionSpec)
+    assert spec.alternatives == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, None),
+        ({"logprobs": False}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_a_chat_says_how_many_likely_tokens_it_wants(
+    fields: dict[str, Any], wanted: int | None
+) -> None:
+    assert chat(**fields).alternatives == wanted
+
+
+@pytest.mark.parametrize("fields", [{"logprobs": 6}, {"logprobs": True}, {"logprobs": 1}])
+def test_a_completion_that_repeats_its_prompt_tells_no_logprobs(fields: dict[str, Any]) -> None:
+    """And none more than five."""
+    error = refused(COMPLETIONS, {"model": "m", "prompt": "a", "echo": True} | fields)
+    assert error.param == "logprobs"

@@ -237,3 +237,42 @@ def test_who_moderates() -> None:
     assert moderations.moderator(serving, "a") == "a"
     assert moderations.moderator(serving, None) == "b"
     assert moderations.moderator({"a": serving["a"]}, None) is None
+
+
+INCLUDED = {"include": ["message.output_text.logprobs"]}
+
+
+def test_how_likely_tokens_are_is_asked_and_told_where_it_is_included() -> None:
+    asked = responses.chat_body(spec(**INCLUDED, top_logprobs=3))
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 3)
+    assert responses.chat_body(spec(**INCLUDED))["top_logprobs"] == 0
+    parse_body("/v1/chat/completions", asked)
+    others = responses.chat_body(spec(include=["file_search_call.results"], top_logprobs=0))
+    assert not {"logprobs", "top_logprobs"} & set(others)
+
+
+def test_a_refusal_tells_of_no_tokens() -> None:
+    content = [{"token": "{", "bytes": [123], "logprob": -1.0, "top_logprobs": []}]
+    message = {"role": "assistant", "content": "{", "refusal": "no"}
+    choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": content}}
+    for refusal, told in (("no", None), (None, content)):
+        said = choice | {"message": message | {"refusal": refusal}}
+        chat = CHAT | {"choices": [said]}
+        made = responses.answered("resp_1", created_at=1_800_000_000, asked={}, chat=chat)
+        ResponseObject.model_validate(made, strict=True)
+        assert made["output"][0]["content"][0].get("logprobs") == told
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"top_logprobs": 1}, "top_logprobs"),
+        (INCLUDED | {"top_logprobs": 21}, "top_logprobs"),
+        (INCLUDED | {"top_logprobs": 20, "max_output_tokens": 20_000}, "top_logprobs"),
+        ({"include": ["all"]}, "include[0]"),
+    ],
+)
+def test_what_can_not_be_told_is_refused(members: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        spec(**members)
+    assert caught.value.param == param

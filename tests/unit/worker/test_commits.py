@@ -19,7 +19,9 @@ from shared.doorbell import Ringer
 from shared.errors import StorageUnavailable
 from shared.lifecycle import working
 from shared.lifecycle.working import GenerationEnd, Held, ReleaseReason
+from shared.states import ShardState
 from shared.storage.base import StoredObject
+from tests.live_session import LiveSession
 from tests.unit.worker.claims import answer, make_claim, make_rows
 from tests.unit.worker.media_files import made
 from worker.commits import MOST_WAITING_SLICES, Commits
@@ -28,13 +30,6 @@ from worker.generation_groups import GROUP_BYTES
 from worker.spool import Spool
 
 PATIENCE_SECONDS = 20.0
-
-
-class LiveSession:
-    """A lease that nobody has declared dead."""
-
-    def is_lost(self, _session_id: str) -> bool:
-        return False
 
 
 class World:
@@ -116,6 +111,37 @@ def test_no_fault_ends_the_thread_that_commits_for_all(world: World) -> None:
     world.until_closed(2)
     committed = {end.held.shard_id: end for end in world.groups[-1] + world.groups[-2]}
     assert committed[2].result == "{}"
+
+
+def test_a_result_outlives_an_outage_of_the_database(world: World) -> None:
+    """It is offered again, as it was, until there is an answer."""
+    world.gate.set()
+    world.fault = OperationalError("UPDATE", {}, psycopg.OperationalError("no database"))
+    world.commits.generation(world.run(1))
+    world.until_closed(1)
+    first, second = ([(end.state, end.result) for end in group] for group in world.groups)
+    assert first == second == [(ShardState.SUCCEEDED, "{}")]
+
+
+def test_a_shard_is_given_back_whatever_goes_wrong_with_its_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody foresaw it; under a live lease the shard would be held for ever."""
+
+    class BrokenStore:
+        def put_bytes(self, *_: object, **__: object) -> None:
+            raise ValueError("a bug")
+
+    released: list[tuple[object, ...]] = []
+    monkeypatch.setattr(working, "release", lambda *given, **_: released.append(given))
+    broken = World(BrokenStore())
+    claim = make_claim(7, kind="batch")
+    run = ShardRun(claim, "me", make_rows(1))
+    run.take(answer(claim))
+    broken.commits.slice(run)
+    broken.until_closed(1)
+    broken.commits.close(timeout=PATIENCE_SECONDS)
+    assert released == [(None, "me", claim.held, ReleaseReason.ERROR)]
 
 
 def test_a_slice_is_given_back_when_the_store_has_failed_for_long(

@@ -95,7 +95,7 @@ def set_lines(text: str, fonts: Fonts, size: int, width: int, most: int) -> Line
     """``text`` in at most ``most`` lines: smaller, by up to half, when it is too long; what still
     doesn't fit is cut with an ellipsis."""
     text = fonts.writable(text)
-    smallest = max(8, size // 2)
+    smallest = min(size, max(8, size // 2))
     for tried in range(size, smallest - 1, -2):
         font = fonts.font(text, tried)
         if len(_greedy(text, font, width)) <= most:

@@ -156,14 +156,15 @@ class Production:
     def _lower_third(self) -> LowerThird | None:
         """Over the first scene that is no title card, out of the way of its headline."""
         spec = self._spec
-        if not spec.lower_third:
+        name = self._fonts.writable(spec.lower_third or "")
+        if not name:
             return None
         slides = spec.style == "slides"
         pictured = (i for i, scene in enumerate(spec.scenes) if scene.picture or not slides)
         first = next(pictured, 0)
         return LowerThird(
-            spec.lower_third,
-            spec.lower_third_detail,
+            name,
+            self._fonts.writable(spec.lower_third_detail or ""),
             layout=self._layout,
             fonts=self._fonts,
             colour=accent(first),

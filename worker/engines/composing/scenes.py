@@ -110,7 +110,7 @@ class Scenes:
                 layout,
                 levels=self._levels,
                 fps=self._fps,
-                titled=bool(scene.title),
+                titled=bool(self._written(scene.title)),
             )
             return card_view, self._presenter_title(shot.scene)
         studio = Presenter(
@@ -118,12 +118,16 @@ class Scenes:
             layout,
             levels=self._levels,
             fps=self._fps,
-            aside=bool(scene.title),
+            aside=bool(self._written(scene.title)),
         )
         return studio, self._presenter_title(shot.scene)
 
+    def _written(self, text: str | None) -> str:
+        """What a font here has letters for; a title of nothing else is none."""
+        return self._fonts.writable(text or "")
+
     def _headline(self, scene: int, seconds: float) -> _Words | None:
-        title = self._spec.scenes[scene].title
+        title = self._written(self._spec.scenes[scene].title)
         if not title:
             return None
         return Headline(title, self._layout, self._fonts, accent(scene), seconds)
@@ -139,11 +143,12 @@ class Scenes:
 
     def _title(self, scene: int, box: Box, size: int, most: int) -> _Words | None:
         given = self._spec.scenes[scene]
-        if not given.title:
+        title = self._written(given.title)
+        if not title:
             return None
         return TitleCard(
-            given.title,
-            given.subtitle,
+            title,
+            self._written(given.subtitle),
             box=box,
             size=size,
             most=most,

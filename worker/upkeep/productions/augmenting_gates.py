@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shared.productions.augmenting_preset import CHAT
@@ -32,7 +32,7 @@ class AugmentingGates(Gates):
         columns: Mapping[str, Any],
         *,
         audience: Mapping[str, Any] | None = None,
-        sources: int = 0,
+        sources: Sequence[str] = (),
     ) -> Refusal | None:
         refusal = super().judge(text, columns, audience=audience, sources=sources)
         if refusal is not None:

@@ -22,6 +22,9 @@ MOST_MESSAGE = 500
 MOST_PARAM = 100
 INVALID_ROW = "invalid_row"
 TOO_MANY = "too_many_candidates"
+TOO_MANY_BAD = "too_many_bad_rows"
+MOST_BAD_ROWS = 10_000
+"""Of one table; then the rest is not looked at. A few bytes of Parquet hold billions of rows."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,6 +44,11 @@ class Found:
         if len(self.errors) < most:
             param = error.param and error.param[:MOST_PARAM]
             self.errors.append(replace(error, message=error.message[:MOST_MESSAGE], param=param))
+
+    def stop(self, most: int) -> None:
+        """The rest of the rows is not looked at, which is told first."""
+        message = f"{self.bad_rows} rows can't be used: the rest of the data was not looked at"
+        self.errors = [BadLine(TOO_MANY_BAD, message), *self.errors][:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,9 @@ class Checker:
         found = self._found
         try:
             for row in self._rows(table):
+                if found.bad_rows >= MOST_BAD_ROWS:
+                    found.stop(self._limits.reported)
+                    return found
                 if isinstance(row, BadLine):
                     found.refuse(row, self._limits.reported)
                     continue

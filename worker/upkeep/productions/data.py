@@ -31,6 +31,8 @@ READER = "worker.upkeep.productions.parquet_child"
 NO_LIBRARY = 3
 """The child's exit code where pyarrow is not installed."""
 EXIT_SECONDS = 10.0
+MOST_SKIPPED_BYTES = 2**28
+"""Of rows that are too long, as JSON; then the file is given up."""
 MOST_FILE_BYTES = 2**34
 """Of a Parquet file, which has to lie on this machine to be read."""
 
@@ -93,7 +95,7 @@ def _parquet(source: Source, scratch: Path | None) -> Iterator[Table | TableRow 
 
 def _values(child: subprocess.Popen[bytes], columns: list[str]) -> Iterator[TableRow | BadLine]:
     assert child.stdout is not None  # noqa: S101
-    number = 0
+    number = skipped = 0
     while True:
         number += 1
         line = child.stdout.readline(MOST_ROW_BYTES + 1)
@@ -103,8 +105,13 @@ def _values(child: subprocess.Popen[bytes], columns: list[str]) -> Iterator[Tabl
                 yield _died(code)
             return
         if not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n") and skipped <= MOST_SKIPPED_BYTES:
+                skipped += len(line)
                 line = child.stdout.readline(MOST_ROW_BYTES)
+            if skipped > MOST_SKIPPED_BYTES:
+                message = "its rows are too long: the rest was not looked at"
+                yield BadLine("invalid_table", message, number)
+                return
             message = f"the row is longer than {MOST_ROW_BYTES} bytes"
             yield BadLine("line_too_long", message, number)
             continue

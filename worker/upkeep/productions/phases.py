@@ -81,6 +81,7 @@ class Writing:
         self._round = round_number
         of_a_step = phase.kind is PhaseKind.STEP and phase.schema is not None
         self._schema = Schema(phase.schema) if of_a_step and phase.schema else None
+        self._wants_its_end = work.gates.wants_an_end
 
     @property
     def endpoint(self) -> str:
@@ -134,6 +135,8 @@ class Writing:
             record.texts = {**record.texts, self._phase.step: text}
         if self._phase.schema is not None and reason == CUT:
             record.end(REJECTED, UNFINISHED, "max_tokens cut it before it was whole JSON")
+        elif self._phase.kind is PhaseKind.OUTPUT and self._wants_its_end and reason == CUT:
+            record.end(REJECTED, UNFINISHED, "max_tokens cut it before its end")
         elif self._phase.kind is PhaseKind.OUTPUT:
             self._judge(item, record, text)
         elif not text.strip():
@@ -147,7 +150,7 @@ class Writing:
                 text,
                 item.columns,
                 audience=item.about,
-                sources=len(self._work.references.sources_of(record)),
+                sources=[each.text for each in self._work.references.sources_of(record)],
             )
         except RowRefused as refused:
             record.end(FAILED, refused.code, refused.message)

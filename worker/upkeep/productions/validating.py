@@ -97,7 +97,12 @@ class Validation:
             table = table_of(order, source, self.scratch)
         except TableRefused as refused:
             return Found(bad_rows=1, errors=[refused.bad])
-        return checker.run(table, audiences)
+        try:
+            return checker.run(table, audiences)
+        finally:  # a look that ends early leaves nobody who reads on
+            close = getattr(table.rows, "close", None)
+            if close is not None:
+                close()
 
     def _source(self, chore: Chore, key: str | None, kind: str) -> Source:
         return source_of(self.store, key, kind).interruptible(chore.interrupted.is_set)

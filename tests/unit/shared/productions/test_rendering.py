@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shared.errors import InvalidRequest
 from shared.productions.choosing import best
-from shared.productions.plan import PhaseKind, Place, chat_body, parse_place, plan_of, seed_of
+from shared.productions.plan import PhaseKind, Place, chat_body, plan_of, seed_of
 from shared.productions.presets import PRESETS
 from shared.productions.rendering import Renderer, RowRefused, Source
 from shared.productions.specs import BestOf, Example
@@ -75,6 +73,24 @@ def test_sources_are_written_or_looped_over() -> None:
     assert renderer.input_text({"q": "tea", "other": "x"}) == "tea"
 
 
+def test_an_example_may_bring_an_audience_and_sources_of_its_own() -> None:
+    template = parse_template(
+        "---\naudiences: [{name: parents}]\ndocuments: {files: [f], query: q}\nexamples:\n"
+        "- {input: {q: tea}, output: Hot., audience: {name: students}, sources: [Hot., Dear.]}\n"
+        "- {input: {q: ice}, output: Cold.}\n---\n{{ audience.name }}, {{ q }}: {{ sources }}"
+    )
+    said = Renderer(template).messages(
+        {"q": "jam"}, audience={"name": "parents"}, sources=[Source(1, "Sweet.", "a.txt")]
+    )
+    assert [message["content"] for message in said] == [
+        "students, tea: [1] Hot.\n\n[2] Dear.",
+        "Hot.",
+        "parents, ice: [1] Sweet.",
+        "Cold.",
+        "parents, jam: [1] Sweet.",
+    ]
+
+
 def test_a_row_may_leave_a_column_out_and_a_prompt_may_not_be_empty() -> None:
     renderer = Renderer(parse_template("{{ name }}{% if brand %} by {{ brand }}{% endif %}"))
     assert renderer.messages({"name": "Cup"})[0]["content"] == "Cup"
@@ -128,9 +144,10 @@ def test_a_plan() -> None:
         (PhaseKind.OUTPUT, "output", None),
     ]
     assert (plan.audiences, plan.candidates, plan.kept) == (2, 4, 4)
-    places = [str(place) for place in plan.places(7)]
-    assert places[:5] == ["7.0.0.0", "7.0.0.1", "7.0.1.0", "7.0.1.1", "7.1.0.0"]
-    assert places == [str(place) for place in sorted(map(parse_place, places))]
+    places = list(plan.places(7))
+    named = [str(place) for place in places]
+    assert named[:5] == ["7.0.0.0", "7.0.0.1", "7.0.1.0", "7.0.1.1", "7.1.0.0"]
+    assert places == sorted(places)
     facts, _, output = plan.phases
     body = chat_body(facts, [{"role": "user", "content": "x"}], model="small", seed=5)
     assert body == {
@@ -149,24 +166,8 @@ def test_all_phases() -> None:
     )
     plan = plan_of(template, model="m")
     assert [phase.name for phase in plan.phases] == ["examples", "documents", "output", "score"]
-    assert [phase.per_candidate for phase in plan.phases] == [False, False, True, True]
     assert plan.phases[3].endpoint == "/v1/classifications"
     assert plan.kept == 1
-
-
-@given(st.builds(Place, *(st.integers(least, most) for least, most in
-                          ((1, 999_999_999), (0, 9_999), (0, 99), (0, 99)))))  # fmt: skip
-def test_a_place_is_its_custom_id(place: Place) -> None:
-    assert parse_place(str(place)) == place
-
-
-@pytest.mark.parametrize(
-    "custom_id",
-    ["", "1", "1.0.0", "0.1.0.0", "1.0.0.0.0", "01.0.0.0", "1.0.0.-1", "1.0.0.0\n", "١.0.0.0"],
-)
-def test_what_is_no_place(custom_id: str) -> None:
-    with pytest.raises(ValueError, match="names no candidate"):
-        parse_place(custom_id)
 
 
 def test_seeds_differ_and_stay() -> None:
@@ -188,3 +189,6 @@ def test_the_best_candidate() -> None:
     assert best(texts, BestOf(rule="shortest")) == 1
     assert best(texts, BestOf(rule="closest_to", words=4)) == 0
     assert best(texts, BestOf(model="m", label="good"), [0.1, 0.9, 0.9, 0.2]) == 1
+    assert best(texts, BestOf(rule="likeliest"), [-0.9, -0.2, -5.0, -0.2]) == 1
+    with pytest.raises(ValueError, match="one score a text"):
+        best(texts, BestOf(rule="likeliest"))

@@ -70,6 +70,11 @@ def test_everything_at_once() -> None:
         ("gates:\n  language: xx", 3, "template.gates.language"),
         ("gates:\n  near_duplicates: 0.2", 3, "template.gates.near_duplicates"),
         ("gates:\n  cites_sources: true", 3, "template.gates.cites_sources"),
+        ("gates:\n  known_numbers: 1", 3, "template.gates.known_numbers"),
+        ("examples:\n- {input: {a: x}, output: y, sources: [z]}", 3,
+         "template.examples[0].sources"),
+        ("examples:\n- {input: {a: x}, output: y, audience: {name: z}}", 3,
+         "template.examples[0].audience"),
         ("gates:\n  required:\n  - a\n  - '{{ x'", 5, "template.gates.required[1]"),
         ("model: a\nmodels: [b]", 2, "template"),
         ("models: [a, a]", 2, "template"),
@@ -123,6 +128,10 @@ def test_an_unknown_key_has_a_code_of_its_own() -> None:
         ("audiences: [{name: a}, {name: a}]", "template.audiences[1].name"),
         ("audiences: {file: x, path: y}", "template.audiences.path"),
         ("audiences: x", "template.audiences"),
+        (
+            "audiences: [{name: a}]\nexamples:\n- {input: {name: x}, output: y, audience: {b: z}}",
+            "template.examples[0].audience",
+        ),
     ],
 )
 def test_audiences_are_named_too(head: str, param: str) -> None:

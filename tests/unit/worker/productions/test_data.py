@@ -172,3 +172,15 @@ def test_a_reader_that_is_killed_is_not_the_files_fault(
     children[0].kill()
     with pytest.raises(ReaderGone):
         rows_of(table)
+
+
+def test_rows_that_are_too_long_are_skipped_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "MOST_SKIPPED_BYTES", 3 * MOST_ROW_BYTES)
+    source = written(tmp_path / "a.parquet", {"a": ["x" * (MOST_ROW_BYTES + 100)] * 50})
+    found = rows_of(open_table(source))
+    assert [row.code for row in found if isinstance(row, BadLine)] == [
+        "line_too_long", "line_too_long", "invalid_table",
+    ]  # fmt: skip
+    assert len(found) == 3
