@@ -249,4 +249,4 @@ def _field(details: ErrorDetails) -> tuple[str | None, str]:
         return param, f"'{param}' is required"
     if details["type"] == "extra_forbidden":
         return param, f"'{param}' is not a parameter of this call"
-    return param, f"'{param}': {details['msg']}"
+    return param, f"'{param}': {details['msg'].removeprefix('Value error, ')}"

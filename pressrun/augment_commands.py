@@ -96,7 +96,7 @@ def augment(
     body["data_file_id"] = uploaded_id(client, str(examples), "user_data", terminal)
     if preview:
         seen = client.post(f"{PRODUCTIONS}/preview", body)
-        terminal.result(seen, lambda: previewed(seen))
+        terminal.result(seen, lambda: previewed(seen, pictured=terminal.shows_pictures))
         return
     body["metadata"] = parse_metadata(metadata)
     made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
@@ -105,7 +105,7 @@ def augment(
     found = ended_production(client, made["id"], terminal)
     if found["output_file_id"] is not None:
         _write(client, found, parts, examples, terminal)
-    terminal.result(found, lambda: counts(found))
+    terminal.result(found, lambda: counts(found, pictured=terminal.shows_pictures))
     terminal.notes(told(found))
     _check(found)
 

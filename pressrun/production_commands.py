@@ -16,7 +16,7 @@ from pressrun.endings import not_succeeded, told_problems
 from pressrun.exit_codes import CommandError, ExitCode
 from pressrun.options import MetadataOption, NewestOption, WatchOption, parse_metadata
 from pressrun.production_files import read_template, with_uploads
-from pressrun.production_views import counts, described, listing, previewed
+from pressrun.production_views import counts, described, listing, previewed, problems
 from pressrun.terminal import Terminal
 from pressrun.transfers import download, uploaded_id
 from pressrun.watching import Snapshot, Watched, display_for, poll
@@ -74,7 +74,7 @@ def produce(
     body["template"] = with_uploads(client, body["template"], template.parent, terminal)
     if preview:
         shown = client.post(f"{PRODUCTIONS}/preview", body | {"rows": rows})
-        terminal.result(shown, lambda: previewed(shown))
+        terminal.result(shown, lambda: previewed(shown, pictured=terminal.shows_pictures))
         return
     body |= {"metadata": parse_metadata(metadata), "dry_run": dry_run}
     made = client.post(PRODUCTIONS, body, idempotency_key=str(uuid.uuid4()))
@@ -103,7 +103,7 @@ def watch(
 def show(client: ApiClient, terminal: Terminal, production_id: ProductionId) -> None:
     """Show how far a production is, and its counts."""
     found = client.get(f"{PRODUCTIONS}/{production_id}")
-    terminal.result(found, lambda: described(found))
+    terminal.result(found, lambda: described(found, pictured=terminal.shows_pictures))
 
 
 @app.command(name="download")
@@ -147,7 +147,7 @@ def follow(client: ApiClient, production_id: str, output: Path | None, terminal:
     found = ended_production(client, production_id, terminal)
     if output is not None and found["output_file_id"] is not None:
         _fetch(client, found, output, terminal)
-    terminal.result(found, lambda: counts(found))
+    terminal.result(found, lambda: counts(found, pictured=terminal.shows_pictures))
     _check_outcome(found, terminal)
 
 
@@ -170,26 +170,24 @@ def _fetch(client: ApiClient, production: Json, output: Path, terminal: Terminal
 
 
 def _snapshot(production: Json) -> Snapshot:
-    batch = production["batch"]
+    """While a batch is asked, its answers: lines are kept at the end of a round, all at once."""
+    status, batch = production["status"], production["batch"]
+    kept, lines = production["kept"], production["lines"]
+    if status != "running":
+        return Snapshot(status, kept, 0, lines, "lines", remark="")
     place = f"round {production['round'] + 1}"
     if production["phases"] > 1:
         place += f", phase {production['phase'] + 1} of {production['phases']}"
-    if batch is not None:
-        place += f", {batch['done']} of {batch['rows']} answered"
-    return Snapshot(
-        production["status"],
-        production["kept"],
-        0,
-        production["lines"],
-        "lines",
-        remark=place if production["status"] == "running" else "",
-    )
+    if batch is None:
+        return Snapshot(status, kept, 0, lines, "lines", remark=place)
+    remark = f"{place}, {kept} of {lines} lines kept"
+    return Snapshot(status, batch["done"], 0, batch["rows"], "answers", remark=remark)
 
 
 def _check_outcome(production: Json, terminal: Terminal) -> None:
     """Raises CommandError (FAILED) unless something was made."""
-    error, summary = production["error"] or {}, production["summary"]
-    terminal.notes(told_problems(error.get("lines")))
+    error, summary = production["error"], production["summary"]
+    terminal.notes(told_problems(problems(production)))
     if production["status"] != "succeeded":
         raise not_succeeded(production["id"], production["status"], error)
     if summary is not None and not summary["succeeded"]:

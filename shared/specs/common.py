@@ -106,6 +106,11 @@ class GenerationSpec(InferenceSpec):
         return self.n
 
     @property
+    def candidates(self) -> int:
+        """How many texts are generated for a prompt; of more than ``n``, the likeliest are told."""
+        return self.n
+
+    @property
     def alternatives(self) -> int | None:
         """How many of the likeliest tokens are told beside each one that was picked; None: nobody
         asks how likely tokens are."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.errors import UnsupportedParameter
-from shared.specs.common import GenerationSpec, Text
+from shared.errors import InvalidRequest, UnsupportedParameter
+from shared.specs.common import MAX_CHOICES, GenerationSpec, Text
 
 MAX_PROMPTS = 128
 MAX_LOGPROBS = 5
@@ -23,8 +23,16 @@ class CompletionSpec(GenerationSpec):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     """The answer tells how likely its tokens were, and so many of the likeliest beside each."""
 
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """So many texts are generated for a prompt, and the ``n`` likeliest, by token, are told."""
+
     def check_body(self) -> None:
         super().check_body()
+        if self.candidates < self.n:
+            raise InvalidRequest("'best_of' can't be less than 'n'", param="best_of")
+        if self.candidates > self.n and self.stream:
+            message = "'best_of' can't be streamed: which text is told is known at its end"
+            raise InvalidRequest(message, param="best_of")
         if self.echo and self.logprobs is not None:
             message = "'logprobs' is not supported with 'echo': those of a prompt are not told"
             raise UnsupportedParameter(message, param="logprobs")
@@ -42,6 +50,10 @@ class CompletionSpec(GenerationSpec):
         return self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
     @property
+    def candidates(self) -> int:
+        return self.n if self.best_of is None else self.best_of
+
+    @property
     def result_count(self) -> int:
         return self.n * len(self.prompts)
 
@@ -49,4 +61,4 @@ class CompletionSpec(GenerationSpec):
         return sum(len(prompt) for prompt in self.prompts) // 4
 
     def estimated_output_tokens(self, default: int) -> int:
-        return self.max_new_tokens * self.n * len(self.prompts)
+        return self.max_new_tokens * self.candidates * len(self.prompts)

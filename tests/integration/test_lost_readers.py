@@ -1,4 +1,4 @@
-"""Sources that end whoever reads them: read alone after the first, given up after some, and told."""
+"""Sources that end whoever reads them: read alone after the first, and given up after some."""
 
 from __future__ import annotations
 

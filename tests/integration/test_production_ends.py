@@ -45,6 +45,20 @@ def test_cancelled_before_anything_was_asked(press: Press) -> None:
     check_sums(press, production_id)
 
 
+def test_cancelled_while_somebody_works_on_it(press: Press) -> None:
+    """It was claimed before; what is to be asked next is found when nothing may be asked."""
+    production_id = press.submit_production(PLAIN)
+    assert press.upkeep()
+    (claim,) = press.claim("upkeep")
+    assert cancel(press, production_id) == 202
+    press.chores.begin(claim, press.me)
+    press.settle()
+    assert press.batches_of(production_id) == []
+    press.run()
+    assert press.see(production_id)["status"] == "cancelled"
+    assert press.batches_of(production_id) == []
+
+
 def test_cancelled_while_its_batch_waits(press: Press) -> None:
     """What its second round was to make better is told as the first left it."""
     template = headed("gates: {required: ['{{ name }}']}\nretries: 2")

@@ -139,6 +139,15 @@ def test_speecht5_speaks_with_the_voices_in_its_directory(speecht5: Path, tmp_pa
     assert heard(results[0])[0] != heard(results[1])[0]
 
 
+def test_speecht5_reads_a_number_in_parts_that_is_too_long_once_it_is_spelled(
+    speecht5: Path, tmp_path: Path
+) -> None:
+    written = "7" * 70 + "."
+    body = body_of(run(load(speecht5, tmp_path), row(0, written, seed=1))[0])
+    assert len(body["sentences"]) > 1
+    assert "".join(sentence["text"] for sentence in body["sentences"]) == written
+
+
 def test_speecht5_is_refused_without_vocoder_or_voice(speecht5: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -309,6 +309,30 @@ def test_nothing_that_is_told_is_beyond_json(folder: Path) -> None:
     assert all(math.isfinite(number) for number in numbers)
 
 
+def test_the_best_of_several_are_those_that_the_model_finds_likeliest(
+    engine: TextEngine, read_rows: dict[int, TextRow]
+) -> None:
+    """Of each prompt; all that were generated are counted."""
+    asked = {"max_tokens": 9, "temperature": 1.2, "seed": 4}
+    body = run(
+        engine, [completion(0, ["the quick", "seven"], best_of=5, n=2, logprobs=0, **asked)]
+    )[0]
+    choices = read_rows[0].choices
+    assert len(choices) == 10
+    wanted = []
+    for own in (choices[:5], choices[5:]):
+        means = {c.index: sum(c.marks.chosen) / len(c.generated) for c in own if c.marks}
+        assert len(set(means.values())) == 5
+        wanted += sorted(means, key=means.__getitem__, reverse=True)[:2]
+    assert texts(body) == [choices[index].text for index in wanted]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    assert body["usage"]["completion_tokens"] == sum(len(c.generated) for c in choices)
+    alone = run(engine, [completion(0, ["the quick", "seven"], n=5, **asked)])[0]
+    assert texts(body) == [texts(alone)[index] for index in wanted]
+    quiet = run(engine, [completion(0, "seven", best_of=3, **asked)])[0]
+    assert told(quiet) == [None]
+
+
 @pytest.fixture(autouse=True)
 def _as_before(engine: TextEngine) -> Iterator[None]:
     pause, room = engine._deltas._pause_seconds, engine._room

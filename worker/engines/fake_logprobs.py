@@ -7,6 +7,7 @@ place; those beside it are other words, each less likely than the one before.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +26,7 @@ def fake_logprobs(
     """A choice's ``logprobs``: a chat's, or with ``at``, the characters that come before the text,
     a completion's."""
     tokens = tokens_of(text)
-    luck = hashlib.shake_128(digest).digest(max(1, len(tokens)))
-    chosen = [-(byte + 1) / 64 for byte in luck]
+    luck, chosen = _chosen(tokens, digest)
     best = [
         [token, *(" " + words[(byte + n) % len(words)] for n in range(1, alternatives))]
         for token, byte in zip(tokens, luck, strict=False)
@@ -48,9 +48,27 @@ def fake_logprobs(
     }
 
 
+def likeliest(texts: Sequence[str], digests: Sequence[bytes], count: int) -> list[int]:
+    """The places of the ``count`` texts that are told: the likeliest by token, best first, or all as
+    they are."""
+    if len(texts) == count:
+        return list(range(count))
+    chosen = [
+        _chosen(tokens_of(text), lucky)[1] for text, lucky in zip(texts, digests, strict=True)
+    ]
+    means = [math.fsum(one) / len(one) for one in chosen]
+    return sorted(range(len(texts)), key=lambda at: -means[at])[:count]
+
+
 def part_of(logprobs: dict[str, Any], first: int, upto: int) -> dict[str, Any]:
     """The tokens ``first`` to ``upto`` of a choice's ``logprobs``, without the last."""
     return {name: part and part[first:upto] for name, part in logprobs.items()}
+
+
+def _chosen(tokens: Sequence[str], digest: bytes) -> tuple[bytes, list[float]]:
+    """A byte for each token, and the logprob that it stands for."""
+    luck = hashlib.shake_128(digest).digest(max(1, len(tokens)))
+    return luck, [-(byte + 1) / 64 for byte in luck]
 
 
 def _ranked(names: Sequence[str], best: float) -> list[dict[str, Any]]:

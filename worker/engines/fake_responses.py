@@ -15,7 +15,7 @@ import msgspec
 
 from shared.errors import UnsupportedEndpoint
 from worker.engines.fake_labels import ClassificationRequest, classifications
-from worker.engines.fake_logprobs import fake_logprobs
+from worker.engines.fake_logprobs import fake_logprobs, likeliest
 from worker.engines.fake_objects import held_words, refusal_of, schema_of
 from worker.engines.fake_vectors import vectors_body
 
@@ -120,6 +120,7 @@ class _CompletionRequest(_Sampling, kw_only=True):
     prompt: str | list[str]
     echo: bool | None = None
     logprobs: int | None = None
+    best_of: int | None = None
 
 
 class _EmbeddingRequest(msgspec.Struct):
@@ -238,15 +239,18 @@ def _text_completion(body: bytes, model: str, default_max_tokens: int | None) ->
     written = 0
     for prompt in prompts:
         digest = _digest(model, spec.seed, prompt)
-        for choice in range(spec.n or 1):
-            said = _say(digest, choice, limit, stops)
+        told = spec.n or 1
+        spoken = [_say(digest, choice, limit, stops) for choice in range(spec.best_of or told)]
+        written += sum([said.words_n for said in spoken])
+        luck = [digest + choice.to_bytes(4) for choice in range(len(spoken))]
+        for choice in likeliest([said.text for said in spoken], luck, told):
+            said = spoken[choice]
             text = f"{prompt} {said.text}" if spec.echo else said.text
             made = _TextChoice(len(choices), text, said.finish_reason)
             if spec.logprobs is not None:
-                lucky, top = digest + choice.to_bytes(4), max(1, spec.logprobs)
+                lucky, top = luck[choice], max(1, spec.logprobs)
                 made.logprobs = fake_logprobs(text, lucky, top, WORDS, at=len(prompt))
             choices.append(made)
-            written += said.words_n
     read = sum([len(prompt.split()) for prompt in prompts])
     usage = _Usage(read, written, read + written)
     name = _digest(model, spec.seed, "\0".join(prompts)).hex()

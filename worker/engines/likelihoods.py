@@ -44,6 +44,11 @@ class Marks:
         upto = at + self.top
         return list(zip(self._best_tokens[at:upto], self._best[at:upto], strict=True))
 
+    @property
+    def mean(self) -> float:
+        """How likely the choice is, by token."""
+        return math.fsum(self.chosen) / max(1, len(self.chosen))
+
     def restart(self) -> None:
         """Forgets all tokens."""
         for kept in (self.chosen, self._best_tokens, self._best):

@@ -58,8 +58,8 @@ class Choice:
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.row.seed, self.index)
-        if self.row.alternatives is not None:
-            self.marks = Marks(self.row.alternatives)
+        if self.row.alternatives is not None or self.row.told is not None:
+            self.marks = Marks(self.row.alternatives or 0)
 
     @property
     def sampling(self) -> Sampling:
@@ -81,7 +81,7 @@ class Choice:
 
     def telling(self, spellings: Spellings) -> Telling | None:
         """Says how likely its tokens are, where the row asks for that."""
-        if self.marks is None:
+        if self.marks is None or self.row.alternatives is None:
             return None
         return Telling(self.marks, spellings, chat=self.row.chat, at=len(self.prompt.text))
 
@@ -136,6 +136,8 @@ class TextRow:
     """Somebody reads along."""
     alternatives: int | None = None
     """How many likely tokens are told beside each; None: nobody asks how likely they are."""
+    told: int | None = None
+    """How many choices of each prompt are told, the likeliest; None: all."""
     schema: str | None = None
     """The JSON schema that its answers are held to."""
     grammar: Grammar | None = None
@@ -163,19 +165,28 @@ class TextRow:
             prompt=sum(len(prompt.tokens) for prompt in self.prompts),
             completion=sum(len(choice.generated) for choice in self.choices),
         )
-        finished = [self._rendered(choice, spelling) for choice in self.choices]
+        chosen = self.choices if self.told is None else self._likeliest(self.told)
+        finished = [self._rendered(at, choice, spelling) for at, choice in enumerate(chosen)]
         render = chat_body if self.chat else completion_body
         body = render(self.adapter_name or model, fingerprint, finished, usage)
         return RowResult(
             self.shard, self.epoch, self.index, 200, body, usage.prompt, usage.completion
         )
 
-    def _rendered(self, choice: Choice, spelling: Spellings) -> FinishedChoice:
+    def _likeliest(self, count: int) -> list[Choice]:
+        """So many of each prompt, best first; of two that are as good the earlier."""
+        found: list[Choice] = []
+        for prompt in self.prompts:
+            own = [choice for choice in self.choices if choice.prompt is prompt]
+            found += sorted(own, key=lambda c: -c.marks.mean if c.marks else 0.0)[:count]
+        return found
+
+    def _rendered(self, at: int, choice: Choice, spelling: Spellings) -> FinishedChoice:
         text = choice.prompt.text + choice.text if self.echo else choice.text
         reason = choice.finish_reason or "stop"
         telling = choice.telling(spelling)
         marks = None if telling is None else telling.whole(choice.text, choice.generated)
-        return FinishedChoice(choice.index, text, reason, self._refusal(choice), marks)
+        return FinishedChoice(at, text, reason, self._refusal(choice), marks)
 
     def _refusal(self, choice: Choice) -> str | None:
         """Why the text is not what the schema asks, where it isn't."""
@@ -220,15 +231,17 @@ def read_row(shard: int, epoch: int, row: Row, vocabulary: Vocabulary, room: Roo
         adapter_name=row.adapter_name,
         streamed=spec.stream,
         alternatives=spec.alternatives,
+        told=spec.n if spec.candidates > spec.n else None,
         schema=spec.grammar if isinstance(spec, ChatCompletionSpec) else None,
     )
     for prompt in prompts:
         limit = _output_limit(spec, len(prompt.tokens), room.context, default)
-        for _ in range(spec.n):
+        for _ in range(spec.candidates):
             index = len(text_row.choices)
             choice = Choice(text_row, prompt, index, limit, seeded=spec.seed is not None)
             text_row.choices.append(choice)
-    spec.check_logprobs(sum(choice.max_new_tokens for choice in text_row.choices))
+    most = sum(choice.max_new_tokens for choice in text_row.choices)
+    spec.check_logprobs(most * spec.n // spec.candidates)
     return text_row
 
 

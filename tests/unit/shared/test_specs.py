@@ -232,3 +232,19 @@ def test_a_completion_that_repeats_its_prompt_tells_no_logprobs(fields: dict[str
     """And none more than five."""
     error = refused(COMPLETIONS, {"model": "m", "prompt": "a", "echo": True} | fields)
     assert error.param == "logprobs"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"best_of": 0}, {"best_of": 17}, {"best_of": 2, "n": 3}, {"best_of": 2, "stream": True}],
+)
+def test_the_best_of_how_many_is_named(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_body(COMPLETIONS, {"model": "m", "prompt": "a"} | fields, streams=True)
+    assert caught.value.param == "best_of"
+
+
+def test_all_that_is_generated_is_estimated() -> None:
+    spec = parse_body(COMPLETIONS, {"model": "m", "prompt": ["a", "b"], "n": 2, "best_of": 5})
+    assert spec.result_count == 4
+    assert spec.estimated_output_tokens(1) == 16 * 5 * 2

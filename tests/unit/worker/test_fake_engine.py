@@ -330,3 +330,24 @@ def test_create_fails_by_code(settings: dict[str, Any], code: str) -> None:
     with pytest.raises(EngineFailed) as caught:
         create(Load("m", "fake", "", settings), lambda *_: None)
     assert caught.value.code == code
+
+
+def test_the_best_of_several_are_the_likeliest() -> None:
+    """By the mean of what it says of each word."""
+
+    def choices(**fields: Any) -> list[dict[str, Any]]:
+        body = {"prompt": "a river", "logprobs": 0, "max_tokens": 9} | fields
+        answer = json.loads(fake_response(COMPLETIONS, json.dumps(body).encode(), "m"))
+        found: list[dict[str, Any]] = answer["choices"]
+        assert [choice["index"] for choice in found] == list(range(len(found)))
+        return found
+
+    def mean(choice: dict[str, Any]) -> float:
+        found = choice["logprobs"]["token_logprobs"]
+        return sum(found) / len(found)
+
+    every = choices(n=6)
+    assert choices(n=6, best_of=6) == every
+    best = sorted(every, key=mean, reverse=True)
+    told = choices(n=2, best_of=6)
+    assert [choice["text"] for choice in told] == [choice["text"] for choice in best[:2]]

@@ -43,6 +43,10 @@ class BarkModel(TransformersModel):
             weights.generation_config.semantic_config["max_input_semantic_length"]
         )
 
+    def fits(self, prepared: str) -> bool:
+        read = self._tokenizer(prepared, add_special_tokens=False)["input_ids"]
+        return len(read) <= self._text_tokens
+
     def _waveform(self, utterance: Utterance) -> Tensor:
         inputs = self._tokenizer(
             utterance.text,

@@ -78,6 +78,9 @@ class SpeechModel(Protocol):
     def prepare(self, text: str, voice: str) -> str:
         """The text as ``Utterance`` wants it; empty when nothing in it can be spoken."""
 
+    def fits(self, prepared: str) -> bool:
+        """Whether it reads all of a prepared text at once: numbers grow when they are spelled."""
+
     def speak(self, utterances: Sequence[Utterance]) -> list[Samples]:
         """(samples,) mono for each, full scale is ±1; empty for what has no sound.
 

@@ -109,6 +109,9 @@ class HibariModel:
         spoken = parted(spell_out(text, british=self._british(voice), dotted=True))
         return spoken if _SPOKEN.search(spoken) else ""
 
+    def fits(self, prepared: str) -> bool:
+        return True
+
     def speak(self, utterances: Sequence[Utterance]) -> list[Samples]:
         return [self._speak(utterance) for utterance in utterances]
 

@@ -13,7 +13,7 @@ from worker.engines.protocol import Row
 from worker.engines.sounds import MP3_RATES
 from worker.engines.speech.base import SpeechModel, Utterance
 from worker.engines.speech.rows import Piece, SpeechRow
-from worker.engines.speech.sentences import cut
+from worker.engines.speech.sentences import Part, cut
 from worker.engines.speech.settings import SpeechSettings
 
 _VOICES_IN_MESSAGE = 50
@@ -57,12 +57,23 @@ class Reader:
     def _pieces(self, spec: SpeechSpec, voice: str, seed: int) -> Iterator[Piece]:
         slowest, fastest = self._model.speeds
         pace = min(fastest, max(slowest, spec.speed))
-        for part in cut(spec.input, self._model.longest):
-            text = self._model.prepare(part.text, voice)
-            if text:
+        for whole in cut(spec.input, self._model.longest):
+            for part, text in self._prepared(whole, voice):
                 digest = hashlib.blake2b(f"{seed} {part.text}".encode(), digest_size=7).digest()
                 utterance = Utterance(text, voice, pace, int.from_bytes(digest))
                 yield Piece(part.text, utterance, part.after)
+
+    def _prepared(self, part: Part, voice: str) -> Iterator[tuple[Part, str]]:
+        """What there is to say of a part: as it is, or in halves where the model would not read it
+        to its end."""
+        text = self._model.prepare(part.text, voice)
+        if text and (len(part.text) == 1 or self._model.fits(text)):
+            yield part, text
+        elif text:
+            *first, last = cut(part.text, (len(part.text) + 1) // 2)
+            for smaller in (*(Part(each.text, "clause") for each in first), last):
+                after = part.after if smaller is last else smaller.after
+                yield from self._prepared(Part(smaller.text, after), voice)
 
 
 def _seed_of(row_id: str) -> int:

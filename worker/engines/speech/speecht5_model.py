@@ -41,7 +41,11 @@ class SpeechT5Model(TransformersModel):
         self._vocoder = vocoder
         self._tokenizer = tokenizer
         self._speakers = speakers
-        self.longest = min(self.longest, int(weights.config.max_text_positions) - 2)
+        self._positions = int(weights.config.max_text_positions)
+        self.longest = min(self.longest, self._positions - 2)
+
+    def fits(self, prepared: str) -> bool:
+        return len(self._tokenizer(prepared)["input_ids"]) <= self._positions
 
     def _waveform(self, utterance: Utterance) -> Tensor:
         inputs = self._tokenizer(utterance.text, return_tensors="pt")

@@ -124,6 +124,9 @@ class TransformersModel:
         spoken = spell_out(text) if self._english else text
         return spoken if _SPOKEN.search(spoken) else ""
 
+    def fits(self, prepared: str) -> bool:
+        return True
+
     def speak(self, utterances: Sequence[Utterance]) -> list[Samples]:
         """Each with its own random numbers."""
         sounds = []

@@ -114,20 +114,20 @@ def test_citations() -> None:
 def test_numbers_that_nobody_gave() -> None:
     judge = gates("known_numbers: true", "documents: {files: [f], query: q}")
     row = {"name": "Lamp 3", "price": "1,563.00", "sizes": [40, 2.5], "built": None}
-    given = {"audience": {"name": "people over 65"}, "sources": ["It costs 80,000 euros."]}
+    audience, sources = {"name": "people over 65"}, ["It costs 80,000 euros."]
     for text in (
         "Lamp 3 costs 1563 euros, or 1.563,00, in 40 and 2.5 [1].",
         "No number at all.",
         "Over 65? It costs 80.000 euros [1].",
     ):
-        assert judge.judge(text, row, **given) is None
+        assert judge.judge(text, row, audience=audience, sources=sources) is None
     for text, number in (
         ("Lamp 4.", "4"),
         ("It costs 1,563.50.", "1,563.50"),
         ("Lamp 3 holds 25 litres, [1].", "25"),
         ("Lamp 3 since 0.", "0"),
     ):
-        refusal = judge.judge(text, row, **given)
+        refusal = judge.judge(text, row, audience=audience, sources=sources)
         assert refusal is not None
         assert refusal.reason == f"known_numbers: {number} is not in what was given"
     assert gates("known_numbers: true").judge("As [1] says.", row) is not None
