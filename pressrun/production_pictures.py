@@ -128,7 +128,7 @@ def _bar(count: int, most: int, colour: str) -> Text:
 def _small_print(summary: Json) -> tuple[str, str]:
     """What is less often asked for."""
     counted = ("rows", "items", "candidates", "rounds", "regenerated")
-    facts = [f"{summary[key]:,} {key}" for key in counted]
-    facts.append(f"{summary['duplicates_removed']:,} near-duplicates removed")
+    facts = [f"{key} {summary[key]:,}" for key in counted]
+    facts.append(f"near-duplicates removed {summary['duplicates_removed']:,}")
     tokens = f"{summary['input_tokens']:,} tokens in, {summary['output_tokens']:,} out"
     return " · ".join(facts), tokens

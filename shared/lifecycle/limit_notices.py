@@ -38,8 +38,8 @@ _OF = {
     "monthly_budget": _Of("spent.month", "asked.first"),
 }
 _LIMITS = ", ".join(
-    f"('{name}', {_OF[name].period}, CAST(l.{name} AS numeric), CAST({_OF[name].amount} AS numeric))"
-    for name in TOLD
+    f"('{name}', {of.period}, CAST(l.{name} AS numeric), CAST({of.amount} AS numeric))"
+    for name, of in ((name, _OF[name]) for name in TOLD)
 )
 _PERCENTS = ", ".join(f"({percent})" for percent in PERCENTS)
 

@@ -25,7 +25,8 @@ UPDATE monitors SET epoch = epoch + 1, readers_out = readers_out + 1,
        lease_until = clock_timestamp() + make_interval(secs => :lease)
  WHERE id = (
        SELECT m.id FROM monitors m JOIN tenants t ON t.id = m.tenant_id AND t.disabled_at IS NULL
-        WHERE m.next_look_at <= clock_timestamp() AND (m.readers_out > 0) = coalesce(:alone, m.readers_out > 0)
+        WHERE m.next_look_at <= clock_timestamp()
+          AND (m.readers_out > 0) = coalesce(:alone, m.readers_out > 0)
           AND (m.lease_until IS NULL OR m.lease_until < clock_timestamp())
           AND (m.state = 'active'
                OR EXISTS (SELECT 1 FROM monitor_batches b WHERE b.monitor_id = m.id))

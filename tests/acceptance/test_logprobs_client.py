@@ -59,7 +59,8 @@ def test_a_chat_and_its_stream_tell_the_same(
     mark = held(request)
     messages: Any = [{"role": "user", "content": f"[[hold {mark}]] a river"}]
     asked: Any = {"model": "fake", "messages": messages, "logprobs": True, "top_logprobs": 3}
-    text, entries, chunks = "", [], 0
+    text, chunks = "", 0
+    entries: list[Any] = []
     for chunk in client.chat.completions.create(**asked, seed=4, n=2, stream=True):
         for choice in chunk.choices:
             if choice.index == 1 and choice.logprobs is not None:
@@ -86,7 +87,8 @@ def test_a_completion(client: openai.OpenAI, running: Plant) -> None:
     assert found.text_offset is not None
     assert found.text_offset[0] == len("and")
     assert all(found.tokens[n] in beside for n, beside in enumerate(found.top_logprobs or []))
-    tokens, offsets = [], []
+    tokens: list[str] = []
+    offsets: list[int] = []
     for chunk in running.client().completions.create(**asked, stream=True):
         for choice in chunk.choices:
             if choice.index == 1 and choice.logprobs is not None:

@@ -63,7 +63,7 @@ def test_this_would_notice() -> None:
     assert found == [
         "batches.py", "deletion_by_age.py", "deletion_rows.py", "dispatch.py", "fence.py",
         "finish.py", "graphs.py", "imports.py",
-        "model_job_ends.py", "model_jobs.py", "monitors.py", "pause.py",
+        "model_job_ends.py", "model_jobs.py", "monitor_readers.py", "monitors.py", "pause.py",
         "production_end.py",
         "production_rounds.py", "productions.py", "progress.py", "release.py",
         "schedule_ends.py", "schedule_runs.py", "schedules.py", "sessions.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from tests.integration.tiny_models import (
+    VOCABULARY,
     WORDS,
     body_of,
     finish,
@@ -192,6 +194,17 @@ def test_models_that_give_no_labels_are_refused(
     with pytest.raises(EngineFailed) as failed:
         load(folder)
     assert failed.value.code == "model_load_failed"
+
+
+def test_a_token_that_the_model_does_not_know_is_refused(topics: Path, tmp_path: Path) -> None:
+    shutil.copytree(topics, tmp_path / "model")
+    more = tokenizer()
+    more.add_tokens([f"<extra {number}>" for number in range(VOCABULARY)])
+    more.save_pretrained(tmp_path / "model")
+    body = {"input": ["the", f"<extra {VOCABULARY - 1}>"]}
+    refused = load(tmp_path / "model").submit(1, 1, row(0, ENDPOINT, body))
+    assert refused is not None
+    assert (refused.status, body_of(refused)["error"]["param"]) == (400, "input")
 
 
 def test_a_cancelled_shard_says_nothing_more(topics: Path) -> None:

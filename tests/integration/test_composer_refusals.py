@@ -182,7 +182,7 @@ def test_words_without_a_letter_that_a_font_has_are_none(
         {"title": " ", "subtitle": "\U0010fffd", "seconds": 0.2},
         {"title": "Boats", "subtitle": "\n", "seconds": 0.2},
     ]
-    more = {"size": size, "lower_third": " ", "lower_third_detail": "\U0010fffd"}
+    more: dict[str, Any] = {"size": size, "lower_third": " ", "lower_third_detail": "\U0010fffd"}
     for style in ("slides", "presenter"):
         made = run(composer(tmp_path / "spool"), composition(material, scenes, style=style, **more))
         assert made.result.status == 200, made.body

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from shared.db.migrate import upgrade
 from shared.db.security import API_ROLE, acting_for, administrating
 from shared.db.session import make_engine
+from shared.weights import LEAST_WEIGHT, MOST_WEIGHT
 
 if TYPE_CHECKING:
     from pressrun.embedded_postgres_server import EmbeddedPostgres
@@ -212,6 +213,14 @@ def test_many_rows_are_written_under_one_setting(walled: Engine, owner: Engine) 
     added = ["part-0", "part-1", "part-2"]
     assert ids(owner, "upload_parts") == [*added, "part-a", "part-b"]
     assert run(owner, "DELETE FROM upload_parts WHERE id = ANY(:added)", added=added) == 3
+
+
+def test_weights_have_the_apis_bounds_in_the_database_too(owner: Engine) -> None:
+    for weight in (LEAST_WEIGHT, MOST_WEIGHT, 1.0):
+        assert run(owner, "UPDATE tenants SET weight = :weight", weight=weight) == 2
+    for weight in (LEAST_WEIGHT * 0.99, MOST_WEIGHT * 1.01):
+        with pytest.raises(IntegrityError, match="ck_tenants_weight"):
+            run(owner, "UPDATE tenants SET weight = :weight", weight=weight)
 
 
 # --- who owns it, and who logs in -----------------------------------------------------------------

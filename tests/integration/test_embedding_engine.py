@@ -185,6 +185,17 @@ def test_out_of_memory_splits_and_a_lone_input_fails_its_row(
     assert body_of(results[1])["error"]["code"] == "out_of_memory"
 
 
+def test_a_token_that_the_model_does_not_know_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    more = tokenizer()
+    more.add_tokens([f"<extra {number}>" for number in range(VOCABULARY)])
+    more.save_pretrained(tmp_path / "model")
+    body = {"input": ["the", f"<extra {VOCABULARY - 1}>"]}
+    refused = load(tmp_path / "model").submit(1, 1, row(0, "/v1/embeddings", body))
+    assert refused is not None
+    assert (refused.status, body_of(refused)["error"]["param"]) == (400, "input")
+
+
 def test_a_text_that_a_tokenizer_makes_nothing_of_has_a_vector_too(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -85,13 +85,16 @@ def test_who_has_looked_at_limits_is_seen_before_and_not_after_its_commit(
         assert wait_for_writers(watcher, seconds=60.0) is True
 
 
-def test_limits_that_are_set_during_a_submission_count_it(api: ApiCase, tenant: str) -> None:
+def test_limits_that_are_set_during_a_submission_count_it(
+    api: ApiCase, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two connections: the first one looks, the second one sets, the first one commits."""
+    monkeypatch.setattr("api.routes.admin.MOST_WAIT_SECONDS", 120.0)
     with ThreadPoolExecutor(1) as pool, submitting(api, tenant) as submission:
         answer = pool.submit(limit, api, tenant, queued_rows=1)
         wait_until(lambda: scalar(api, "SELECT count(*) FROM tenant_limits") == 1, 60)
         submission.commit()
-        assert answer.result(60).status_code == 200
+        assert answer.result(120).status_code == 200
     assert reserved(api, tenant) == 1
     refused = api.post("/v1/jobs", {"endpoint": "/v1/completions", "body": {"model": MODEL,
                                     "prompt": "x"}})  # fmt: skip

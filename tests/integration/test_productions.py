@@ -291,3 +291,19 @@ def test_structured_output_is_asked_for_and_judged(press: Press) -> None:
         {"title": f"t {row}"} for row in (1, 2, 3)
     ]
     assert press.see(production_id)["summary"]["refusals"] == {"unfinished": 1}
+
+
+def test_a_text_that_was_cut_is_written_again_where_it_has_to_end(press: Press) -> None:
+    def writer(asked: Asked) -> str | Said:
+        if asked.place[0] == 1 and not asked.round:
+            return Said("A chair that is", finish_reason="length")
+        return "A chair that stands."
+
+    asked = ("gates: {finished: true}", "gates: {finished: false}")
+    made = [press.submit_production(headed(f"retries: 1\n{gates}")) for gates in asked]
+    press.run(writer)
+
+    assert [press.see(one)["summary"]["refusals"] for one in made] == [{"unfinished": 1}, {}]
+    outputs = [[line["output"] for line in press.lines(one)] for one in made]
+    assert outputs[0] == ["A chair that stands."] * 3
+    assert outputs[1] == ["A chair that is", *["A chair that stands."] * 2]

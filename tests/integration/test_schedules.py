@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.errors import PressrunError, StorageFull, StorageUnavailable
 from shared.lifecycle import working
 from shared.lifecycle.webhooks import announce_ends
 from shared.lifecycle.working import RunClaim
@@ -144,6 +145,29 @@ def test_a_reader_that_is_killed_loses_and_repeats_nothing(
     assert feeds.services.store.keys(prefix, limit=9) == [data.storage_key]
 
 
+@pytest.mark.parametrize(
+    "refusal", [StorageFull("no room"), StorageUnavailable("no answer")], ids=["full", "away"]
+)
+def test_an_accepted_run_outlives_a_store_that_keeps_what_was_before_it(
+    feeds: FeedCase, refusal: PressrunError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds.server.body = rss("a")
+    schedule_id = feeds.schedule()
+    assert feeds.runs.begin() is not None
+    feeds.lease_ends()
+
+    def refuse(_: Any) -> None:
+        raise refusal
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feeds.services.store, "delete_keys", refuse)
+        feeds.run_due()
+    feeds.run()
+    feeds.runs.close()
+    (run,) = feeds.history(schedule_id)
+    assert (run["status"], feeds.titles(run)) == ("succeeded", ["a"])
+
+
 def test_a_late_reader_loses_to_the_one_that_took_over(feeds: FeedCase) -> None:
     feeds.server.body = rss("a")
     feeds.schedule()
@@ -211,6 +235,21 @@ def test_a_rejected_production_gives_its_rows_back(feeds: FeedCase) -> None:
     feeds.run_due()  # though the source is what it was, all of it is asked for
     assert "if-none-match" not in feeds.server.asked[1]
     assert feeds.history(schedule_id)[1]["rows_new"] == 1
+
+
+def test_a_production_that_failed_and_left_something_keeps_its_rows(feeds: FeedCase) -> None:
+    """Its output is there: the rows would be in two productions."""
+    feeds.server.body = rss("a")
+    schedule_id = feeds.schedule()
+    feeds.run_due()
+    feeds.run()
+    feeds.sql("UPDATE jobs SET state = 'failed', error_code = 'x' WHERE kind = 'production'")
+    feeds.runs.close()
+    feeds.due(schedule_id)
+    feeds.run_due()
+    first, second = feeds.history(schedule_id)
+    assert (first["status"], feeds.titles(first)) == ("failed", ["a"])
+    assert (second["status"], second["rows_new"]) == ("unchanged", 0)
 
 
 def test_a_row_is_remembered_for_as_long_as_it_is_in_the_source(feeds: FeedCase) -> None:

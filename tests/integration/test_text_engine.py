@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.integration.tiny_models import (
+    VOCABULARY,
     WORDS,
     body_of,
     chat,
@@ -76,6 +78,25 @@ def test_greedy_rows_that_join_and_leave_say_what_generate_says(
         usage = bodies[i]["usage"]
         assert usage["prompt_tokens"] == len(tokenizer()(prompt).input_ids)
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"scheduler": "static"}])
+def test_a_token_that_the_model_does_not_know_is_refused(
+    folder: Path, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    more = tokenizer()
+    more.add_tokens([f"<extra {number}>" for number in range(VOCABULARY)])
+    more.save_pretrained(tmp_path / "model")
+    last = f"<extra {VOCABULARY - 1}>"
+    engine = load(tmp_path / "model", **chosen)
+
+    for given, param in ((completion(0, f"the {last}"), "prompt"), (chat(0, last), "messages")):
+        refused = engine.submit(1, 1, given)
+        assert refused is not None
+        assert (refused.status, body_of(refused)["error"]["param"]) == (400, param)
+    assert not engine.busy
+    assert texts(run(engine, [completion(0, "the quick", max_tokens=3)])[0])
 
 
 def test_a_row_may_join_while_others_run(engine: Engine, folder: Path) -> None:

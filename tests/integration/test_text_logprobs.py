@@ -25,7 +25,7 @@ from tests.integration.tiny_models import (
     texts,
     tokenizer,
 )
-from worker.engines import slot_scheduler, text
+from worker.engines import slot_scheduler, text, text_rows
 from worker.engines.protocol import Row, RowDelta
 from worker.engines.text import TextEngine
 from worker.engines.text_rows import Room, TextRow
@@ -62,7 +62,7 @@ def engine(folder: Path) -> TextEngine:
 def read_rows(monkeypatch: pytest.MonkeyPatch) -> dict[int, TextRow]:
     """The rows in the engine, which know their tokens."""
     rows: dict[int, TextRow] = {}
-    read = text.read_row
+    read = text_rows.read_row
 
     def noting(shard: int, epoch: int, given: Row, *more: Any) -> TextRow:
         rows[given.index] = read(shard, epoch, given, *more)
@@ -86,7 +86,8 @@ def distributions(model: Any, row_: TextRow, choice: int) -> torch.Tensor:
     ids = torch.tensor([[*of.prompt.tokens, *of.generated]])
     with torch.inference_mode():
         logits = model(input_ids=ids, use_cache=False).logits[0].float()
-    return logits.log_softmax(-1)[len(of.prompt.tokens) - 1 : -1]
+    found: torch.Tensor = logits.log_softmax(-1)[len(of.prompt.tokens) - 1 : -1]
+    return found
 
 
 @pytest.mark.parametrize(

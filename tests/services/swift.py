@@ -65,6 +65,7 @@ class SwiftServer:
         self._ports = {kind: reserve_port() for kind in (*STORAGE_SERVERS, "proxy")}
         self._processes: list[GuardedProcess] = []
         self._log_path = folder / "servers.log"
+        self._client: Any = None
 
     @property
     def port(self) -> int:
@@ -112,7 +113,9 @@ class SwiftServer:
         """A fresh, empty bucket."""
         name = f"test-{uuid.uuid4().hex}"
         bucket = S3Bucket(self.endpoint_url, self.access_key, self.secret_key, self.region, name)
-        bucket.client().create_bucket(Bucket=name)
+        if self._client is None:  # making one takes longer than making a bucket
+            self._client = bucket.client()
+        self._client.create_bucket(Bucket=name)
         return bucket
 
     def _wait_ready(self, deadline: float) -> None:

@@ -108,6 +108,8 @@ class ClassifierEngine:
         """Queues a row's inputs, or answers at once with status 400."""
         try:
             spec = self._read(row)
+            tokens, notes = self._tokenise(spec.inputs)
+            self._loaded.check_tokens(tokens, "input")
         except PressrunError as error:
             return refusal(
                 shard,
@@ -117,7 +119,6 @@ class ClassifierEngine:
                 message=error.message,
                 param=error.param,
             )
-        tokens, notes = self._tokenise(spec.inputs)
         answers = [None] * len(tokens)
         waiting = InputRow(shard, epoch, row.index, spec, sum(map(len, tokens)), answers)
         self._queue.add(

@@ -174,6 +174,7 @@ class EmbeddingEngine:
             tokenised = self._loaded.tokenizer(
                 spec.inputs, truncation=True, max_length=self._shape.max_tokens
             )["input_ids"]
+        self._loaded.check_tokens(tokenised, "input")
         for place, tokens in enumerate(tokenised):
             if len(tokens) > self._shape.max_tokens:
                 raise ContextLengthExceeded(

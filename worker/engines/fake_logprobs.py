@@ -49,8 +49,8 @@ def fake_logprobs(
 
 
 def likeliest(texts: Sequence[str], digests: Sequence[bytes], count: int) -> list[int]:
-    """The places of the ``count`` texts that are told: the likeliest by token, best first, or all as
-    they are."""
+    """The places of the ``count`` texts that are told: the likeliest by token, best first, or
+    all as they are."""
     if len(texts) == count:
         return list(range(count))
     chosen = [

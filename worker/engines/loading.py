@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from shared.errors import InvalidRequest
 from worker.engines.base import EngineFailed, OnProgress
 from worker.engines.quantized import QuantizedLinear, load_quantized, read_quantization
 
@@ -53,6 +54,20 @@ class LoadedModel:
     dtype: torch.dtype
     fingerprint: str
     weight_bytes: int
+
+    def check_tokens(self, texts: Iterable[Sequence[int]], param: str) -> None:
+        """Raises InvalidRequest, blaming ``param``, for a token that the model does not know.
+
+        Tokenizers are given more tokens than their model now and then, and a forward pass with one
+        of those would end the engine, with everybody's rows.
+        """
+        known = getattr(self.config.get_text_config(), "vocab_size", None)
+        most = max((token for tokens in texts for token in tokens), default=0)
+        if known is not None and most >= known:
+            raise InvalidRequest(
+                f"the tokenizer makes a token {most} of this, and the model knows {known}",
+                param=param,
+            )
 
 
 def read_settings(kind: type[_Settings], given: dict[str, Any]) -> _Settings:

@@ -105,6 +105,8 @@ class TextEngine:
         """Queues a row, or answers at once with status 400 when it cannot be run."""
         try:
             text_row = read_row(shard, epoch, row, self._vocabulary, self._room)
+            texts = (prompt.tokens for prompt in text_row.prompts)
+            self._loaded.check_tokens(texts, "messages" if text_row.chat else "prompt")
         except PressrunError as error:
             return refusal(
                 shard,

@@ -196,7 +196,7 @@ def test_an_end_without_an_answer(after: int) -> None:
 
 # --- how likely tokens were ----------------------------------------------------------------------
 
-TOKENS = ["na", "ïve", " ", b"\xf0\x9f", b"\x8e\x89", " cats", " sat"]
+TOKENS: list[str | bytes] = ["na", "ïve", " ", b"\xf0\x9f", b"\x8e\x89", " cats", " sat"]
 PLACES = [2, 5, 6, 7, 7, 12, 16]
 """Where each ends in ``TEXT``."""
 

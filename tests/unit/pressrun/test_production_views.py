@@ -71,7 +71,7 @@ def test_on_a_terminal_the_parts_of_the_whole_are_a_bar() -> None:
     assert [gate[:3] for gate in gates] == [["required", "120", "8"], ["language", "40", "0"]]
     assert len(gates[0][3]) == 3 * len(gates[1][3])
     assert "engine_crashed" in "".join(lines)
-    assert "31 regenerated · 2 near-duplicates removed" in lines[-2]
+    assert "regenerated 31 · near-duplicates removed 2" in lines[-2]
     assert lines[-1].strip() == "5,000 tokens in, 9,000 out"
 
 
