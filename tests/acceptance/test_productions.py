@@ -108,7 +108,11 @@ def test_the_commands(running: Plant, tmp_path: Path, capsys: pytest.CaptureFixt
     code, shown = pressrun(*produce, "--preview", "--rows", 1)
     assert (code, "Mallow armchair, made for families" in shown) == (0, True), shown
     output = tmp_path / "copy.csv"
-    code, shown = pressrun(*produce, "--output", output)
+    unnamed = tmp_path / "unnamed.txt"  # the fake model names no product
+    unnamed.write_text(
+        (EXAMPLE / "headlines.txt").read_text().replace("  required:", "  forbidden:")
+    )
+    code, shown = pressrun("produce", unnamed, *produce[2:], "--output", output)
     assert (code, "near-duplicates removed" in shown) == (0, True), shown
     assert _lines(output) == ROWS * 2
     plain = tmp_path / "plain.txt"

@@ -199,6 +199,26 @@ def test_texts_wait_for_the_end_of_their_window(watch: FeedCase) -> None:
     assert watch.get(f"{MONITORS}/{monitor_id}").json["waiting"] == 1
 
 
+def test_a_window_is_judged_by_all_of_its_texts(
+    watch: FeedCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its first batch alone would be too many of the label."""
+    monkeypatch.setattr(monitors, "TEXTS_A_BATCH", 6)
+    listen(watch)
+    monitor_id = monitor(watch)
+    post(watch, monitor_id, *["bad"] * 5, *["good"] * 13)
+    windows_end(watch)
+    for _ in range(3):
+        look(watch)
+        judge(watch)
+        due(watch)
+    look(watch)
+    (window,) = windows(watch, monitor_id)
+    assert window["labels"] == {"negative": 5, "positive": 13}
+    assert len(watch.sql("SELECT 1 FROM jobs WHERE kind = 'batch'")) == 3
+    assert (window["alerted_at"], alerts(watch)) == (None, [])
+
+
 def test_a_late_text_does_not_tell_of_its_window_again(watch: FeedCase) -> None:
     listen(watch)
     monitor_id = monitor(watch)

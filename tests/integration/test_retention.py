@@ -242,10 +242,10 @@ def test_what_the_store_keeps_keeps_its_row(media: MediaCase, days: str) -> None
     job_id = answered(media, PICTURE)
     pass_days(media, 31)
     store: Any = FullOfRefusals(media.services.store)
-    Retention(media.engine, store, parse_retention(days)).run()
-    Cleaner(media.engine, store).run()
-    pass_days(media, 1)  # what was hidden would go for good
-    Retention(media.engine, store, parse_retention(days)).run()
+    for _ in range(3):  # cleaned, hidden, and then it would go for good
+        Cleaner(media.engine, store).run()
+        Retention(media.engine, store, parse_retention(days)).run()
+        pass_days(media, 1)
     assert kept_files(media) == 2
     with media.begin() as connection:
         found = rows_that_mention(connection, job_id)
