@@ -23,7 +23,7 @@ from shared.lifecycle.quotas import hold_open
 routes = RouteTable("Admin", "Tenants and their keys")
 
 MOST_WAIT_SECONDS = 5.0
-"""For submissions that were under way when limits were set; upkeep counts those that take longer."""
+"""For submissions that were under way when limits were set; upkeep counts those that go on."""
 
 
 @routes.post("/v1/admin/tenants", access="admin", body=TenantRequest, answers={201: Tenant})

@@ -245,6 +245,18 @@ def test_nasty_schemas_cost_their_rows_and_nobody_else(engine: Engine) -> None:
     assert refused >= set(NASTY) - {"a large automaton", "too many optional members"}
 
 
+def test_a_grammar_that_can_not_go_on_fails_its_row_alone(engine: Any) -> None:
+    engine.submit(1, 1, held(0, "the", {"type": "object"}, max_tokens=40))
+    (broken,) = (row.choices[0] for row in engine._rows)
+    while broken.constraint is None:
+        assert engine.step() == []
+    broken.constraint.matcher.consume_token(engine._vocabulary.encode("the")[0])
+    assert broken.constraint.failure
+    results = finish(engine)
+    assert [result.status for result in results] == [400]
+    assert body_of(results[0])["error"]["code"] == "invalid_schema"
+
+
 def test_a_cancelled_row_does_not_come_back_with_its_grammar(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,10 @@ def _allowed(constraints: Sequence[Constraint], size: int) -> Tensor:
     known = constraints[0].vocabulary_size
     words = np.zeros((len(constraints), -(-known // _WORD_BITS)), dtype="<i4")
     going = [(c.matcher, row) for row, c in enumerate(constraints) if not c.matcher.is_error()]
-    _executor().unsafe_compute_mask_ptr(
-        going, words.ctypes.data, words.shape[1] * words.itemsize, len(constraints)
-    )
+    if going:  # the library raises for none
+        _executor().unsafe_compute_mask_ptr(
+            going, words.ctypes.data, words.shape[1] * words.itemsize, len(constraints)
+        )
     bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, : min(known, size)]
     allowed = np.zeros((len(constraints), size), dtype=np.bool_)
     allowed[:, : bits.shape[1]] = bits

@@ -44,7 +44,9 @@ def _problem(tokenizer: LLTokenizer, schema: str) -> str | None:
         AnswerCheck(json.loads(schema))
     except UnusableSchema as error:
         return error.why
-    except (ValueError, RecursionError, MemoryError) as error:
+    except MemoryError:
+        return "compiling it takes too much memory"
+    except (ValueError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"[:300]
     return None
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from worker.recipes.shape import RecipeError
@@ -70,7 +69,7 @@ class Encoder:
         pieces: list[tuple[list[int], bool]] = []
         at = 0
         for turn, message in enumerate(messages):
-            if message["role"] != "assistant" or message.get("weight") == 0:
+            if not _is_learnt(message):
                 continue
             span = self._span(messages, turn, text)
             if span is None or span[0] < at:
@@ -78,7 +77,7 @@ class Encoder:
             pieces.append((self._tokens(text[at : span[0]]), False))
             pieces += self._answer(text[span[0] : span[1]], last=turn == len(messages) - 1)
             at = span[1]
-        if not pieces:
+        if not pieces and any(_is_learnt(message) for message in messages):
             raise _refused("it does not show where an assistant's turn begins")
         pieces.append((self._tokens(text[at:]), False))
         return _joined(pieces)
@@ -86,6 +85,9 @@ class Encoder:
     def answered(self, prompt: Messages, answer: Messages) -> Encoded:
         """A conversation of which only what follows the prompt is learnt."""
         seen = [{**message, "weight": 0} for message in prompt]
+        if not any(_is_learnt(message) for message in answer):
+            message = "an answer has no message of a weight other than 0"
+            raise RecipeError("nothing_to_learn", message, "data", "training_file")
         return self.conversation([*seen, *answer])
 
     def question(self, row: Mapping[str, Any]) -> Question | None:
@@ -114,7 +116,7 @@ class Encoder:
             text = self.tokenizer.apply_chat_template(
                 bare, add_generation_prompt=opened, tokenize=False
             )
-        except (TemplateError, TypeError) as error:
+        except Exception as error:  # a tenant's own template may divide by zero, or worse
             raise _refused(type(error).__name__) from error
         return str(text)
 
@@ -180,6 +182,10 @@ def _shared(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _is_learnt(message: Mapping[str, Any]) -> bool:
+    return bool(message["role"] == "assistant" and message.get("weight") != 0)
 
 
 def _refused(reason: str) -> RecipeError:

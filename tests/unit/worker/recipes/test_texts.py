@@ -64,6 +64,22 @@ def test_every_answer_is_learnt_with_its_end(template: str) -> None:
     assert encoder.tokenizer.decode(encoded.ids) == encoder.render(TALK)
 
 
+def test_a_conversation_of_weight_0_is_read_and_not_learnt() -> None:
+    silent: list[dict[str, Any]] = [TALK[0], {**TALK[1], "weight": 0}]
+    encoder = _encoder(CHATML)
+    assert encoder.encode({"messages": silent}).trained_count == 0
+    with pytest.raises(RecipeError) as refused:
+        encoder.answered(silent[:1], silent[1:])
+    assert (refused.value.code, refused.value.blame) == ("nothing_to_learn", "data")
+
+
+@pytest.mark.parametrize("template", [CHATML, "{{ 1 // 0 }}"])
+def test_a_conversation_that_a_template_fails_on_is_the_datas_fault(template: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        _encoder(template).encode({"messages": TALK[1:2]})
+    assert (refused.value.code, refused.value.blame) == ("bad_chat_template", "data")
+
+
 def test_blanks_that_a_template_strips_are_not_learnt() -> None:
     encoder = _encoder(STRIPPING)
     talk = [TALK[0], {"role": "assistant", "content": "  jumps over \n"}]
