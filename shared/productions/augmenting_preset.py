@@ -82,8 +82,6 @@ def _gates(gates: GateRules, task: Task) -> GateRules:
         update["near_duplicates"] = SIMILARITY
     if task.language in LANGUAGES and gates.language is None:
         update["language"] = task.language
-    if "finished" not in gates.model_fields_set:
-        update["finished"] = True
     return gates.model_copy(update=update)
 
 
