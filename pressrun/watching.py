@@ -32,6 +32,7 @@ SHORTEST_POLL_SECONDS = 0.5
 LONGEST_POLL_SECONDS = 5.0
 LONG_POLL_SECONDS = 20
 PLAIN_LINE_SECONDS = 5.0
+LONGEST_SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,8 @@ class _RemainingColumn(TimeRemainingColumn):
 
 
 class PlainDisplay:
-    """A line when the status changes, and every five seconds while something gets done."""
+    """A line when the status changes, every five seconds while something gets done, and every
+    thirty while nothing seems to."""
 
     def __init__(self, terminal: Terminal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal = terminal
@@ -202,7 +204,8 @@ class PlainDisplay:
     def show(self, snapshot: Snapshot) -> None:
         shown, now = self._shown, self._clock()
         same_status = shown is not None and shown.status == snapshot.status
-        if same_status and (snapshot == shown or now - self._shown_at < PLAIN_LINE_SECONDS):
+        pause = LONGEST_SILENCE_SECONDS if snapshot == shown else PLAIN_LINE_SECONDS
+        if same_status and now - self._shown_at < pause:
             return
         self._shown, self._shown_at = snapshot, now
         self._terminal.note(plain_line(snapshot, now - self._began))

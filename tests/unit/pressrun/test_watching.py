@@ -43,3 +43,13 @@ def test_without_a_terminal_lines_are_few(capsys: pytest.CaptureFixture[str]) ->
         "in_progress: 10/100",
         "completed: 100/100",
     ]
+
+
+def test_a_long_step_shows_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    with PlainDisplay(Terminal(), clock=lambda: now[0]) as display:
+        for second in range(65):
+            now[0] = float(second)
+            display.show(Snapshot("running", 3, 0, 21, "steps"))
+    shown = [line.split(", ")[-2] for line in capsys.readouterr().err.splitlines()]
+    assert shown == ["0 s", "30 s", "60 s"]
