@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from flask import request
 from sqlalchemy import Connection
 
@@ -15,17 +14,16 @@ from api import parsing
 from api.idempotency import Once, once_for, once_of, sha256_of
 from api.media_forms import form_body
 from api.multipart import FilePart, Form, read_form
+from api.new_files import NewFile, keep_file
 from api.services import Services
 from api.storage_room import within_room
 from shared import lifecycle
 from shared.db.aliases import hold_named
-from shared.db.files import hold_file, insert_file
-from shared.errors import InvalidRequest, ModelNotFound, NotFound, PressrunError
+from shared.db.files import hold_file
+from shared.errors import InvalidRequest, ModelNotFound, NotFound
 from shared.ids import new_file_id, new_import_id
-from shared.lifecycle.quotas import hold_bytes
 from shared.pools import UPKEEP
 from shared.specs.imports import ENDPOINT, ImportSpec
-from shared.storage.base import StoredObject
 
 SUBMIT_ROUTE = f"POST {ENDPOINT}"
 PURPOSE = "model"
@@ -34,8 +32,6 @@ FILE_SECONDS = 7 * 86_400
 """A ZIP that came with the call itself is kept so long: the model has files of its own."""
 MEDIA_TYPE = "application/zip"
 _CHUNK_BYTES = 2**20
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,54 +89,27 @@ def submit_import(services: Services, tenant_id: str, asked: ImportRequest) -> s
     spec = parsing.validate(ImportSpec, document)
     _check_text(spec)
     job_id = new_import_id()
-    key = _key(tenant_id, file_id)
-    stored = asked.upload and services.store.put_file(key, asked.upload.path, media_type=MEDIA_TYPE)
-    try:
+
+    def queue(connection: Connection) -> None:
+        _queue(connection, services, tenant_id, job_id=job_id, spec=spec, once=asked.once)
+
+    if asked.upload is None:
         with services.transaction() as connection:
-            if asked.upload is not None and stored:
-                _keep(connection, tenant_id, file_id, asked.upload, stored)
-            _queue(connection, services, tenant_id, job_id=job_id, spec=spec, once=asked.once)
-    except PressrunError:
-        if stored:
-            _forget(services, key)
-        raise
+            queue(connection)
+    else:
+        keep_file(services, tenant_id, _as_file(file_id, asked.upload), queue)
     services.bell.ring(UPKEEP)
     return job_id
 
 
-def _key(tenant_id: str, file_id: str) -> str:
-    return f"t/{tenant_id}/f/{file_id}"
+def _as_file(file_id: str, upload: FilePart) -> NewFile:
+    return NewFile(file_id, upload.path, upload.filename, PURPOSE, MEDIA_TYPE, FILE_SECONDS)
 
 
 def _check_text(spec: ImportSpec) -> None:
     """Postgres takes no NUL."""
     if any("\0" in text for pair in (spec.metadata or {}).items() for text in pair):
         raise InvalidRequest("'metadata' must be text", param="metadata")
-
-
-def _keep(
-    connection: Connection, tenant_id: str, file_id: str, upload: FilePart, stored: StoredObject
-) -> None:
-    insert_file(
-        connection,
-        file_id=file_id,
-        tenant_id=tenant_id,
-        filename=upload.filename,
-        purpose=PURPOSE,
-        bytes=stored.bytes,
-        sha256=stored.sha256,
-        storage_key=stored.key,
-        expires_in_seconds=FILE_SECONDS,
-    )
-    hold_bytes(connection, tenant_id)
-
-
-def _forget(services: Services, key: str) -> None:
-    """The ZIP of a call that was refused after all."""
-    try:
-        services.store.delete(key)
-    except PressrunError as error:
-        log.warning("upload_left_behind", key=key, code=error.code)
 
 
 def _queue(

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from api.limits import MAX_DEADLINE_SECONDS
+from api.new_files import NewFile, keep_file
 from api.picture_headers import read_picture_header
 from api.services import Services
-from shared.db.files import insert_file
-from shared.errors import InvalidRequest, QuotaExceeded, UnsupportedMedia
+from shared.errors import InvalidRequest, UnsupportedMedia
 from shared.ids import new_file_id
-from shared.lifecycle.quotas import hold_bytes
 from shared.specs import MediaReference
 
 PURPOSE = "vision"
@@ -39,21 +37,11 @@ Swap = Callable[[str, str], str | None]
 """(data URL, where it stands) → the file id to put in its place, or None to leave it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewPicture:
-    """A checked picture that has a file id and is not stored yet."""
-
-    file_id: str
-    source: Path | bytes
-    filename: str
-    media_type: str
-
-
 class Pictures:
     """The pictures of one request: found good first, stored once the rest of it is good too."""
 
     def __init__(self) -> None:
-        self._new: list[NewPicture] = []
+        self._new: list[NewFile] = []
 
     def add_upload(self, path: Path, filename: str, *, param: str) -> str:
         """Checks an uploaded picture and returns its file id. Raises UnsupportedMedia or
@@ -70,7 +58,7 @@ class Pictures:
         """Stores what was added, and lets go of it: a direct call waits for long. Raises
         StorageUnavailable or StorageFull."""
         while self._new:
-            _store(services, tenant_id, self._new[0])
+            keep_file(services, tenant_id, self._new[0])
             del self._new[0]
 
     def _take(self, url: str, param: str) -> str | None:
@@ -82,7 +70,9 @@ class Pictures:
     def _add(self, file: IO[bytes], source: Path | bytes, filename: str, param: str) -> str:
         header = read_picture_header(file, param=param)
         name = filename if filename not in {"", "file", "data"} else f"picture{header.extension}"
-        self._new.append(NewPicture(new_file_id(), source, name, header.media_type))
+        self._new.append(
+            NewFile(new_file_id(), source, name, PURPOSE, header.media_type, LIFE_SECONDS)
+        )
         return self._new[-1].file_id
 
 
@@ -143,29 +133,3 @@ def _swapped_one(value: Any, swap: Swap, where: str) -> Any:
     url = value.get("image_url") if isinstance(value, dict) else value
     file_id = swap(url, where) if isinstance(url, str) else None
     return value if file_id is None else {"file_id": file_id}
-
-
-def _store(services: Services, tenant_id: str, picture: NewPicture) -> None:
-    key = f"t/{tenant_id}/f/{picture.file_id}"
-    store, media_type = services.store, picture.media_type
-    if isinstance(picture.source, Path):
-        stored = store.put_file(key, picture.source, media_type=media_type)
-    else:
-        stored = store.put_bytes(key, picture.source, media_type=media_type)
-    try:
-        with services.transaction() as connection:
-            insert_file(
-                connection,
-                file_id=picture.file_id,
-                tenant_id=tenant_id,
-                filename=picture.filename,
-                purpose=PURPOSE,
-                bytes=stored.bytes,
-                sha256=stored.sha256,
-                storage_key=stored.key,
-                expires_in_seconds=LIFE_SECONDS,
-            )
-            hold_bytes(connection, tenant_id)
-    except QuotaExceeded:
-        store.delete(key)
-        raise

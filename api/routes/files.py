@@ -8,6 +8,7 @@ from flask import Response, request
 from api import parsing, rendering
 from api.idempotency import Once, once_of
 from api.limits import BATCH_FILE_SECONDS
+from api.new_files import NewFile, keep_file
 from api.requests import FileForm
 from api.routes.deletions import remove_now, with_record
 from api.routes.replies import json_reply
@@ -21,14 +22,11 @@ from shared.errors import (
     Conflict,
     InvalidRequest,
     NotFound,
-    QuotaExceeded,
-    RequestUnderWay,
     StorageFull,
     StorageUnavailable,
 )
 from shared.ids import new_file_id
 from shared.lifecycle.deletion import request_file_deletion
-from shared.lifecycle.quotas import hold_bytes
 
 routes = RouteTable("Files", "Inputs and outputs of batches")
 
@@ -63,31 +61,18 @@ def create_file(services: Services, tenant_id: str) -> Response:
 
 
 def _store(services: Services, tenant_id: str, upload: Upload, once: Once) -> files.FileRow:
-    file_id = new_file_id()
-    key = f"t/{tenant_id}/f/{file_id}"
-    stored = services.store.put_file(key, upload.path, media_type=upload.media_type)
     life = upload.expires_in_seconds
     if life is None and upload.purpose == "batch":
         life = BATCH_FILE_SECONDS
-    try:
-        with services.transaction() as connection:
-            row = files.insert_file(
-                connection,
-                file_id=file_id,
-                tenant_id=tenant_id,
-                filename=upload.filename,
-                purpose=upload.purpose,
-                bytes=stored.bytes,
-                sha256=stored.sha256,
-                storage_key=stored.key,
-                expires_in_seconds=life,
-            )
-            hold_bytes(connection, tenant_id)
-            once.made(connection, tenant_id, file_id)
-    except (RequestUnderWay, QuotaExceeded):
-        services.store.delete(stored.key)
-        raise
-    return row
+    new = NewFile(
+        new_file_id(), upload.path, upload.filename, upload.purpose, upload.media_type, life
+    )
+    return keep_file(
+        services,
+        tenant_id,
+        new,
+        lambda connection: once.made(connection, tenant_id, new.file_id),
+    )
 
 
 @routes.get(

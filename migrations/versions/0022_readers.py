@@ -84,6 +84,7 @@ def _create_begun() -> None:
     op.execute(f"CREATE POLICY workers ON begun_objects TO {WORKER} USING (true) WITH CHECK (true)")
     op.execute(f"CREATE POLICY tenants ON begun_objects TO {API} USING (tenant_id = ANY ({MINE}))")
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON begun_objects TO {WORKER}")
+    op.execute(f"GRANT SELECT, INSERT, UPDATE (begun_at), DELETE ON begun_objects TO {API}")
 
 
 def downgrade() -> None:

@@ -118,3 +118,14 @@ deletion_objects = Table(
     PrimaryKeyConstraint("deletion_id", "key_sha256"),
 )
 """The hash of every key that a deletion removed from the store, written before it is removed."""
+
+begun_objects = Table(
+    "begun_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    now("begun_at"),
+    Index("ix_begun_objects_begun_at", "begun_at"),
+    Index("ix_begun_objects_tenant_id", "tenant_id"),
+)
+"""Objects that somebody began to store and that no other row names yet."""

@@ -114,14 +114,3 @@ feed_rows = Table(
     Index("ix_feed_rows_tenant_id", "tenant_id"),
 )
 """Rows of sources that were seen before."""
-
-begun_objects = Table(
-    "begun_objects",
-    metadata,
-    Column("key", Text, primary_key=True),
-    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
-    now("begun_at"),
-    Index("ix_begun_objects_begun_at", "begun_at"),
-    Index("ix_begun_objects_tenant_id", "tenant_id"),
-)
-"""Objects that somebody began to store and that no other row names yet."""

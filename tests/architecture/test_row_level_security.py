@@ -34,6 +34,7 @@ HELD_BY = {("artifacts", LOCK), ("tenants", LOCK), ("tenant_limits", "tenant_id"
 API_MAY = {
     "archived_jobs": "DELETE SELECT",
     "artifacts": "DELETE SELECT",
+    "begun_objects": "DELETE INSERT SELECT",
     "checkpoints": "SELECT",
     "deletion_objects": "INSERT SELECT",
     "deletions": "INSERT SELECT",
@@ -79,6 +80,7 @@ API_MAY = {
 """What requests of tenants do with which table. Least privilege: add what a route needs."""
 API_CHANGES = {
     "artifacts": LOCK,
+    "begun_objects": "begun_at",
     "files": "expires_at deleted_at",
     "idempotency_keys": "claim claimed_at fingerprint job_id object_id created_at",
     "jobs": "state stage spec result metadata version detail request_hash shards_open"
