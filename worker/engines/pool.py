@@ -28,6 +28,12 @@ PRECISION = re.compile(r"\.(fp16|bf16|fp32)(?=\.|-)")
 CATALOG_SETTINGS = frozenset({"tokens_per_second", "images_per_second", "real_time_factor"})
 """What the catalog says of a model that its engine need not know."""
 
+WAITING = frozenset({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"})
+SPINS = "2000"
+"""How often an idle thread of OpenMP's looks for work before it sleeps. Its default is so long that
+engines which share cores mostly wait for one another's waiting; not to look at all makes an engine
+slow that has the cores to itself."""
+
 ChildKey = tuple[str, bool]
 """(model id, whether it is the quarantine engine)."""
 
@@ -58,6 +64,8 @@ class EnginePool:
         self._environment = dict(environment)
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
+        if not WAITING & self._environment.keys():
+            self._environment["GOMP_SPINCOUNT"] = SPINS
         self._children: dict[ChildKey, EngineChild] = {}
         self._used: dict[ChildKey, float] = {}
         self._expected: dict[ChildKey, int] = {}

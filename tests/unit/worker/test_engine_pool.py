@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ WEIGHTS = 1_000
 class Child:
     """As much of an engine child as the pool looks at."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, environment: Mapping[str, str]) -> None:
         self.load = load
+        self.environment = environment
         self.resident_bytes = 0
         self.capacity = 8
         self.rows_in_flight: dict[tuple[int, int], set[int]] = {}
@@ -34,8 +36,8 @@ class Child:
 def spawned(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     children: list[Child] = []
 
-    def spawn(load: Load, **_: Any) -> Child:
-        children.append(Child(load))
+    def spawn(load: Load, *, environment: Mapping[str, str], **_: Any) -> Child:
+        children.append(Child(load, environment))
         return children[-1]
 
     monkeypatch.setattr(EngineChild, "spawn", spawn)
@@ -59,10 +61,12 @@ class Folders:
         self.emptied.append(folder)
 
 
-def make_pool(memory_bytes: int = 10 * WEIGHTS, folders: Folders | None = None) -> EnginePool:
+def make_pool(
+    memory_bytes: int = 10 * WEIGHTS, folders: Folders | None = None, **environment: str
+) -> EnginePool:
     return EnginePool(
         memory_bytes=memory_bytes,
-        environment={},
+        environment=environment,
         threads=None,
         folders=folders or Folders(),
         public_url="https://plant.example",
@@ -74,6 +78,19 @@ def model(folder: Path, name: str = "m", **settings: Any) -> Model:
     source.mkdir(exist_ok=True)
     (source / "model.safetensors").write_bytes(b"x" * WEIGHTS)
     return Model(name, "text", "text", str(source), [], settings, "us", 0)
+
+
+def test_idle_threads_sleep_soon_unless_the_operator_says_otherwise(
+    tmp_path: Path, spawned: list[Child]
+) -> None:
+    make_pool().get(model(tmp_path))
+    make_pool(OMP_WAIT_POLICY="active").get(model(tmp_path))
+    make_pool(GOMP_SPINCOUNT="7").get(model(tmp_path))
+    assert [child.environment for child in spawned] == [
+        {"GOMP_SPINCOUNT": "2000"},
+        {"OMP_WAIT_POLICY": "active"},
+        {"GOMP_SPINCOUNT": "7"},
+    ]
 
 
 def test_a_model_is_loaded_once(tmp_path: Path, spawned: list[Child]) -> None:
