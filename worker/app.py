@@ -77,6 +77,7 @@ class Worker:
             process="worker",
             pool_size=AUTOCOMMIT_CONNECTIONS,
             always_autocommit=True,
+            short_statements=True,
         )
         self._store: Store = open_store(settings)
         self._model_files = ModelFiles(

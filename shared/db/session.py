@@ -35,6 +35,7 @@ def make_engine(
     max_overflow: int = 0,
     pool_timeout: float = 5.0,
     always_autocommit: bool = False,
+    short_statements: bool = False,
     role: str | None = None,
 ) -> Engine:
     """An engine whose connections name their ``process`` and give up on hung statements.
@@ -42,10 +43,14 @@ def make_engine(
     With ``always_autocommit`` a connection never has a transaction, nor the cost of switching one
     back and forth, which shows in statements as short as a job's lookup.
 
+    With ``short_statements`` no plan reads a whole table where an index would do. Plans are kept,
+    and one that was made while a table was all but empty would read it until somebody analyses it.
+
     With a ``role``, one that the user in ``url`` belongs to, connections act as that one, and say
     at the beginning of each transaction for whom it is (``shared.db.security``).
     """
     act_as = f" -c role={role}" if role else ""
+    plans = " -c enable_seqscan=off" if short_statements else ""
     commits: dict[str, Any] = (
         {
             "isolation_level": "AUTOCOMMIT",
@@ -70,7 +75,7 @@ def make_engine(
             "application_name": f"pressrun-{process}",
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS}"
-            f" -c timezone=UTC{act_as}",
+            f" -c timezone=UTC{plans}{act_as}",
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
