@@ -49,8 +49,6 @@ def make_engine(
     With a ``role``, one that the user in ``url`` belongs to, connections act as that one, and say
     at the beginning of each transaction for whom it is (``shared.db.security``).
     """
-    act_as = f" -c role={role}" if role else ""
-    plans = " -c enable_seqscan=off" if short_statements else ""
     commits: dict[str, Any] = (
         {
             "isolation_level": "AUTOCOMMIT",
@@ -73,9 +71,7 @@ def make_engine(
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": f"pressrun-{process}",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS}"
-            f" -c timezone=UTC{plans}{act_as}",
+            "options": _options(short_statements=short_statements, role=role),
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -84,6 +80,20 @@ def make_engine(
     if role:
         _say_for_whom(engine)
     return engine
+
+
+def _options(*, short_statements: bool, role: str | None) -> str:
+    """Postgres' settings for each connection."""
+    settings = {
+        "statement_timeout": STATEMENT_TIMEOUT_MILLISECONDS,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MILLISECONDS,
+        "timezone": "UTC",
+    }
+    if short_statements:
+        settings["enable_seqscan"] = "off"
+    if role:
+        settings["role"] = role
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def _say_for_whom(engine: Engine) -> None:

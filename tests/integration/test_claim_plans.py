@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, create_engine, text
 
+from shared.db.session import make_engine
 from shared.lifecycle.claim import _CLAIM_ALL, _CLAIM_ALONE
 from shared.lifecycle.dispatch import _DISPATCH
 from shared.lifecycle.turns import _LINE, _TAKE
@@ -75,3 +76,13 @@ def nodes(plan: Any) -> Iterator[dict[str, Any]]:
             yield plan
         for part in plan.values():
             yield from nodes(part)
+
+
+def test_kept_plans_of_short_statements_read_no_whole_table(database_url: str) -> None:
+    engine = make_engine(
+        database_url, process="test", always_autocommit=True, short_statements=True
+    )
+    with engine.connect() as connection:
+        plan = connection.execute(text("EXPLAIN SELECT 1 FROM shards WHERE id > 0"))
+        assert "Seq Scan" not in "".join(plan.scalars())
+    engine.dispose()
